@@ -1,0 +1,452 @@
+"""Images: from a source into one FFCV file, from there into splits and batches.
+
+A source (Fashion-MNIST, an image folder, a torchvision data set) is written once to a folder that
+holds `images.beton` (fields image, label, index; training images first, then test), `labels.npy`,
+and `images.json`, the sidecar that says what the file must be: source, counts, class names, writer
+settings, size, SHA-256. The folder is written under a temporary name and renamed, and is opened
+only if size and checksum match, because FFCV itself reads damaged files silently.
+
+Batches carry each sample's index, which is its position in the file. `Batches` keeps one FFCV
+loader for a crop, since FFCV compiles a loader for seconds, and serves any samples in any order
+through it. The decoder only cuts the centre crop out; resizing to a model's own input and
+normalising happen on the device, in `study.zoo.Classifier`. Random augmentation is not FFCV's
+(its transforms cannot be reproduced) but `study.views`.
+
+FFCV is imported only when a file is written or a loader opened.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import inspect
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from study import spec
+from study.errors import StudyError
+
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+RAW_BELOW_BYTES = 64 * 64 * 3  # JPEG saves nothing below this size, and costs pixels
+
+
+@dataclass(frozen=True)
+class Images:
+    """One written file: where it is, and what its sidecar says.
+
+    `labels` is int64 [count], the class of every sample by index; `subsets` gives the half-open
+    range of indices of 'train' and 'test'; `side` is the shorter side of the images in pixels, the
+    largest there is.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    subsets: dict[str, tuple[int, int]]
+    side: int
+    sha256: str
+    labels: NDArray[np.int64]
+
+
+# --- sources ------------------------------------------------------------------------------------
+
+
+def _torchvision_pair(name: str, downloads: Path):
+    """(train, test) of a torchvision classification data set, downloaded if need be."""
+    from study.timm_import import torchvision
+
+    known = [n for n in torchvision.datasets.__all__ if n not in ("ImageFolder", "DatasetFolder", "FakeData")]
+    if name not in known:
+        raise StudyError(f"data.images.dataset: torchvision has no '{name}'{spec.nearest(name, known)}")
+    kind = getattr(torchvision.datasets, name)
+    parameters = inspect.signature(kind.__init__).parameters
+    if "train" in parameters:
+        halves = [{"train": True}, {"train": False}]
+    elif "split" in parameters:
+        halves = [{"split": "train"}, {"split": "test"}]
+    else:
+        raise StudyError(f"data.images.dataset: torchvision's {name} has no training and test parts")
+    try:
+        return [kind(str(downloads), **half, download=True) for half in halves]
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise StudyError(
+            f"data.images.dataset: torchvision could not provide {name} ({error}); check the network, "
+            f"or put its files into {downloads}"
+        ) from error
+
+
+def _fashion_mnist(downloads: Path):
+    """(train, test), from Debian's compressed files if they are there, else from the network."""
+    raw = downloads / "FashionMNIST" / "raw"
+    for packed in sorted(DEBIAN_FASHION_MNIST.glob("*-ubyte.gz")):
+        plain = raw / packed.stem
+        if not plain.exists():
+            raw.mkdir(parents=True, exist_ok=True)
+            temporary = plain.with_name(f".{plain.name}.{uuid.uuid4().hex}")
+            with gzip.open(packed) as source, temporary.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            temporary.replace(plain)
+    return _torchvision_pair("FashionMNIST", downloads)
+
+
+def _image_folders(train: str, test: str):
+    from study.timm_import import torchvision
+
+    datasets = []
+    for field, folder in (("train", train), ("test", test)):
+        try:
+            datasets.append(torchvision.datasets.ImageFolder(folder))
+        except OSError as error:
+            raise StudyError(
+                f"{folder}: not a folder of images by class ({str(error).splitlines()[0]}); point "
+                f"data.images.{field} at one with a sub-folder of images for every class"
+            ) from error
+    if datasets[0].classes != datasets[1].classes:
+        different = sorted(set(datasets[0].classes) ^ set(datasets[1].classes))
+        raise StudyError(f"{test}: its classes are not those of {train} (different: {different[:5]})")
+    return datasets
+
+
+def _open_source(source: spec.Source, downloads: Path):
+    if isinstance(source, spec.FashionMNIST):
+        return _fashion_mnist(downloads)
+    if isinstance(source, spec.ImageFolder):
+        return _image_folders(source.train, source.test)
+    return _torchvision_pair(source.dataset, downloads)
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+class _Samples:
+    """What FFCV's writer indexes: (image, label, index) of training, then test images.
+
+    FFCV's writer waits for ever when a sample raises, so a bad one is replaced by a dot and told in
+    a line of the file `problems`.
+    """
+
+    def __init__(self, datasets, short_side: int | None, problems: Path) -> None:
+        self.datasets, self.short_side, self.problems = datasets, short_side, problems
+
+    def __len__(self) -> int:
+        return sum(len(dataset) for dataset in self.datasets)
+
+    def __getitem__(self, index: int):
+        index = int(index)
+        dataset, position = self.datasets[0], index
+        if position >= len(dataset):
+            dataset, position = self.datasets[1], position - len(dataset)
+        try:
+            image, label = dataset[position]
+            return self._shrunk(image.convert("RGB")), int(label), index
+        except Exception as error:  # whatever a damaged file makes PIL raise
+            name = dataset.samples[position][0] if hasattr(dataset, "samples") else f"sample {index}"
+            with self.problems.open("a") as stream:
+                stream.write(f"{name}: not a readable image ({error}); repair or remove it\n")
+            return np.zeros((1, 1, 3), dtype=np.uint8), 0, index
+
+    def _shrunk(self, image: Image.Image) -> NDArray[np.uint8]:
+        shorter = min(image.size)
+        if self.short_side is not None and shorter > self.short_side:
+            size = [round(side * self.short_side / shorter) for side in image.size]
+            image = image.resize(size, Image.Resampling.BICUBIC)
+        return np.asarray(image)
+
+
+def folder_of(source: spec.Source, data: Path) -> Path:
+    """Where a source's files lie under the data folder."""
+    return data / f"{source.source}-{spec.content_hash(source.model_dump(mode='json'))[:8]}"
+
+
+def prepare(source: spec.Source, data: Path) -> Images:
+    """Write a source's files if they are not there yet, and open them.
+
+    Safe to call from several processes at once: each writes a folder of its own, the first to
+    finish wins.
+
+    Raises:
+        StudyError: the source or an image cannot be read, the data folder not written, or files
+            from before are damaged.
+    """
+    folder = folder_of(source, data)
+    if not folder.exists():
+        temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            temporary.mkdir(parents=True)
+            _write(source, data / "downloads", temporary)
+            _rename_unless_there(temporary, folder)
+        except PermissionError as error:
+            raise StudyError(f"{data}: the data folder cannot be written; choose another one") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return open_images(source, data)
+
+
+def _rename_unless_there(temporary: Path, folder: Path) -> None:
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if not folder.exists():  # else another process was faster: its files are as good
+            raise
+
+
+def _write(source: spec.Source, downloads: Path, folder: Path) -> None:
+    train, test = _open_source(source, downloads)
+    from ffcv.fields import IntField, RGBImageField
+    from ffcv.writer import DatasetWriter
+
+    problems = folder / "problems.txt"
+    samples = _Samples((train, test), source.short_side, problems)
+    beton = folder / "images.beton"
+    writer = {"write_mode": "smart", "smart_threshold": RAW_BELOW_BYTES, "jpeg_quality": source.jpeg_quality}
+    fields = {"image": RGBImageField(**writer), "label": IntField(), "index": IntField()}
+    DatasetWriter(str(beton), fields, num_workers=len(os.sched_getaffinity(0))).from_indexed_dataset(samples)
+    if problems.exists():
+        first, *others = problems.read_text().splitlines()
+        raise StudyError(first + (f" ({len(others)} more)" if others else ""))
+
+    from ffcv.reader import Reader
+
+    metadata = Reader(str(beton)).metadata
+    sides = np.minimum(metadata["f0"]["height"], metadata["f0"]["width"])
+    np.save(folder / "labels.npy", metadata["f1"].astype(np.int64))
+    _sync(beton)
+    sidecar = {
+        "source": source.model_dump(mode="json"),
+        "counts": {"train": len(train), "test": len(test)},
+        "classes": [str(name) for name in train.classes],
+        "side": int(sides.max()),
+        "writer": writer,
+        "files": {
+            path.name: {"bytes": path.stat().st_size, "sha256": spec.file_sha256(path)}
+            for path in (beton, folder / "labels.npy")
+        },
+    }
+    (folder / "images.json").write_text(json.dumps(sidecar, indent=1))
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+# --- opening ------------------------------------------------------------------------------------
+
+
+def open_images(source: spec.Source, data: Path) -> Images:
+    """Open a source's files, after checking that they are whole.
+
+    Raises:
+        StudyError: a file is missing, truncated or damaged, or the sidecar is for something else.
+    """
+    folder = folder_of(source, data)
+    path = folder / "images.json"
+    remedy = f"remove the folder {folder} and prepare the data again"
+    if not folder.exists():
+        raise StudyError(f"{folder}: the data are not prepared; run jobs/prepare_data.py")
+    try:
+        sidecar = json.loads(path.read_text())
+        files, counts = sidecar["files"], sidecar["counts"]
+        if sidecar["source"] != source.model_dump(mode="json"):
+            raise StudyError(f"{path}: describes another source than the study; {remedy}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StudyError(f"{path}: the sidecar is missing or damaged; {remedy}") from error
+    for name, expected in files.items():
+        _check_file(folder / name, expected, remedy)
+    return Images(
+        path=folder / "images.beton",
+        classes=tuple(sidecar["classes"]),
+        subsets={
+            "train": (0, counts["train"]),
+            "test": (counts["train"], counts["train"] + counts["test"]),
+        },
+        side=sidecar["side"],
+        sha256=files["images.beton"]["sha256"],
+        labels=np.load(folder / "labels.npy"),
+    )
+
+
+def _check_file(path: Path, expected: dict, remedy: str) -> None:
+    if not path.is_file():
+        raise StudyError(f"{path}: the file is missing; {remedy}")
+    status = path.stat()
+    if status.st_size != expected["bytes"]:
+        raise StudyError(
+            f"{path}: truncated or half-written ({status.st_size} bytes, should be {expected['bytes']}); "
+            f"{remedy}"
+        )
+    if _sha256_once(path, status.st_size, status.st_mtime_ns) != expected["sha256"]:
+        raise StudyError(f"{path}: damaged (its SHA-256 is not the recorded one); {remedy}")
+
+
+@functools.lru_cache
+def _sha256_once(path: Path, size: int, modified: int) -> str:
+    return spec.file_sha256(path)
+
+
+# --- splits -------------------------------------------------------------------------------------
+
+
+def stratified(
+    candidates: NDArray[np.int64], labels: NDArray[np.int64], amount: float, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw samples so that every class keeps its share, to within one sample.
+
+    Args:
+        candidates: int64 [n], indices to draw from.
+        labels: int64 [count], class of every sample of the file.
+        amount: how many to draw (int), or which fraction (float).
+        generator: source of randomness.
+
+    Returns:
+        int64 [amount], sorted indices.
+
+    Raises:
+        ValueError: more is asked for than there is.
+    """
+    total = amount if isinstance(amount, int) else round(amount * len(candidates))
+    if total > len(candidates):
+        raise ValueError(f"{total} images of {len(candidates)}")
+    groups = [candidates[labels[candidates] == label] for label in np.unique(labels[candidates])]
+    exact = np.array([len(group) * total / max(1, len(candidates)) for group in groups])
+    counts = np.floor(exact).astype(int)
+    # What rounding down left over goes to the classes that lost most by it.
+    counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
+    drawn = [generator.permutation(group)[:n] for group, n in zip(groups, counts, strict=True)]
+    return np.sort(np.concatenate(drawn)) if drawn else candidates
+
+
+def split(images: Images, splits: spec.Splits) -> dict[str, NDArray[np.int64]]:
+    """The indices of every split: 'zoo', 'tune', 'transfer', 'evaluation' (see `spec.Splits`).
+
+    Depends on the labels and the splits' own seed alone.
+
+    Raises:
+        StudyError: a split asks for more images than there are.
+    """
+    train, test = (np.arange(*images.subsets[name]) for name in ("train", "test"))
+    generator = np.random.default_rng(splits.seed)
+
+    def draw(name: str, candidates: NDArray[np.int64], amount: float) -> NDArray[np.int64]:
+        try:
+            return stratified(candidates, images.labels, amount, generator)
+        except ValueError as error:
+            raise StudyError(f"data.splits.{name}: asks for {error}; ask for fewer") from error
+
+    zoo = draw("zoo", train, splits.zoo)
+    outside = np.setdiff1d(train, zoo)
+    tune = draw("tune", outside, splits.tune)
+    outside = np.setdiff1d(outside, tune)
+    transfer = draw("transfer", zoo if len(zoo) else outside, splits.transfer)
+    rest = np.setdiff1d(outside, transfer)
+    evaluation = np.union1d(test, rest) if splits.evaluate_rest else test
+    return {"zoo": zoo, "tune": tune, "transfer": transfer, "evaluation": evaluation}
+
+
+def images_of_recipe(
+    splits: dict[str, NDArray[np.int64]], labels: NDArray[np.int64], recipe: spec.Recipe
+) -> NDArray[np.int64]:
+    """The images a recipe trains on: the transfer set, and more of the zoo split drawn by its seed.
+
+    With fewer images than the transfer set holds, a part of that.
+
+    Raises:
+        ValueError: the zoo split holds fewer images than the recipe asks for.
+    """
+    zoo, transfer = splits["zoo"], splits["transfer"]
+    wanted = len(zoo) if recipe.images is None else recipe.images
+    generator = np.random.default_rng(recipe.seed)
+    if wanted <= len(transfer):
+        return stratified(transfer, labels, wanted, generator)
+    more = stratified(np.setdiff1d(zoo, transfer), labels, wanted - len(transfer), generator)
+    return np.union1d(transfer, more)
+
+
+# --- batches ------------------------------------------------------------------------------------
+
+
+class Batches:
+    """Batches of centre crops out of one file, any samples in any order.
+
+    Args:
+        images: the opened file.
+        crop_pct: share of the shorter side that the square centre crop keeps, in (0, 1].
+        workers: threads that decode.
+    """
+
+    def __init__(self, images: Images, crop_pct: float = 1.0, workers: int = 1) -> None:
+        side = int(crop_pct * images.side)
+        self._loader = _preserving_threads(lambda: _ffcv_loader(images.path, side, crop_pct, workers))
+
+    def epoch(
+        self, order: NDArray[np.integer], batch_size: int, device: torch.device | str = "cpu"
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Batches of the samples in `order`, in that order; the last one may be smaller.
+
+        Args:
+            order: int [n], indices of samples.
+            batch_size: samples a batch.
+            device: where the tensors go.
+
+        Yields:
+            pixels uint8 [batch, 3, side, side] (channels last in memory), labels int64 [batch],
+            indices int64 [batch]. On a CPU they are FFCV's own buffers: valid for this batch only.
+        """
+        loader = self._loader
+        loader.batch_size = batch_size
+        loader.traversal_order.order = loader.first_traversal_order = np.asarray(order, dtype=np.uint64)
+        iterator = _preserving_threads(lambda: iter(loader))
+        for pixels, labels, index in iterator:
+            yield (
+                pixels.to(device, non_blocking=True).permute(0, 3, 1, 2),
+                labels.to(device, non_blocking=True).squeeze(1),
+                index.to(device, non_blocking=True).squeeze(1),
+            )
+
+
+def _preserving_threads(action: Callable):
+    """FFCV sets torch's thread count for the whole process; this puts it back."""
+    threads = torch.get_num_threads()
+    try:
+        return action()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _ffcv_loader(path: Path, side: int, crop_pct: float, workers: int):
+    from ffcv.fields.basics import IntDecoder
+    from ffcv.fields.rgb_image import CenterCropRGBImageDecoder
+    from ffcv.loader import Loader
+    from ffcv.transforms import ToTensor
+    from ffcv.traversal_order.base import TraversalOrder
+
+    class GivenOrder(TraversalOrder):
+        """The order set last on the attribute `order`."""
+
+        def sample_order(self, epoch: int) -> NDArray[np.uint64]:
+            return self.order
+
+    loader = Loader(
+        str(path),
+        batch_size=1,
+        num_workers=workers,
+        os_cache=True,
+        drop_last=False,
+        pipelines={
+            "image": [CenterCropRGBImageDecoder((side, side), crop_pct), ToTensor()],
+            "label": [IntDecoder(), ToTensor()],
+            "index": [IntDecoder(), ToTensor()],
+        },
+    )
+    loader.traversal_order = GivenOrder(loader)
+    return loader

@@ -1,0 +1,457 @@
+"""What a study is: the YAML file under `studies/`, validated, and the trials it expands to.
+
+A `Study` names its data, its zoo of models, which pairs are tried with which methods, and the
+budget of a trial. `load` reads and checks a file; every mistake in it is told in one sentence that
+names the file and the field. `Study.trials()` expands it: a `Trial` holds everything that can
+change its result, and its id is a hash of just that, so a study may be edited and run again: trials
+that did not change keep their ids and their records.
+
+Left out on purpose: where a study runs. Folders and resources are part of the file but not of a
+trial's identity.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+
+from study.errors import StudyError
+from study.methods import AnyMethod
+
+# Part of every trial's id: raise it when a change of the code changes what a trial's result means.
+RESULTS_VERSION = 1
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """'; did you mean ...?' for the nearest known word, or nothing."""
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{found[0]}'?" if found else ""
+
+
+def content_hash(content: Any) -> str:
+    """16 hex digits of the SHA-256 of `content` as canonical JSON."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class Strict(BaseModel):
+    """Immutable, and no key it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Splits(Strict):
+    """Class-stratified parts of the data; a count of images, or a fraction of what it is drawn from.
+
+    `zoo` (what models of the zoo may be trained on) and then `tune` (where hyper-parameters are
+    chosen) are drawn from the training images; `transfer` from `zoo`, or, where the zoo is trained
+    elsewhere (`zoo: 0`), from the training images outside `tune`. `evaluation` is the test images,
+    with `evaluate_rest` also the training images in no other split.
+    """
+
+    zoo: int | float = Field(default=0, ge=0)
+    transfer: int | float = Field(gt=0)
+    tune: int | float = Field(default=0, ge=0)
+    evaluate_rest: bool = False
+    seed: int = 0
+
+
+class Source(Strict):
+    """Settings every source of images shares.
+
+    Images are written with their shorter side shrunk to `short_side` (None: as they are), raw below
+    64 x 64 pixels and as JPEG of `jpeg_quality` above.
+    """
+
+    short_side: int | None = Field(default=None, ge=8)
+    jpeg_quality: int = Field(default=95, ge=1, le=100)
+
+
+class FashionMNIST(Source):
+    """Fashion-MNIST: Debian's package dataset-fashion-mnist where installed, else a download."""
+
+    source: Literal["fashion_mnist"] = "fashion_mnist"
+
+
+class ImageFolder(Source):
+    """Two folders with a sub-folder of images for every class."""
+
+    source: Literal["image_folder"] = "image_folder"
+    train: str
+    test: str
+    short_side: int | None = Field(default=384, ge=8)
+
+
+class Torchvision(Source):
+    """A classification data set of torchvision, by its class name (for example CIFAR10)."""
+
+    source: Literal["torchvision"] = "torchvision"
+    dataset: str
+    short_side: int | None = Field(default=384, ge=8)
+
+
+AnySource = Annotated[FashionMNIST | ImageFolder | Torchvision, Field(discriminator="source")]
+
+
+class Data(Strict):
+    """Images and how they are split."""
+
+    images: AnySource
+    splits: Splits
+
+
+class Finish(Strict):
+    """The end of a recipe: plain cross-entropy without augmentation, with a transfer's optimiser.
+
+    Brings a model to its plateau for that optimiser and learning rate, so that fine-tuning alone
+    gains nothing afterwards and what a transfer gains is transfer.
+    """
+
+    epochs: int = Field(ge=1)
+    lr: float = Field(default=1e-2, gt=0)
+    batch_size: int = Field(default=64, ge=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-3, ge=0)
+
+
+class Recipe(Strict):
+    """How a model of the zoo is trained from scratch: AdamW, one cycle, cross-entropy."""
+
+    images: int | None = Field(default=None, gt=0, description="images of the zoo split; None: all")
+    epochs: int = Field(ge=1)
+    lr: float = Field(gt=0, description="peak learning rate")
+    batch_size: int = Field(default=128, ge=1)
+    weight_decay: float = Field(default=0.02, ge=0)
+    flip: bool = True
+    shift: int = Field(default=2, ge=0, description="random shift in pixels, zeros drawn in")
+    finish: Finish | None = None
+    seed: int = 0
+
+
+class Model(Strict):
+    """A model of the zoo: a timm architecture, and where its weights come from.
+
+    Weights come from a training `recipe`, from a `checkpoint` file (safetensors, or a torch file of
+    tensors alone), or else from timm's hub. `config` overrides timm's data configuration (input
+    size, crop, interpolation, mean, std).
+    """
+
+    timm: str
+    family: Literal["cnn", "transformer", "mlp"]
+    kwargs: dict[str, Any] = {}
+    config: dict[str, Any] = {}
+    checkpoint: str | None = None
+    checkpoint_sha256: str | None = None
+    recipe: Recipe | None = None
+    name: str = ""
+
+    @model_validator(mode="after")
+    def _one_source_of_weights(self):
+        if self.checkpoint is not None and self.recipe is not None:
+            raise ValueError("give 'checkpoint' or 'recipe', not both")
+        return self
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the weights come from timm's hub."""
+        return self.checkpoint is None and self.recipe is None
+
+
+class Grid(Strict):
+    """Every student with every teacher (but not with itself)."""
+
+    students: list[str] = Field(min_length=1)
+    teachers: list[str] = Field(min_length=1)
+
+
+def _kind_of_pairs(value: Any) -> str:
+    if isinstance(value, str):
+        return "all"
+    return "grid" if isinstance(value, dict | Grid) else "list"
+
+
+Pairs = Annotated[
+    Annotated[Literal["all"], Tag("all")]
+    | Annotated[Grid, Tag("grid")]
+    | Annotated[list[tuple[str, str]], Tag("list"), Field(min_length=1)],
+    Discriminator(_kind_of_pairs),
+]
+
+
+class Budget(Strict):
+    """What one transfer may spend: SGD over the transfer set."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-3, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    flip: bool = Field(default=False, description="mirror samples at random (the only augmentation)")
+
+
+class Resources(Strict):
+    """What one trial needs; `seconds` is what it took where it was measured, for estimates alone."""
+
+    cpus: int = Field(default=1, ge=1)
+    gpus: float = Field(default=0, ge=0)
+    seconds: float | None = Field(default=None, gt=0)
+
+
+class Folders(Strict):
+    """Where things lie; `results` defaults to results/<name of the study>."""
+
+    data: Path = Path("data")
+    zoo: Path = Path("zoo")
+    results: Path | None = None
+
+
+class Trial(Strict):
+    """One transfer: everything that can change its result, and nothing else but labels.
+
+    `teacher` is None for methods that need none.
+    """
+
+    study: str
+    data: Data
+    student: Model
+    teacher: Model | None
+    name: str
+    method: AnyMethod
+    budget: Budget
+    seed: int
+
+    @functools.cached_property
+    def id(self) -> str:
+        """Hash of the content, without what changes no result (the study's name, paths of checkpoints)."""
+        unhashed = {"study": True, "student": {"checkpoint"}, "teacher": {"checkpoint"}}
+        content = self.model_dump(mode="json", exclude=unhashed)
+        return content_hash({"results_version": RESULTS_VERSION, **content})
+
+
+class Study(Strict):
+    """A whole study, as its YAML file says it."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    data: Data
+    zoo: dict[str, Model] = Field(min_length=1)
+    pairs: Pairs
+    methods: dict[str, AnyMethod] = Field(min_length=1)
+    budget: Budget
+    seeds: list[int] = Field(default=[0], min_length=1)
+    resources: Resources = Resources()
+    folders: Folders = Folders()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_from_keys(cls, content: Any) -> Any:
+        """A model is called by its key; a method is, unless it says otherwise, what its key says."""
+        if isinstance(content, dict):
+            for section, field in (("zoo", "name"), ("methods", "method")):
+                entries = content.get(section)
+                if isinstance(entries, dict):
+                    content = content | {
+                        section: {
+                            key: {field: str(key), **(entry or {})}
+                            if isinstance(entry, dict | None)
+                            else entry
+                            for key, entry in entries.items()
+                        }
+                    }
+        return content
+
+    @model_validator(mode="after")
+    def _pairs_name_models_of_the_zoo(self):
+        for student, teacher in self.ordered_pairs():
+            for name in (student, teacher):
+                if name not in self.zoo:
+                    raise ValueError(f"pairs: '{name}' is not in the zoo{nearest(name, self.zoo)}")
+        if not self.ordered_pairs():
+            raise ValueError("pairs: no model is paired with another one")
+        return self
+
+    @property
+    def results(self) -> Path:
+        """The results folder."""
+        return self.folders.results or Path("results") / self.name
+
+    def absolute(self) -> Study:
+        """The study with absolute paths, for workers that start in another folder."""
+        folders = Folders(
+            data=self.folders.data.resolve(), zoo=self.folders.zoo.resolve(), results=self.results.resolve()
+        )
+        zoo = {
+            name: model.model_copy(update={"checkpoint": str(Path(model.checkpoint).resolve())})
+            if model.checkpoint
+            else model
+            for name, model in self.zoo.items()
+        }
+        return self.model_copy(update={"folders": folders, "zoo": zoo})
+
+    def ordered_pairs(self) -> list[tuple[str, str]]:
+        """(student, teacher) of every pair, no model with itself, none twice, in a fixed order."""
+        if self.pairs == "all":
+            pairs = [(s, t) for s in self.zoo for t in self.zoo]
+        elif isinstance(self.pairs, Grid):
+            pairs = [(s, t) for s in self.pairs.students for t in self.pairs.teachers]
+        else:
+            pairs = self.pairs
+        return list(dict.fromkeys((s, t) for s, t in pairs if s != t))
+
+    def trials(self) -> list[Trial]:
+        """Every trial of the study, none twice.
+
+        Methods without a teacher run once a student and seed.
+
+        Raises:
+            StudyError: a checkpoint file is missing, or is not the one the study names.
+        """
+        models = {name: _pin_checkpoint(model) for name, model in self.zoo.items()}
+        pairs = self.ordered_pairs()
+        trials = []
+        for seed in self.seeds:
+            for name, method in self.methods.items():
+                alone = "teacher" not in method.needs
+                combinations = dict.fromkeys((s, None if alone else t) for s, t in pairs)
+                trials += [
+                    Trial(
+                        study=self.name,
+                        data=self.data,
+                        student=models[student],
+                        teacher=teacher and models[teacher],
+                        name=name,
+                        method=method,
+                        budget=self.budget,
+                        seed=seed,
+                    )
+                    for student, teacher in combinations
+                ]
+        return trials
+
+
+def _pin_checkpoint(model: Model) -> Model:
+    """The model with its checkpoint's SHA-256: the content, not the path, is what a trial depends on."""
+    if model.checkpoint is None:
+        return model
+    path = Path(model.checkpoint)
+    if not path.is_file():
+        raise StudyError(f"{path}: the checkpoint of model '{model.name}' is not there; correct its path")
+    found = file_sha256(path)
+    if model.checkpoint_sha256 not in (None, found):
+        raise StudyError(
+            f"{path}: the checkpoint of model '{model.name}' has SHA-256 {found}, not the one in "
+            "checkpoint_sha256; restore the file or correct the study"
+        )
+    return model.model_copy(update={"checkpoint_sha256": found})
+
+
+def load(path: str | Path, **overrides: Any) -> Study:
+    """Read and check a study.
+
+    Args:
+        path: the YAML file.
+        overrides: folders to use instead of the file's (`results`, `zoo`, `data`); None leaves the file's.
+
+    Raises:
+        StudyError: the file cannot be read, is not YAML, or does not describe a study.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise StudyError(f"{path}: the study cannot be read ({error.strerror}); check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" at line {where.line + 1}" if where else ""
+        raise StudyError(f"{path}: not valid YAML{line} ({getattr(error, 'problem', error)})") from error
+    if not isinstance(content, dict):
+        raise StudyError(f"{path}: a study is a mapping with the keys {', '.join(Study.model_fields)}")
+    # Keys that start with a dot hold YAML anchors, and nothing of the study.
+    content = {key: value for key, value in content.items() if not str(key).startswith(".")}
+    try:
+        study = Study.model_validate(content)
+    except ValidationError as error:
+        raise StudyError(f"{path}: {_one_sentence(error)}") from error
+    folders = {key: Path(value) for key, value in overrides.items() if value is not None}
+    return study.model_copy(update={"folders": study.folders.model_copy(update=folders)})
+
+
+def _one_sentence(error: ValidationError) -> str:
+    """The first mistake pydantic found: field, problem, remedy, and how many more there are."""
+    errors = error.errors()
+    # An unknown key explains the missing one it was meant to be, so it is told first.
+    first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
+    # Tags of unions (the kind of source, method, pairs) are pydantic's, not keys of the file.
+    location = [str(part) for part in _without_tags(first["loc"])]
+    field = ".".join(location)
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(location[:-1])
+        text = f"unknown key{nearest(location[-1], known)}"
+        if known and "did you mean" not in text:
+            text += f"; known are {', '.join(known)}"
+    elif first["type"] == "missing":
+        text = "is missing"
+    elif first["type"] == "union_tag_invalid":
+        tag, expected = first["ctx"]["tag"], first["ctx"]["expected_tags"]
+        known = [word.strip(" '") for word in expected.split(",")]
+        text = f"'{tag}' is unknown{nearest(tag, known)}; known are {', '.join(known)}"
+    elif first["type"] == "value_error":
+        text = str(first["ctx"]["error"])
+    else:
+        text = f"{first['msg'][0].lower()}{first['msg'][1:]} (it says {first['input']!r})"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return (f"{field}: " if field else "") + text + more
+
+
+def _union_tags(name: str) -> set[str]:
+    """The tags of the union that holds the field `name` of a study."""
+    from study.methods import METHODS
+
+    return {
+        "images": {kind.model_fields["source"].default for kind in (FashionMNIST, ImageFolder, Torchvision)},
+        "methods": {kind.model_fields["method"].default for kind in METHODS},
+        "pairs": {"all", "grid", "list"},
+    }.get(name, set())
+
+
+def _without_tags(location: tuple) -> list:
+    kept = list(location)
+    depth = {"pairs": 1, "methods": 2, "data": 2}.get(kept[0] if kept else "", 0)
+    section = "images" if kept[:2] == ["data", "images"] else (kept[0] if kept else "")
+    if depth and len(kept) > depth and kept[depth] in _union_tags(section):
+        del kept[depth]
+    return kept
+
+
+def _fields_at(location: list[str]) -> list[str]:
+    """Keys the study knows at a place, where that is a fixed set; else nothing."""
+    fixed: dict[tuple[str, ...], type[BaseModel]] = {
+        (): Study,
+        ("data",): Data,
+        ("data", "splits"): Splits,
+        ("pairs",): Grid,
+        ("budget",): Budget,
+        ("resources",): Resources,
+        ("folders",): Folders,
+    }
+    kind = fixed.get(tuple(location))
+    if kind is None and location[0] == "zoo":
+        kind = {2: Model, 3: Recipe, 4: Finish}.get(len(location))
+    if kind is None and location[0] == "methods":
+        from study.methods import METHODS
+
+        return sorted({name for method in METHODS for name in method.model_fields})
+    return [name for name in kind.model_fields if name != "name" or kind is Study] if kind else []

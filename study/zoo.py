@@ -1,0 +1,204 @@
+"""The zoo: timm models that look at the loader's pixels the way they were trained to.
+
+`build` makes a model as the study describes it, `load` also gives it its weights: from timm's hub,
+from a checkpoint file, or from a training recipe (`study.pretraining`), whose result lies in the
+zoo folder under a name that holds the hash of the recipe. Every model comes wrapped in a
+`Classifier`, which resizes and normalises uint8 batches on the device by timm's data configuration.
+
+Only centre crops are known (timm's crop modes 'border' and 'squash' are left out on purpose).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import study.tiny_models  # noqa: F401 - registers the demo's small models with timm
+from study import spec
+from study.errors import StudyError
+from study.records import replacing
+from study.timm_import import timm
+
+
+class Classifier(nn.Module):
+    """A network with its preprocessing: uint8 [batch, 3, side, side] in, logits [batch, classes] out.
+
+    The pixels are the centre crop; they are resized to the network's input size (antialiased, as
+    PIL does) and normalised with its mean and std. `crop_pct` tells the loader which crop.
+
+    Args:
+        network: a timm model.
+        config: its data configuration (`timm.data.resolve_model_data_config`).
+    """
+
+    def __init__(self, network: nn.Module, config: dict) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)
+        self.size = tuple(config["input_size"][1:])
+        self.interpolation = config["interpolation"]
+        self.crop_pct = float(config["crop_pct"])
+        for name in ("mean", "std"):
+            values = 255 * torch.tensor(config[name], dtype=torch.float32)
+            self.register_buffer(name, values[:, None, None], persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = pixels.float()
+        if x.shape[2:] != self.size:
+            x = F.interpolate(x, self.size, mode=self.interpolation, antialias=True).clamp_(0, 255)
+        return self.network((x - self.mean) / self.std)
+
+
+def check_names(study: spec.Study) -> None:
+    """Refuse models timm does not know, or has no weights for, before anything is loaded.
+
+    Raises:
+        StudyError: names the model and the nearest name timm knows.
+    """
+    for name, model in study.zoo.items():
+        known = timm.list_pretrained() if model.pretrained else timm.list_models()
+        # A name without a tag means timm's default weights of that architecture.
+        names = {*known, *(n.partition(".")[0] for n in known)}
+        if model.timm not in names:
+            what = "no pretrained weights" if model.pretrained else "no model"
+            near = spec.nearest(model.timm, known)
+            raise StudyError(f"zoo.{name}.timm: timm has {what} named '{model.timm}'{near}")
+
+
+def classes_of(model: spec.Model) -> int | None:
+    """Number of classes a model is made with, or None where it takes the data's."""
+    if "num_classes" in model.kwargs:
+        return model.kwargs["num_classes"]
+    return timm.get_pretrained_cfg(model.timm).num_classes if model.pretrained else None
+
+
+def check_classes(study: spec.Study, classes: int | None = None) -> None:
+    """Refuse pairs whose models tell apart different numbers of classes, or not the data's.
+
+    Args:
+        study: the study.
+        classes: number of classes of its data, if known already.
+
+    Raises:
+        StudyError: names the pair and the numbers.
+    """
+    numbers = {name: classes_of(model) or classes for name, model in study.zoo.items()}
+    for pair in study.ordered_pairs():
+        student, teacher = (numbers[name] for name in pair)
+        if None not in (student, teacher) and student != teacher:
+            raise StudyError(
+                f"pairs: student '{pair[0]}' tells {student} classes apart and teacher '{pair[1]}' "
+                f"{teacher}; pair models with the same classes"
+            )
+        for name in pair:
+            if None not in (numbers[name], classes) and numbers[name] != classes:
+                raise StudyError(
+                    f"zoo.{name}: tells {numbers[name]} classes apart, but the data have {classes}; "
+                    "choose a model for these data"
+                )
+
+
+def build(model: spec.Model, classes: int) -> Classifier:
+    """A model as its study describes it, with the initial weights (or the hub's).
+
+    Args:
+        model: the model.
+        classes: number of classes of the data, for models that do not fix it.
+
+    Raises:
+        StudyError: timm refuses the name or the keyword arguments, or cannot fetch the weights.
+    """
+    kwargs = {"num_classes": classes_of(model) or classes, **model.kwargs}
+    try:
+        network = timm.create_model(
+            model.timm, pretrained=model.pretrained, pretrained_cfg_overlay=model.config, **kwargs
+        )
+    except Exception as error:  # timm's models raise whatever their code happens to
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        remedy = "check the network" if model.pretrained else "correct the name or 'kwargs'"
+        raise StudyError(f"zoo.{model.name}: timm cannot make '{model.timm}' ({reason}); {remedy}") from error
+    return Classifier(network, timm.data.resolve_model_data_config(network))
+
+
+def trained_path(model: spec.Model, data: spec.Data, zoo: Path) -> Path:
+    """Where the weights of a trained model lie: its name and the hash of all that makes them."""
+    content = {"model": model.model_dump(mode="json"), "data": data.model_dump(mode="json")}
+    return zoo / f"{model.name}-{spec.content_hash(content)}.safetensors"
+
+
+def save_trained(classifier: Classifier, facts: dict, path: Path) -> None:
+    """Write trained weights, and beside them a JSON file with facts of the training; whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(facts, indent=1))
+    with replacing(path) as temporary:
+        tensors = {name: t.contiguous().clone() for name, t in classifier.network.state_dict().items()}
+        safetensors.torch.save_file(tensors, temporary)
+
+
+def _read_tensors(path: Path, name: str) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        # Training scripts wrap the tensors in a dictionary; timm's read the same keys.
+        for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
+            tensors = tensors.get(key, tensors)
+        return tensors
+    except FileNotFoundError as error:
+        raise StudyError(f"{path}: the weights of model '{name}' are not there; build the zoo") from error
+    except Exception as error:  # a damaged file makes either reader raise anything
+        raise StudyError(
+            f"{path}: the weights of model '{name}' are damaged or no tensor file "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); replace the file"
+        ) from error
+
+
+def load(model: spec.Model, data: spec.Data, classes: int, zoo: Path) -> Classifier:
+    """A model with its weights, on the CPU, in `eval` mode.
+
+    Args:
+        model: the model.
+        data: the study's data, which a trained model's weights depend on.
+        classes: number of classes of the data.
+        zoo: the folder with trained weights.
+
+    Raises:
+        StudyError: the weights are missing, damaged, or not of this architecture.
+    """
+    classifier = build(model, classes)
+    if not model.pretrained:
+        path = Path(model.checkpoint) if model.checkpoint else trained_path(model, data, zoo)
+        try:
+            classifier.network.load_state_dict(_read_tensors(path, model.name))
+        except (RuntimeError, AttributeError, TypeError) as error:
+            raise StudyError(
+                f"{path}: not the weights of '{model.timm}' as zoo.{model.name} describes it "
+                f"({' '.join(str(error).split())[:200]}); correct 'timm' and 'kwargs', or the file"
+            ) from error
+    return classifier.eval()
+
+
+def check_checkpoints(study: spec.Study, classes: int) -> None:
+    """Load every checkpoint once, so that a bad one is found before any trial starts.
+
+    Raises:
+        StudyError: as `load` does.
+    """
+    for model in study.zoo.values():
+        if model.checkpoint:
+            load(model, study.data, classes, study.folders.zoo)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 over all tensors of a module (parameters and saved buffers), in order."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,80 @@
+"""Evaluation is exact: every sample once, in order, the same for any batch size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from study import evaluate, spec, zoo
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", params=["resnet", "mixer"])
+def classifier(request, workspace, base):
+    return workspace.load(spec.Study.model_validate(base).zoo[request.param])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 256])
+def test_any_batch_size_gives_what_the_images_give(workspace, classifier, image_folder, batch_size):
+    samples = workspace.splits["evaluation"]
+    assert all(len(samples) % size for size in (7, 256))
+    files = [path for part in ("train", "test") for path in sorted((image_folder / part).rglob("*.png"))]
+    pixels = np.stack([np.asarray(Image.open(files[i]).convert("RGB")) for i in samples])
+    with torch.no_grad():
+        expected = classifier.eval()(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    logits = evaluate.logits(classifier, workspace.batches(1.0), samples, CPU, batch_size)
+    assert logits.shape == (len(samples), 10)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+    said, should = evaluate.predictions(logits), evaluate.predictions(expected)
+    assert np.array_equal(said.label, should.label)
+    np.testing.assert_allclose(said.confidence, should.confidence, rtol=1e-4)
+
+
+def test_dropout_is_off_and_the_mode_is_put_back(workspace):
+    class Dropping(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.dropout = torch.nn.Dropout(0.5)
+
+        def forward(self, pixels):
+            return self.dropout(pixels.float().mean((2, 3)))
+
+    model = Dropping().train()
+    samples = workspace.splits["tune"] if len(workspace.splits["tune"]) else workspace.splits["transfer"]
+    first, second = (evaluate.logits(model, workspace.batches(1.0), samples, CPU) for _ in range(2))
+    assert torch.equal(first, second)
+    assert model.training
+
+
+@pytest.mark.parametrize("fault", ["drops", "repeats", "reorders"])
+def test_a_loader_that_is_not_exact_is_found_out(fault):
+    class Faulty:
+        def epoch(self, indices, batch_size, device):
+            seen = {"drops": indices[:-1], "repeats": indices[[0, 0, 1]], "reorders": indices[::-1]}[fault]
+            yield torch.zeros(len(seen), 3, 4, 4), None, torch.from_numpy(seen.copy())
+
+    def model(pixels):
+        return torch.zeros(len(pixels), 2)
+
+    module = torch.nn.Module()
+    module.forward = model
+    with pytest.raises(RuntimeError, match="each sample once"):
+        evaluate.logits(module, Faulty(), np.arange(3), CPU)
+
+
+def test_predictions_are_the_largest_class_and_its_probability():
+    said = evaluate.predictions(torch.tensor([[0.0, np.log(3.0)], [2.0, 2.0 - np.log(4.0)]]))
+    assert said.label.tolist() == [1, 0]
+    np.testing.assert_allclose(said.confidence, [0.75, 0.8], rtol=1e-6)
+
+
+def test_fingerprint_sees_every_tensor(workspace, base):
+    network = workspace.load(spec.Study.model_validate(base).zoo["resnet"]).network
+    seen = {zoo.fingerprint(network)}
+    for tensor in network.state_dict().values():
+        tensor.add_(1)
+        seen.add(zoo.fingerprint(network))
+    assert len(seen) == 1 + len(network.state_dict())

@@ -1,0 +1,227 @@
+"""A trial: what it computes against a loop written out by hand, and what it must not depend on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+from study import knowledge, records, spec, transfer, workspace, zoo
+from study.errors import DivergedError
+from study.workspace import Workspace
+
+TIMINGS = {"seconds_load", "seconds_train", "seconds_evaluate", "seconds", "finished"}
+
+
+@pytest.fixture(scope="module")
+def study(base) -> spec.Study:
+    return spec.Study.model_validate(base)
+
+
+def trial_of(study: spec.Study, method: str, student: str = "mixer") -> spec.Trial:
+    return next(t for t in study.trials() if t.name == method and t.student.name == student)
+
+
+def budget(trial: spec.Trial, **changes) -> spec.Trial:
+    return trial.model_copy(update={"budget": trial.budget.model_copy(update=changes)})
+
+
+@pytest.mark.parametrize("method", ["xe", "kl", "xe_kl_mcl", "kl_dp", "kl_dp_unsupervised"])
+def test_the_same_trial_twice_gives_the_same_record(study, workspace, method):
+    first, second = (transfer.run(trial_of(study, method), workspace) for _ in range(2))
+    assert {k: v for k, v in first.row.items() if k not in TIMINGS} == {
+        k: v for k, v in second.row.items() if k not in TIMINGS
+    }
+    for name in first.predictions:
+        assert np.array_equal(first.predictions[name], second.predictions[name]), name
+    assert {k: v for k, v in first.history.items() if k != "seconds"} == {
+        k: v for k, v in second.history.items() if k != "seconds"
+    }
+
+
+def test_a_fresh_process_gives_the_same_as_a_used_one(study, workspace):
+    used = transfer.run(trial_of(study, "kl_dp"), workspace)
+    fresh = Workspace(workspace.data, study.folders.data, study.folders.zoo, "cpu", threads=1)
+    assert (
+        transfer.run(trial_of(study, "kl_dp"), fresh).row["student_accuracy_after"]
+        == (used.row["student_accuracy_after"])
+    )
+
+
+def test_kl_dp_is_the_loop_written_out_by_hand(study, workspace):
+    """Supervised KL+DP against plain PyTorch on arrays, from the equations."""
+    trial = trial_of(study, "kl_dp")
+    record = transfer.run(trial, workspace)
+
+    samples = workspace.splits["transfer"]
+    pixels = {int(i): p.clone() for b in [workspace.batches(1.0)] for p, _, i in b.epoch(samples, 1)}
+    labels = torch.from_numpy(workspace.images.labels)
+    student, frozen = workspace.load(trial.student), workspace.load(trial.student)
+    teacher = workspace.load(trial.teacher)
+    steps = trial.budget.epochs * int(np.ceil(len(samples) / trial.budget.batch_size))
+    optimizer = torch.optim.SGD(student.parameters(), lr=trial.method.lr, momentum=0.9, weight_decay=1e-3)
+    losses, shares, step = [], [], 0
+    for epoch in range(trial.budget.epochs):
+        order = np.random.default_rng((trial.seed, epoch)).permutation(samples)
+        loss_sum = taught = 0
+        for start in range(0, len(order), trial.budget.batch_size):
+            batch = order[start : start + trial.budget.batch_size]
+            x, y = torch.cat([pixels[int(i)] for i in batch]), labels[batch]
+            with torch.no_grad():
+                p_teacher = F.softmax(teacher.eval()(x), 1)
+                p_frozen = F.softmax(frozen.eval()(x), 1)
+            rows = torch.arange(len(batch))
+            better = p_teacher[rows, y] > p_frozen[rows, y]
+            target = torch.where(better[:, None], p_teacher, p_frozen)
+            log_student = F.log_softmax(student.train()(x), 1)
+            loss = (target * (target.log() - log_student)).sum(1).mean()
+            for group in optimizer.param_groups:
+                group["lr"] = trial.method.lr * (1 + np.cos(np.pi * step / steps)) / 2
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            step += 1
+            loss_sum += float(loss.detach()) * len(batch)
+            taught += int(better.sum())
+        losses.append(loss_sum / len(samples))
+        shares.append(taught / len(samples))
+    np.testing.assert_allclose(record.history["loss"], losses, rtol=1e-3)
+    np.testing.assert_allclose(record.history["teacher_share"], shares, atol=0.011)
+    after = workspace.predict(student.eval())
+    assert (after.label == record.predictions["student_after"]).mean() > 0.99
+
+
+def test_cached_and_live_outputs_give_the_same(study, workspace, monkeypatch):
+    trial = trial_of(study, "kl_dp", "resnet")
+    cached = transfer.run(trial, workspace)
+    monkeypatch.setattr(Workspace, "transfer_logits", lambda *arguments: None)
+    live = transfer.run(trial, workspace)
+    np.testing.assert_allclose(live.history["loss"], cached.history["loss"], rtol=1e-4)
+    assert live.history["teacher_share"] == cached.history["teacher_share"]
+
+
+def test_live_outputs_with_flips_are_reproducible_and_other(study, workspace):
+    trial = budget(trial_of(study, "kl_dp"), flip=True)
+    first, second = (transfer.run(trial, workspace) for _ in range(2))
+    assert first.history["loss"] == second.history["loss"]
+    assert first.history["loss"] != transfer.run(trial_of(study, "kl_dp"), workspace).history["loss"]
+
+
+def test_the_unsupervised_path_reads_no_label(study, workspace, monkeypatch):
+    expected = transfer.run(trial_of(study, "kl_dp_unsupervised"), workspace)
+    batches = workspace.batches(1.0)
+    epoch = type(batches).epoch
+
+    def without_labels(self, *arguments):
+        return ((pixels, None, indices) for pixels, _, indices in epoch(self, *arguments))
+
+    monkeypatch.setattr(type(batches), "epoch", without_labels)
+    got = transfer.run(trial_of(study, "kl_dp_unsupervised"), workspace)
+    assert got.history["loss"] == expected.history["loss"]
+    with pytest.raises(TypeError):
+        transfer.run(trial_of(study, "kl_dp"), workspace)
+
+
+def test_the_frozen_models_stay_frozen_and_the_student_moves(study, workspace):
+    trial = trial_of(study, "kl_dp", "resnet")
+    record = transfer.run(trial, workspace)
+    for role, model in (("student", trial.student), ("teacher", trial.teacher)):
+        assert record.row[f"{role}_weights"] == zoo.fingerprint(workspace.load(model).network)
+    assert record.row["knowledge_gain"] + record.row["knowledge_loss"] > 0
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial(study, workspace):
+    trial = trial_of(study, "kl")
+    method = trial.method.model_copy(update={"lr": 1e30})
+    with pytest.raises(DivergedError, match="not finite in epoch"):
+        transfer.run(trial.model_copy(update={"method": method}), workspace)
+
+
+def test_the_record_says_what_the_predictions_say(study, workspace, tmp_path):
+    trial = trial_of(study, "kl")
+    record = transfer.run(trial, workspace)
+    records.prepare(tmp_path)
+    records.write_trial(tmp_path, trial.id, record.row, record.predictions, record.history)
+    said = pd.read_parquet(tmp_path / "predictions")
+    (row,) = pd.read_parquet(tmp_path / "trials").to_dict("records")
+    assert set(said["index"]) == set(workspace.splits["evaluation"])
+    right = {c: (said[c] == said["label"]).to_numpy() for c in ("student_before", "teacher", "student_after")}
+    before, teacher, after = right.values()
+    assert row["student_accuracy_before"] == before.mean()
+    assert row["student_accuracy_after"] == after.mean()
+    assert row["teacher_accuracy"] == teacher.mean()
+    assert row["transfer_delta"] == pytest.approx(after.mean() - before.mean())
+    assert row["accuracy_difference"] == pytest.approx(row["rho_pos_before"] - row["rho_neg_before"])
+    assert row["knowledge_gain"] - row["knowledge_loss"] == pytest.approx(row["transfer_delta"])
+    assert row["transfer_rate"] == knowledge.transfer_rate(before, teacher, after)
+    assert row["transfer_samples"] == 100
+    assert row["evaluation_samples"] == len(said)
+    assert spec.Trial.model_validate_json(row["spec"]).id == trial.id
+    history = pd.read_parquet(tmp_path / "history")
+    assert history["epoch"].tolist() == [0, 1]
+    assert history["lr"].is_monotonic_decreasing
+
+
+def test_the_control_needs_no_teacher(study, workspace):
+    record = transfer.run(trial_of(study, "xe"), workspace)
+    assert record.row["teacher"] is None
+    assert "teacher" not in record.predictions
+    assert record.row["knowledge_gain"] >= 0
+
+
+def test_a_failure_tells_the_reason(study, workspace, tmp_path):
+    trial = trial_of(study, "kl")
+    records.prepare(tmp_path)
+    records.write_failure(tmp_path, trial.id, transfer.failure(trial, workspace, "because"))
+    (row,) = pd.read_parquet(tmp_path / "trials").to_dict("records")
+    assert (row["status"], row["reason"], row["student"]) == ("failed", "because", "mixer")
+
+
+# --- slow weights -------------------------------------------------------------------------------
+
+
+def test_slow_weights_follow_the_recursion():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    slow = transfer.slow_weights(model, 0.8)
+    for step in range(4):
+        with torch.no_grad():
+            for number, tensor in enumerate(model.state_dict().values()):
+                if tensor.is_floating_point():
+                    tensor.add_(0.1 * (step + number))
+        slow.update_parameters(model)
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                expected[name] = 0.8 * expected[name] + 0.2 * tensor
+    for name, tensor in slow.module.state_dict().items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, expected[name])
+
+
+def test_slow_weights_start_at_the_students_own():
+    """Not at the first fast ones: torch's AveragedModel copies on its first update."""
+    model = torch.nn.Linear(2, 1)
+    start = model.weight.detach().clone()
+    slow = transfer.slow_weights(model, 0.9)
+    with torch.no_grad():
+        model.weight.add_(1)
+    slow.update_parameters(model)
+    torch.testing.assert_close(slow.module.weight, start + 0.1)
+
+
+def test_a_tau_of_one_would_leave_the_student_where_it_was(study, workspace):
+    trial = trial_of(study, "xe_kl_mcl")
+    method = trial.method.model_copy(update={"tau": 1 - 1e-9, "half_life": None})
+    record = transfer.run(trial.model_copy(update={"method": method}), workspace)
+    assert np.array_equal(record.predictions["student_after"], record.predictions["student_before"])
+    moved = transfer.run(trial, workspace)
+    assert moved.row["slow_decay"] == trial.method.slow_decay(8)
+    assert not np.array_equal(
+        moved.predictions["student_after_confidence"], moved.predictions["student_before_confidence"]
+    )
+
+
+def test_one_workspace_is_kept_a_process(study):
+    assert workspace.of(study) is workspace.of(study)
