@@ -1,0 +1,124 @@
+"""Train the models of a study's zoo that have a recipe and are not trained yet, through Ray.
+
+python jobs/build_zoo.py [STUDY]
+"""
+
+from __future__ import annotations
+
+import json
+
+import cluster
+import console
+import prepare_data
+import ray
+from rich.table import Table
+
+from study import pretraining, spec, workspace, zoo
+from study.errors import StudyError
+
+
+def check(study: spec.Study) -> None:
+    """Refuse what can be refused before anything is computed: names, classes, checkpoints.
+
+    Raises:
+        StudyError: says which model, and why.
+    """
+    zoo.check_names(study)
+    zoo.check_classes(study)
+    study.trials()  # reads every checkpoint once, for its hash
+
+
+def missing(study: spec.Study) -> list[spec.Model]:
+    """Models with a recipe whose weights are not in the zoo folder, the most work first."""
+    models = [
+        model
+        for model in study.zoo.values()
+        if model.recipe and not zoo.trained_path(model, study.data, study.folders.zoo).exists()
+    ]
+    return sorted(models, key=work, reverse=True)
+
+
+def work(model: spec.Model) -> float:
+    """How long a recipe takes, up to a factor: images seen."""
+    epochs = model.recipe.epochs + (model.recipe.finish.epochs if model.recipe.finish else 0)
+    return epochs * (model.recipe.images or 1)
+
+
+def train(model_json: str, study_json: str) -> dict:
+    """Train one model in a Ray worker."""
+    place = workspace.of(spec.Study.model_validate_json(study_json))
+    return pretraining.build(spec.Model.model_validate_json(model_json), place)
+
+
+def build(study: spec.Study) -> None:
+    """Train what is missing, and print the zoo. Needs Ray to be started.
+
+    Raises:
+        StudyError: a training failed.
+    """
+    models = missing(study)
+    if models:
+        console.console.print(f"zoo: training {len(models)} models into {study.folders.zoo}")
+        cluster.check(study.resources)
+        remote = ray.remote(
+            num_cpus=study.resources.cpus,
+            num_gpus=study.resources.gpus,
+            max_retries=2,
+            retry_exceptions=False,
+        )(train)
+        study_json = study.model_dump_json()
+        running = {remote.remote(model.model_dump_json(), study_json): model for model in models}
+        done = 0.0
+        with console.Tracker("zoo", sum(work(model) for model in models)) as tracker:
+            while running:
+                finished, _ = ray.wait(list(running), timeout=1)
+                for reference in finished:
+                    model = running.pop(reference)
+                    try:
+                        facts = ray.get(reference)
+                    except ray.exceptions.RayTaskError as error:
+                        raise StudyError(
+                            f"zoo.{model.name}: its training failed ({error.cause}); correct its recipe"
+                        ) from error
+                    done += work(model)
+                    console.console.print(
+                        f"zoo: {model.name} trained in {console.duration(facts['seconds'])}, "
+                        f"accuracy {100 * facts['accuracy']:.1f} %"
+                    )
+                text = f"{len(models) - len(running)} of {len(models)} models trained"
+                tracker.update(done, text)
+    console.console.print(table(study))
+
+
+def table(study: spec.Study) -> Table:
+    """The trained models of the zoo, as their facts say."""
+    made = Table("model", "family", "timm", "parameters", "images", "accuracy %", "seconds", box=None)
+    for model in study.zoo.values():
+        if model.recipe:
+            path = zoo.trained_path(model, study.data, study.folders.zoo).with_suffix(".json")
+            facts = json.loads(path.read_text())
+            made.add_row(
+                model.name,
+                model.family,
+                model.timm,
+                f"{facts['parameters']:,}",
+                f"{facts['images']:,}",
+                f"{100 * facts['accuracy']:.2f}",
+                f"{facts['seconds']:.0f}",
+            )
+    return made
+
+
+def job() -> None:
+    arguments = console.parser(__doc__.splitlines()[0]).parse_args()
+    study = spec.load(arguments.study, data=arguments.data, zoo=arguments.zoo).absolute()
+    check(study)
+    images = prepare_data.prepare(study)
+    zoo.check_classes(study, len(images.classes))
+    if missing(study):
+        cluster.start()
+    build(study)
+
+
+if __name__ == "__main__":
+    console.main(job)

@@ -1,0 +1,105 @@
+"""What the jobs share towards the person who runs them: arguments, errors, progress."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from study.errors import StudyError
+
+DEFAULT_STUDY = "studies/demo.yaml"
+PLAIN_LINE_SECONDS = 15
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The arguments every job takes."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    made.add_argument(
+        "study", nargs="?", default=DEFAULT_STUDY, metavar="STUDY", help="the study's YAML file"
+    )
+    made.add_argument("--data", metavar="FOLDER", help="folder of the written images, instead of the study's")
+    made.add_argument("--zoo", metavar="FOLDER", help="folder of trained weights, instead of the study's")
+    return made
+
+
+def main(job: Callable[[], int | None]) -> None:
+    """Run a job: what the user can mend is one sentence and status 2, Ctrl-C is status 130."""
+    # A stop asked for by a scheduler ends a job as cleanly as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        sys.exit(job() or 0)
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def duration(seconds: float) -> str:
+    """'8 s', '3 min 20 s', '2 h 5 min'."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+class Tracker:
+    """A live progress line on a terminal; elsewhere (a log, CI) a plain line now and then.
+
+    Args:
+        title: what is going on.
+        total: the amount of work, in any unit.
+        workers: how much of it goes on at once, for the time left while nothing is finished yet.
+        seconds: the expected duration of the whole, if known before anything is finished.
+    """
+
+    def __init__(self, title: str, total: float, seconds: float | None = None) -> None:
+        self.title, self.total, self.expected = title, total, seconds
+        self.done, self.started, self.last_line = 0.0, time.monotonic(), 0.0
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+            transient=True,
+        )
+        self.task = self.bar.add_task(title, total=total, text="")
+
+    def __enter__(self) -> Tracker:
+        if console.is_terminal:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.bar.stop()
+
+    def left(self) -> str:
+        """The time left, judged by the work done so far (or by what was expected)."""
+        elapsed = time.monotonic() - self.started
+        if self.done:
+            return f"about {duration(elapsed / self.done * (self.total - self.done))} left"
+        return f"about {duration(max(0, self.expected - elapsed))} left" if self.expected else ""
+
+    def update(self, done: float, text: str) -> None:
+        """Show that `done` of the total is done, and `text` beside it."""
+        self.done = done
+        text = ", ".join(part for part in (text, self.left()) if part)
+        if console.is_terminal:
+            self.bar.update(self.task, completed=done, text=text)
+        elif time.monotonic() - self.last_line > PLAIN_LINE_SECONDS:
+            self.last_line = time.monotonic()
+            console.print(f"{self.title}: {text}")

@@ -1,0 +1,342 @@
+"""The jobs as a user runs them: on a real local Ray, with what goes wrong caused for real."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from study import data, spec
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def command(job: str, *arguments) -> list[str]:
+    return [sys.executable, str(ROOT / job), *map(str, arguments)]
+
+
+def run(job: str, *arguments, timeout: float = 240) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(job, *arguments), capture_output=True, text=True, cwd=ROOT, timeout=timeout, check=False
+    )
+
+
+def sweep(*arguments) -> subprocess.CompletedProcess:
+    return run("jobs/transfer_sweep.py", *arguments)
+
+
+def refused(done: subprocess.CompletedProcess, *words: str) -> None:
+    """One clear sentence on standard error, status 2, no traceback."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert lines[-1].startswith("error: ")
+    for word in words:
+        assert word in lines[-1]
+
+
+def trials_of(results: Path) -> pd.DataFrame:
+    return pd.read_parquet(results / "trials")
+
+
+def results_of(content: dict) -> Path:
+    return Path(content["folders"]["results"])
+
+
+def wait_until(condition, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def recorded(results: Path) -> list[Path]:
+    return sorted((results / "trials").glob("[!.]*.parquet"))
+
+
+# --- the way it should go -----------------------------------------------------------------------
+
+
+def test_a_study_from_nothing_to_its_figure(content, write_study, tmp_path):
+    """Data, zoo, sweep with one method that diverges, again, edited, and the analysis."""
+    content["folders"] |= {"data": str(tmp_path / "data"), "zoo": str(tmp_path / "zoo")}
+    content["methods"]["exploding"] = {"method": "kl", "lr": 1e30}
+    path, results = write_study(content), results_of(content)
+
+    planned = sweep(path, "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert "2 pairs" in planned.stdout
+    assert "zoo: to be trained: " in planned.stdout
+    assert not results.exists()
+
+    done = sweep(path)
+    assert done.returncode == 0, done.stderr
+    trials = trials_of(results)
+    assert trials.groupby("method").size().to_dict() == {
+        "xe": 2,
+        "kl": 2,
+        "xe_kl_mcl": 2,
+        "kl_dp": 2,
+        "kl_dp_unsupervised": 2,
+        "exploding": 2,
+    }
+    failed = trials[trials["status"] == "failed"]
+    assert set(failed["method"]) == {"exploding"}
+    assert failed["reason"].str.contains("not finite").all()
+    assert "2 trials failed" in done.stdout
+    planned = {trial.id for trial in spec.load(path).trials()}
+    assert set(trials["trial"]) == planned
+    for table in ("predictions", "history"):
+        assert set(pd.read_parquet(results / table)["trial"]) == planned - set(failed["trial"])
+
+    # Again: what is finished is not run again, what failed is tried again.
+    times = {file: file.stat().st_mtime_ns for file in recorded(results)}
+    again = sweep(path)
+    assert "sweep: 2 of 12 trials to run" in again.stdout
+    touched = {file.stem for file in recorded(results) if file.stat().st_mtime_ns != times[file]}
+    assert touched == set(failed["trial"])
+
+    # Edited: only what changed is run; the analysis leaves former trials out.
+    del content["methods"]["exploding"]
+    content["methods"]["kl"]["temperature"] = 2.0
+    edited = sweep(write_study(content))
+    assert "sweep: 2 of 10 trials to run" in edited.stdout
+    analysed = run("analysis/success_rate.py", results)
+    assert analysed.returncode == 0, analysed.stderr
+    table = pd.read_parquet(results / "analysis" / "success_rate.parquet")
+    assert table["method"].tolist() == ["xe", "kl", "xe_kl_mcl", "kl_dp", "kl_dp_unsupervised"]
+    for name in ("success_rate.png", "success_rate.svg", "success_rate.md"):
+        assert (results / "analysis" / name).stat().st_size > 0
+
+    finished = sweep(path)
+    assert finished.returncode == 0
+    assert "trials to run" not in finished.stdout
+
+
+def test_the_earlier_steps_run_alone(content, write_study, tmp_path):
+    content["folders"] |= {"data": str(tmp_path / "data"), "zoo": str(tmp_path / "zoo")}
+    path = write_study(content)
+    prepared = run("jobs/prepare_data.py", path)
+    assert prepared.returncode == 0, prepared.stderr
+    assert "transfer 100, evaluation 303" in prepared.stdout
+    built = run("jobs/build_zoo.py", path)
+    assert built.returncode == 0, built.stderr
+    assert len(list((tmp_path / "zoo").glob("*.safetensors"))) == 2
+    again = run("jobs/build_zoo.py", path)
+    assert "training" not in again.stdout
+
+
+def test_limit_runs_no_more(workspace, content, write_study):
+    done = sweep(write_study(content), "--limit", 1)
+    assert done.returncode == 0, done.stderr
+    assert len(recorded(results_of(content))) == 1
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        "jobs/prepare_data.py",
+        "jobs/build_zoo.py",
+        "jobs/transfer_sweep.py",
+        "analysis/success_rate.py",
+    ],
+)
+def test_every_command_has_help(job):
+    helped = run(job, "--help")
+    assert helped.returncode == 0
+    assert "usage: " in helped.stdout
+
+
+@pytest.mark.parametrize(("name", "pairs"), [("paper_subset10", 399), ("paper_full", 32)])
+def test_the_papers_studies_are_planned_offline(name, pairs):
+    planned = sweep(f"studies/{name}.yaml", "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert f"{pairs} pairs" in planned.stdout
+    assert "8 CPUs and 1 GPUs" in planned.stdout
+
+
+# --- interruptions ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def long_study(workspace, content, write_study):
+    """A study long enough to be interrupted: (path, results)."""
+    content["seeds"] = list(range(12))
+    content["methods"] = {"kl": {"lr": 1e-2}}
+    return write_study(content), results_of(content)
+
+
+def start(path: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        command("jobs/transfer_sweep.py", path),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def workers_of(session: int) -> list[str]:
+    """Ray's living worker processes of a session."""
+    listed = subprocess.run(
+        ["ps", "-o", "stat=,args=", "-s", str(session)], capture_output=True, text=True, check=False
+    )
+    lines = [line for line in listed.stdout.splitlines() if "ray::" in line and not line.startswith("Z")]
+    return [line for line in lines if "Agent" not in line]
+
+
+def test_a_killed_sweep_loses_nothing_and_goes_on(long_study):
+    path, results = long_study
+    process = start(path)
+    wait_until(lambda: len(recorded(results)) >= 2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_until(lambda: not workers_of(process.pid))  # they end by themselves, without their driver
+    kept = {file: file.stat().st_mtime_ns for file in recorded(results)}
+    assert 2 <= len(kept) < 24
+    assert (trials_of(results)["status"] == "ok").all()
+
+    done = sweep(path)
+    assert done.returncode == 0, done.stderr
+    assert f"sweep: {24 - len(kept)} of 24 trials to run" in done.stdout
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept
+    assert set(trials_of(results)["trial"]) == {trial.id for trial in spec.load(path).trials()}
+
+
+def test_ctrl_c_ends_cleanly(long_study):
+    path, results = long_study
+    process = start(path)
+    wait_until(lambda: len(recorded(results)) >= 1)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert "run the same command again to go on" in output
+    assert 1 <= len(recorded(results)) < 24
+    assert not list((results / "trials").glob(".*"))
+
+
+def test_two_sweeps_at_once_both_finish_and_double_nothing(workspace, content, write_study):
+    content["methods"] = {"kl": {"lr": 1e-2}, "kl_dp": {"lr": 1e-2}}
+    path, results = write_study(content), results_of(content)
+    sweeps = [start(path) for _ in range(2)]
+    outputs = [process.communicate(timeout=240)[0] for process in sweeps]
+    assert [process.returncode for process in sweeps] == [0, 0], outputs
+    trials = trials_of(results)
+    assert sorted(trials["trial"]) == sorted(trial.id for trial in spec.load(path).trials())
+    assert (trials["status"] == "ok").all()
+    assert pd.read_parquet(results / "predictions").groupby("trial").size().unique().tolist() == [303]
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+def test_a_typo_is_refused(content, write_study):
+    content["methods"]["kl"]["temprature"] = 2
+    refused(sweep(write_study(content), "--dry-run"), "study.yaml", "methods.kl.temprature", "'temperature'")
+
+
+def test_an_unknown_model_is_refused(content, write_study):
+    content["zoo"]["resnet"]["timm"] = "resnet10tt"
+    refused(sweep(write_study(content), "--dry-run"), "zoo.resnet.timm", "did you mean 'resnet10t'")
+
+
+def test_a_missing_checkpoint_is_refused(content, write_study):
+    del content["zoo"]["resnet"]["recipe"]
+    content["zoo"]["resnet"]["checkpoint"] = "nowhere/model.safetensors"
+    refused(sweep(write_study(content), "--dry-run"), "nowhere/model.safetensors", "'resnet'")
+
+
+def test_a_corrupt_checkpoint_is_refused_before_any_trial(workspace, content, write_study, tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"no tensors")
+    del content["zoo"]["resnet"]["recipe"]
+    content["zoo"]["resnet"]["checkpoint"] = str(path)
+    refused(sweep(write_study(content)), "model.safetensors", "'resnet'", "damaged")
+    assert not recorded(results_of(content))
+
+
+def test_other_classes_are_refused(workspace, content, write_study):
+    content["zoo"]["resnet"]["kwargs"]["num_classes"] = 7
+    refused(sweep(write_study(content)), "7", "10")
+
+
+def test_a_truncated_beton_is_refused_before_any_trial(workspace, content, write_study, tmp_path):
+    content["folders"]["data"] = str(tmp_path / "data")
+    (tmp_path / "data").mkdir()
+    folder = data.folder_of(workspace.data.images, tmp_path / "data")
+    shutil.copytree(workspace.images.path.parent, folder)
+    with (folder / "images.beton").open("r+b") as stream:
+        stream.truncate(1000)
+    refused(sweep(write_study(content)), "images.beton", "truncated")
+
+
+def test_an_empty_image_folder_is_refused(content, write_study, tmp_path):
+    (tmp_path / "empty").mkdir()
+    content["data"]["images"]["train"] = str(tmp_path / "empty")
+    refused(run("jobs/prepare_data.py", write_study(content)), "empty", "data.images.train")
+
+
+def test_results_that_cannot_be_written_are_refused(content, write_study, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = sweep(write_study(content), "--results", tmp_path / "file" / "results")
+    refused(done, str(tmp_path / "file" / "results"), "--results")
+
+
+def test_a_request_no_node_can_satisfy_is_refused(workspace, content, write_study):
+    content["resources"] = {"cpus": 4096}
+    refused(sweep(write_study(content)), "4096 CPUs", "resources.cpus")
+
+
+def test_a_missing_study_is_refused():
+    refused(sweep("studies/nowhere.yaml"), "studies/nowhere.yaml")
+
+
+# --- setting up ---------------------------------------------------------------------------------
+
+
+def test_setup_without_apt_and_packages_says_what_to_install(tmp_path):
+    for tool in ("sh", "id", "grep"):
+        (tmp_path / tool).symlink_to(f"/bin/{tool}" if Path(f"/bin/{tool}").exists() else f"/usr/bin/{tool}")
+    done = subprocess.run(
+        ["sh", "setup.sh", str(tmp_path / "venv")],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "no apt here" in done.stderr
+    assert "libopencv-dev" in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_setup_without_root_says_what_to_install(tmp_path):
+    for name, script in {
+        "apt-get": "exit 1",
+        "dpkg-query": "exit 1",
+        "id": "echo 1000",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "grep").symlink_to("/bin/grep")
+    done = subprocess.run(
+        ["/bin/sh", "setup.sh", str(tmp_path / "venv")],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "neither root nor sudo" in done.stderr
+    assert "dataset-fashion-mnist" in done.stderr

@@ -1,0 +1,60 @@
+"""The three walls of the design: which part may import what."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level names of everything a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        ("study", {"ray", "jobs", "analysis", "tests"}),
+        ("analysis", {"torch", "torchvision", "timm", "ray", "ffcv", "study"}),
+        ("jobs", {"torch", "torchvision", "timm", "ffcv", "scipy", "analysis"}),
+    ],
+)
+def test_no_file_crosses_a_wall(folder, forbidden):
+    files = sorted((ROOT / folder).rglob("*.py"))
+    assert files
+    for path in files:
+        assert not imports(path) & forbidden, path
+
+
+def loaded_by(code: str) -> set[str]:
+    command = f"import sys; {code}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    return set(subprocess.check_output([sys.executable, "-c", command], text=True, cwd=ROOT).split())
+
+
+def test_all_of_study_imports_without_ray_and_ffcv():
+    modules = [path.stem for path in (ROOT / "study").glob("*.py") if path.stem != "__init__"]
+    loaded = loaded_by("; ".join(f"import study.{module}" for module in modules))
+    assert "torch" in loaded
+    assert not loaded & {"ray", "ffcv", "numba"}
+
+
+def test_study_runs_where_ray_and_ffcv_are_not_installed():
+    block = "sys.modules['ray'] = sys.modules['ffcv'] = None"
+    assert "study" in loaded_by(f"{block}; import study.transfer, study.pretraining, study.records")
+
+
+def test_analysis_imports_no_model_code():
+    loaded = loaded_by("sys.path.insert(0, 'analysis'); import success_rate")
+    assert not loaded & {"torch", "torchvision", "timm", "ray", "ffcv", "study"}
