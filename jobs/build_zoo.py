@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 
-import cluster
-import console
-import prepare_data
 import ray
 from rich.table import Table
 
+import cluster
+import console
+import prepare_data
 from study import pretraining, spec, workspace, zoo
 from study.errors import StudyError
 

@@ -6,7 +6,6 @@ python jobs/prepare_data.py [STUDY]
 from __future__ import annotations
 
 import console
-
 from study import data, spec
 
 

@@ -14,14 +14,14 @@ import os
 import tempfile
 import time
 
-import build_zoo
-import cluster
-import console
 import pandas as pd
-import prepare_data
 from ray import tune
 from rich.table import Table
 
+import build_zoo
+import cluster
+import console
+import prepare_data
 from study import data, records, spec, transfer, workspace, zoo
 from study.errors import DivergedError, StudyError
 

@@ -9,12 +9,15 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import pytest
-import success_rate
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from uncertainty import bootstrap_interval
 
+import measures
+import success_rate
+import success_report
+from results import ResultsError, load, replacing
 from study import records
+from uncertainty import bootstrap_interval
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = 10_000  # evaluated: 100 samples are one point
@@ -97,12 +100,12 @@ def results(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trials(results):
-    return success_rate.load(results)
+    return load(results)
 
 
 @pytest.fixture(scope="module")
 def summary(trials):
-    return success_rate.by_method(trials).set_index("method")
+    return measures.by_method(trials).set_index("method")
 
 
 # ---------------------------------------------------------------- measuring
@@ -111,21 +114,21 @@ def summary(trials):
 def test_load_keeps_every_trial_and_passes_over_unfinished_files(tmp_path):
     results = write(tmp_path, TRIALS)
     (results / "trials" / ".kl.parquet.abc.tmp").write_bytes(b"half a rec")
-    trials = success_rate.load(results)
+    trials = load(results)
     assert sorted(trials["trial"]) == sorted(row["trial"] for row in TRIALS)
     assert (trials["status"] == "failed").sum() == 1
 
 
 def test_order_is_fixed_and_others_follow_alphabetically():
     methods = ["zeta", "kl_dp_unsupervised", "alpha", "kl", "xe", "kl", "kl_dp", "xe_kl_mcl", "xe_kl"]
-    assert success_rate.in_order(methods) == [*success_rate.LABELS, "alpha", "zeta"]
+    assert measures.in_order(methods) == [*measures.LABELS, "alpha", "zeta"]
 
 
 def test_teacher_levels_include_their_bounds_despite_floating_point():
     difference = pd.Series([0.86 - 0.85, 0.84 - 0.85, 0.0101, -0.0101, 0.0, None])
     expected = ["equal", "equal", "stronger", "weaker", "equal", None]
-    assert success_rate.teacher_level(difference).tolist() == expected
-    assert success_rate.teacher_level(difference, 0).tolist()[:4] == [
+    assert measures.teacher_level(difference).tolist() == expected
+    assert measures.teacher_level(difference, 0).tolist()[:4] == [
         "stronger",
         "weaker",
         "stronger",
@@ -134,7 +137,7 @@ def test_teacher_levels_include_their_bounds_despite_floating_point():
 
 
 def test_per_student(trials):
-    table = success_rate.per_student(trials).set_index(["method", "student"])
+    table = measures.per_student(trials).set_index(["method", "student"])
     assert list(table.index) == [(m, s) for m in ("xe", "kl", "kl_dp") for s in "AB"]
     assert table["success_rate"].tolist() == pytest.approx([0, 1, 1 / 3, 2 / 3, 1, 1 / 2])
     assert table["trials"].tolist() == [1, 1, 3, 3, 3, 2]
@@ -145,14 +148,14 @@ def test_per_student(trials):
 
 def test_a_trial_of_a_teacher_and_seed_is_the_unit_of_success():
     rows = [trial("kl", "A", "weak", 5 + won, 5, seed=seed) for seed, won in enumerate([1, 1, 0])]
-    table = success_rate.per_student(pd.DataFrame([*rows, trial("kl", "A", "even", 9, 5)]))
+    table = measures.per_student(pd.DataFrame([*rows, trial("kl", "A", "even", 9, 5)]))
     assert table["success_rate"].tolist() == [3 / 4]
     assert (table["teachers"][0], table["seeds"][0]) == (2, 3)
 
 
 def test_pairs_share_student_teacher_and_seed(trials):
     other_seed = pd.DataFrame([trial("kl_dp", "A", "weak", 50, 0, seed=1)])
-    pairs = success_rate.paired_with(pd.concat([trials, other_seed]))
+    pairs = measures.paired_with(pd.concat([trials, other_seed]))
     assert pairs["method"].tolist() == ["kl_dp"] * 5
     difference = pairs.set_index(["student", "teacher"])["difference"].to_dict()
     assert difference == pytest.approx(
@@ -253,8 +256,8 @@ def test_by_method_equals_counting_by_hand(rows):
         | ({} if ok else {"status": "failed"})
         for method, student, teacher, seed, gained, lost, ok in rows
     ]
-    with mock.patch("success_rate.bootstrap_interval", return_value=(math.nan, math.nan)):
-        summary = success_rate.by_method(pd.DataFrame(rows))
+    with mock.patch("measures.bootstrap_interval", return_value=(math.nan, math.nan)):
+        summary = measures.by_method(pd.DataFrame(rows))
     assert set(summary["method"]) == {row["method"] for row in rows}
     done = [row for row in rows if row["status"] == "ok"]
     for found in summary.to_dict("records"):
@@ -282,7 +285,7 @@ def test_by_method_equals_counting_by_hand(rows):
 
 
 def test_conclusions_are_made_of_the_numbers(trials):
-    weaker, worse, paired, stronger, control = success_rate.conclusions(success_rate.by_method(trials))
+    weaker, worse, paired, stronger, control = success_report.conclusions(measures.by_method(trials))
     assert "KL -0.70, 0 of 2 positive; KL+DP +0.05, 1 of 2 positive" in weaker
     assert "KL in 2 of 6; KL+DP in 0 of 5" in worse
     assert "not stronger, in points: KL+DP +0.41 [" in paired
@@ -292,7 +295,7 @@ def test_conclusions_are_made_of_the_numbers(trials):
 
 def test_a_control_that_gains_by_itself_is_called_out():
     rows = [trial("xe", student, None, 30, 10) for student in "ABC"]
-    (sentence,) = success_rate.conclusions(success_rate.by_method(pd.DataFrame(rows)))
+    (sentence,) = success_report.conclusions(measures.by_method(pd.DataFrame(rows)))
     assert "part of every success is mere training" in sentence
 
 
@@ -306,11 +309,11 @@ def test_a_control_that_gains_by_itself_is_called_out():
     ],
 )
 def test_thin_studies_give_a_report_without_nan(rows, tmp_path):
-    trials = success_rate.load(write(tmp_path, rows))
-    summary = success_rate.by_method(trials)
-    text = success_rate.console(trials, summary) + success_rate.markdown(trials, summary)
+    trials = load(write(tmp_path, rows))
+    summary = measures.by_method(trials)
+    text = success_report.console(trials, summary) + success_report.markdown(trials, summary)
     assert "nan" not in text.lower().replace("loss became nan", "")
-    for path in success_rate.report(trials, summary, tmp_path / "out"):
+    for path in success_report.report(trials, summary, tmp_path / "out"):
         assert path.stat().st_size > 0
 
 
@@ -350,7 +353,7 @@ def test_command_gives_the_same_bytes_again_and_writes_beside_the_trials(tmp_pat
     assert written[0] == written[1]
     assert b"weaker (< -3.5)" in written[0]["success_rate.md"]
     assert pd.read_parquet(results / "analysis" / "success_rate.parquet")["delta_weaker_trials"].sum() == 0
-    assert len(success_rate.load(results)) == len(TRIALS)  # its own output is not taken for trials
+    assert len(load(results)) == len(TRIALS)  # its own output is not taken for trials
 
 
 def test_the_wall_holds():
@@ -396,22 +399,20 @@ def test_an_unwritable_out_is_refused(results, tmp_path):
 def test_a_foreign_schema_and_missing_values_are_named(tmp_path):
     path = write(tmp_path, [trial("kl", "A", "weak", 1, 2)]) / "trials" / "kl-A-weak-0.parquet"
     pd.read_parquet(path).drop(columns="knowledge_gain").to_parquet(path)
-    with pytest.raises(success_rate.ResultsError, match="column knowledge_gain is missing"):
-        success_rate.load(tmp_path)
+    with pytest.raises(ResultsError, match="column knowledge_gain is missing"):
+        load(tmp_path)
     for column, value in [("transfer_delta", None), ("accuracy_difference", math.inf), ("method", None)]:
         write(tmp_path, [trial("kl", "A", "weak", 1, 2) | {column: value}])
-        with pytest.raises(success_rate.ResultsError, match=f"kl-A-weak-0.parquet: {column} is empty or not"):
-            success_rate.load(tmp_path)
+        with pytest.raises(ResultsError, match=f"kl-A-weak-0.parquet: {column} is empty or not"):
+            load(tmp_path)
 
 
 def test_two_settings_in_one_folder_are_refused(tmp_path):
     for rows in ([trial("kl", "A", "weak", 1, 2)], [trial("xe", "A", None, 1, 2)]):
         again = [row | {"trial": row["trial"] + "-lr2", "lr": 0.2} for row in rows]
         write(tmp_path, rows + again)
-        with pytest.raises(
-            success_rate.ResultsError, match=r"2 trials differ .*keep one setting in a folder"
-        ):
-            success_rate.load(tmp_path)
+        with pytest.raises(ResultsError, match=r"2 trials differ .*keep one setting in a folder"):
+            load(tmp_path)
         for path in (tmp_path / "trials").iterdir():
             path.unlink()
 
@@ -427,7 +428,7 @@ def test_an_impossible_band_is_refused(results, points, capsys):
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "table"
     path.write_text("old")
-    with pytest.raises(RuntimeError), success_rate.replacing(path) as temporary:
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert [p.name for p in tmp_path.iterdir()] == ["table"] and path.read_text() == "old"

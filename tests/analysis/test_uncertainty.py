@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+
 from uncertainty import bootstrap_interval, mcnemar_exact, paired_wilcoxon, wilson_interval
 
 counts = st.integers(0, 60)
