@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STUDY ?= studies/demo.yaml
 RESULTS ?= results/demo
 
-.PHONY: demo test test-slow lint format bench docs clean
+.PHONY: demo test test-slow lint format docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/python jobs/transfer_sweep.py $(STUDY)
@@ -25,9 +25,6 @@ lint: $(VENV)/installed-dev
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-
-bench: $(VENV)/installed-dev
-	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
 
 docs: $(VENV)/installed
 	$(BIN)/python -m study.records > docs/records.md

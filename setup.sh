@@ -49,6 +49,7 @@ if [ ! -x "$venv/bin/python" ]; then
     "$python" -m venv "$venv"
 fi
 say "installing the Python packages of requirements.txt into $venv (a few minutes the first time)"
+"$venv/bin/pip" install --quiet --upgrade 'pip>=25'
 # torch comes first: with it in place nothing else pulls another build of it.
 "$venv/bin/pip" install --quiet "$(grep '^torch==' requirements.txt)"
 "$venv/bin/pip" install --quiet -r requirements.txt

@@ -16,7 +16,8 @@ from study.errors import StudyError
 DEFAULT_STUDY = "studies/demo.yaml"
 PLAIN_LINE_SECONDS = 15
 
-console = Console(highlight=False, soft_wrap=True)
+# A log has no width of its own; tables need one that does not cut names.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -62,7 +63,6 @@ class Tracker:
     Args:
         title: what is going on.
         total: the amount of work, in any unit.
-        workers: how much of it goes on at once, for the time left while nothing is finished yet.
         seconds: the expected duration of the whole, if known before anything is finished.
     """
 

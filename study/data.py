@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from study import spec
+from study import mistakes, spec
 from study.errors import StudyError
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -67,7 +67,7 @@ def _torchvision_pair(name: str, downloads: Path):
 
     known = [n for n in torchvision.datasets.__all__ if n not in ("ImageFolder", "DatasetFolder", "FakeData")]
     if name not in known:
-        raise StudyError(f"data.images.dataset: torchvision has no '{name}'{spec.nearest(name, known)}")
+        raise StudyError(f"data.images.dataset: torchvision has no '{name}'{mistakes.nearest(name, known)}")
     kind = getattr(torchvision.datasets, name)
     parameters = inspect.signature(kind.__init__).parameters
     if "train" in parameters:
@@ -298,23 +298,22 @@ def _sha256_once(path: Path, size: int, modified: int) -> str:
 
 
 def stratified(
-    candidates: NDArray[np.int64], labels: NDArray[np.int64], amount: float, generator: np.random.Generator
+    candidates: NDArray[np.int64], labels: NDArray[np.int64], total: int, generator: np.random.Generator
 ) -> NDArray[np.int64]:
     """Draw samples so that every class keeps its share, to within one sample.
 
     Args:
         candidates: int64 [n], indices to draw from.
         labels: int64 [count], class of every sample of the file.
-        amount: how many to draw (int), or which fraction (float).
+        total: how many to draw.
         generator: source of randomness.
 
     Returns:
-        int64 [amount], sorted indices.
+        int64 [total], sorted indices.
 
     Raises:
         ValueError: more is asked for than there is.
     """
-    total = amount if isinstance(amount, int) else round(amount * len(candidates))
     if total > len(candidates):
         raise ValueError(f"{total} images of {len(candidates)}")
     groups = [candidates[labels[candidates] == label] for label in np.unique(labels[candidates])]
@@ -338,8 +337,9 @@ def split(images: Images, splits: spec.Splits) -> dict[str, NDArray[np.int64]]:
     generator = np.random.default_rng(splits.seed)
 
     def draw(name: str, candidates: NDArray[np.int64], amount: float) -> NDArray[np.int64]:
+        total = round(amount * len(candidates)) if amount <= 1 else int(amount)
         try:
-            return stratified(candidates, images.labels, amount, generator)
+            return stratified(candidates, images.labels, total, generator)
         except ValueError as error:
             raise StudyError(f"data.splits.{name}: asks for {error}; ask for fewer") from error
 

@@ -38,7 +38,7 @@ class Outputs:
 class Method(BaseModel):
     """Hyper-parameters of one method, and its loss."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     needs: ClassVar[frozenset[Need]]
     lr: float = Field(gt=0, description="peak learning rate")

@@ -207,7 +207,12 @@ def write(results: Path, table: str, name: str, columns: Mapping[str, Sequence])
     ]
     path = results / table / f"{name}.parquet"
     with replacing(path) as temporary:
-        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), temporary, compression="zstd")
+        pq.write_table(
+            pa.Table.from_arrays(arrays, schema=schema),
+            temporary,
+            compression="zstd",
+            write_page_checksum=True,
+        )
     return path
 
 
@@ -246,9 +251,11 @@ def status_of(results: Path, trial: str) -> str | None:
 
 def _status(path: Path) -> str:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             (status,) = file.read(columns=["status"])["status"].to_pylist()
-            return status
+        if status not in ("ok", "failed"):
+            raise ValueError(f"its status is {status!r}")
+        return status
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise StudyError(
             f"{path}: not a readable record ({str(error).splitlines()[0]}); remove the file and its trial "

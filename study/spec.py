@@ -12,28 +12,29 @@ trial's identity.
 
 from __future__ import annotations
 
-import difflib
-import functools
 import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
+from study import mistakes
 from study.errors import StudyError
 from study.methods import AnyMethod
 
 # Part of every trial's id: raise it when a change of the code changes what a trial's result means.
 RESULTS_VERSION = 1
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """'; did you mean ...?' for the nearest known word, or nothing."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{found[0]}'?" if found else ""
 
 
 def content_hash(content: Any) -> str:
@@ -51,11 +52,23 @@ def file_sha256(path: Path) -> str:
 class Strict(BaseModel):
     """Immutable, and no key it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _whole_above_one(amount: float) -> float:
+    if amount > 1 and amount != int(amount):
+        raise ValueError(f"{amount} is neither a share up to 1 nor a whole number of images")
+    return amount
+
+
+Amount = Annotated[float, Field(ge=0), AfterValidator(_whole_above_one)]
 
 
 class Splits(Strict):
-    """Class-stratified parts of the data; a count of images, or a fraction of what it is drawn from.
+    """Class-stratified parts of the data; up to 1 a share of what it is drawn from, above 1 a count.
 
     `zoo` (what models of the zoo may be trained on) and then `tune` (where hyper-parameters are
     chosen) are drawn from the training images; `transfer` from `zoo`, or, where the zoo is trained
@@ -63,11 +76,11 @@ class Splits(Strict):
     with `evaluate_rest` also the training images in no other split.
     """
 
-    zoo: int | float = Field(default=0, ge=0)
-    transfer: int | float = Field(gt=0)
-    tune: int | float = Field(default=0, ge=0)
+    zoo: Amount = 0
+    transfer: Amount = Field(gt=0)
+    tune: Amount = 0
     evaluate_rest: bool = False
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Source(Strict):
@@ -139,7 +152,7 @@ class Recipe(Strict):
     flip: bool = True
     shift: int = Field(default=2, ge=0, description="random shift in pixels, zeros drawn in")
     finish: Finish | None = None
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Model(Strict):
@@ -163,6 +176,8 @@ class Model(Strict):
     def _one_source_of_weights(self):
         if self.checkpoint is not None and self.recipe is not None:
             raise ValueError("give 'checkpoint' or 'recipe', not both")
+        if self.checkpoint_sha256 is not None and self.checkpoint is None:
+            raise ValueError("'checkpoint_sha256' needs a 'checkpoint'")
         return self
 
     @property
@@ -232,11 +247,11 @@ class Trial(Strict):
     name: str
     method: AnyMethod
     budget: Budget
-    seed: int
+    seed: Seed
 
-    @functools.cached_property
+    @property
     def id(self) -> str:
-        """Hash of the content, without what changes no result (the study's name, paths of checkpoints)."""
+        """Hash of the content, without what changes no record (the study's name, paths of checkpoints)."""
         unhashed = {"study": True, "student": {"checkpoint"}, "teacher": {"checkpoint"}}
         content = self.model_dump(mode="json", exclude=unhashed)
         return content_hash({"results_version": RESULTS_VERSION, **content})
@@ -245,13 +260,13 @@ class Trial(Strict):
 class Study(Strict):
     """A whole study, as its YAML file says it."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     data: Data
     zoo: dict[str, Model] = Field(min_length=1)
     pairs: Pairs
     methods: dict[str, AnyMethod] = Field(min_length=1)
     budget: Budget
-    seeds: list[int] = Field(default=[0], min_length=1)
+    seeds: list[Seed] = Field(default=[0], min_length=1)
     resources: Resources = Resources()
     folders: Folders = Folders()
 
@@ -259,26 +274,35 @@ class Study(Strict):
     @classmethod
     def _names_from_keys(cls, content: Any) -> Any:
         """A model is called by its key; a method is, unless it says otherwise, what its key says."""
-        if isinstance(content, dict):
-            for section, field in (("zoo", "name"), ("methods", "method")):
-                entries = content.get(section)
-                if isinstance(entries, dict):
-                    content = content | {
-                        section: {
-                            key: {field: str(key), **(entry or {})}
-                            if isinstance(entry, dict | None)
-                            else entry
-                            for key, entry in entries.items()
-                        }
-                    }
-        return content
+        if not isinstance(content, dict):
+            return content
+
+        def named(section: str, field: str) -> dict:
+            entries = content.get(section)
+            if not isinstance(entries, dict):
+                return {}
+            return {
+                section: {
+                    key: {field: key, **(entry or {})} if isinstance(entry, dict | None) else entry
+                    for key, entry in entries.items()
+                }
+            }
+
+        return content | named("zoo", "name") | named("methods", "method")
+
+    @model_validator(mode="after")
+    def _models_are_named_by_their_keys(self):
+        for key, model in self.zoo.items():
+            if model.name != key:
+                raise ValueError(f"zoo.{key}.name: a model is named by its key; remove 'name'")
+        return self
 
     @model_validator(mode="after")
     def _pairs_name_models_of_the_zoo(self):
         for student, teacher in self.ordered_pairs():
             for name in (student, teacher):
                 if name not in self.zoo:
-                    raise ValueError(f"pairs: '{name}' is not in the zoo{nearest(name, self.zoo)}")
+                    raise ValueError(f"pairs: '{name}' is not in the zoo{mistakes.nearest(name, self.zoo)}")
         if not self.ordered_pairs():
             raise ValueError("pairs: no model is paired with another one")
         return self
@@ -322,7 +346,7 @@ class Study(Strict):
         models = {name: _pin_checkpoint(model) for name, model in self.zoo.items()}
         pairs = self.ordered_pairs()
         trials = []
-        for seed in self.seeds:
+        for seed in dict.fromkeys(self.seeds):
             for name, method in self.methods.items():
                 alone = "teacher" not in method.needs
                 combinations = dict.fromkeys((s, None if alone else t) for s, t in pairs)
@@ -370,13 +394,14 @@ def load(path: str | Path, **overrides: Any) -> Study:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), mistakes.StrictLoader)
     except OSError as error:
         raise StudyError(f"{path}: the study cannot be read ({error.strerror}); check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
-        raise StudyError(f"{path}: not valid YAML{line} ({getattr(error, 'problem', error)})") from error
+        problem = " ".join(str(getattr(error, "problem", error)).split())
+        raise StudyError(f"{path}: not valid YAML{line} ({problem})") from error
     if not isinstance(content, dict):
         raise StudyError(f"{path}: a study is a mapping with the keys {', '.join(Study.model_fields)}")
     # Keys that start with a dot hold YAML anchors, and nothing of the study.
@@ -384,74 +409,6 @@ def load(path: str | Path, **overrides: Any) -> Study:
     try:
         study = Study.model_validate(content)
     except ValidationError as error:
-        raise StudyError(f"{path}: {_one_sentence(error)}") from error
+        raise StudyError(f"{path}: {mistakes.first(error, Study)}") from error
     folders = {key: Path(value) for key, value in overrides.items() if value is not None}
     return study.model_copy(update={"folders": study.folders.model_copy(update=folders)})
-
-
-def _one_sentence(error: ValidationError) -> str:
-    """The first mistake pydantic found: field, problem, remedy, and how many more there are."""
-    errors = error.errors()
-    # An unknown key explains the missing one it was meant to be, so it is told first.
-    first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
-    # Tags of unions (the kind of source, method, pairs) are pydantic's, not keys of the file.
-    location = [str(part) for part in _without_tags(first["loc"])]
-    field = ".".join(location)
-    if first["type"] == "extra_forbidden":
-        known = _fields_at(location[:-1])
-        text = f"unknown key{nearest(location[-1], known)}"
-        if known and "did you mean" not in text:
-            text += f"; known are {', '.join(known)}"
-    elif first["type"] == "missing":
-        text = "is missing"
-    elif first["type"] == "union_tag_invalid":
-        tag, expected = first["ctx"]["tag"], first["ctx"]["expected_tags"]
-        known = [word.strip(" '") for word in expected.split(",")]
-        text = f"'{tag}' is unknown{nearest(tag, known)}; known are {', '.join(known)}"
-    elif first["type"] == "value_error":
-        text = str(first["ctx"]["error"])
-    else:
-        text = f"{first['msg'][0].lower()}{first['msg'][1:]} (it says {first['input']!r})"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return (f"{field}: " if field else "") + text + more
-
-
-def _union_tags(name: str) -> set[str]:
-    """The tags of the union that holds the field `name` of a study."""
-    from study.methods import METHODS
-
-    return {
-        "images": {kind.model_fields["source"].default for kind in (FashionMNIST, ImageFolder, Torchvision)},
-        "methods": {kind.model_fields["method"].default for kind in METHODS},
-        "pairs": {"all", "grid", "list"},
-    }.get(name, set())
-
-
-def _without_tags(location: tuple) -> list:
-    kept = list(location)
-    depth = {"pairs": 1, "methods": 2, "data": 2}.get(kept[0] if kept else "", 0)
-    section = "images" if kept[:2] == ["data", "images"] else (kept[0] if kept else "")
-    if depth and len(kept) > depth and kept[depth] in _union_tags(section):
-        del kept[depth]
-    return kept
-
-
-def _fields_at(location: list[str]) -> list[str]:
-    """Keys the study knows at a place, where that is a fixed set; else nothing."""
-    fixed: dict[tuple[str, ...], type[BaseModel]] = {
-        (): Study,
-        ("data",): Data,
-        ("data", "splits"): Splits,
-        ("pairs",): Grid,
-        ("budget",): Budget,
-        ("resources",): Resources,
-        ("folders",): Folders,
-    }
-    kind = fixed.get(tuple(location))
-    if kind is None and location[0] == "zoo":
-        kind = {2: Model, 3: Recipe, 4: Finish}.get(len(location))
-    if kind is None and location[0] == "methods":
-        from study.methods import METHODS
-
-        return sorted({name for method in METHODS for name in method.model_fields})
-    return [name for name in kind.model_fields if name != "name" or kind is Study] if kind else []

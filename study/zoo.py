@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import study.tiny_models  # noqa: F401 - registers the demo's small models with timm
-from study import spec
+from study import mistakes, spec
 from study.errors import StudyError
 from study.records import replacing
 from study.timm_import import timm
@@ -66,7 +66,7 @@ def check_names(study: spec.Study) -> None:
         names = {*known, *(n.partition(".")[0] for n in known)}
         if model.timm not in names:
             what = "no pretrained weights" if model.pretrained else "no model"
-            near = spec.nearest(model.timm, known)
+            near = mistakes.nearest(model.timm, known)
             raise StudyError(f"zoo.{name}.timm: timm has {what} named '{model.timm}'{near}")
 
 
