@@ -17,7 +17,6 @@ def start() -> None:
 
     Workers find the modules of this folder and of the project whatever folder they start in.
     """
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     here = Path(__file__).resolve().parent
     paths = os.pathsep.join(p for p in (str(here), os.environ.get("PYTHONPATH", "")) if p)
     ray.init(
