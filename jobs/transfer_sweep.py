@@ -103,18 +103,16 @@ def sweep(study: spec.Study, todo: list[spec.Trial], seconds: float | None) -> N
                 name=study.name,
                 storage_path=scratch,
                 failure_config=tune.FailureConfig(max_failures=2),
-                checkpoint_config=tune.CheckpointConfig(),
                 callbacks=[Watch(tracker)],
                 verbose=0,
             ),
         )
         outcome = tuner.fit()
-    place = workspace.of(study)
     for result in outcome:
         if result.error is not None:
             trial = trials[result.config["trial"]]
-            reason = str(result.error).strip().splitlines()[-1]
-            records.write_failure(study.results, trial.id, transfer.failure(trial, place, reason))
+            row = transfer.failure(trial, workspace.of(study), str(result.error).strip().splitlines()[-1])
+            records.write_failure(study.results, trial.id, row)
 
 
 def seconds_per_trial(study: spec.Study) -> float | None:

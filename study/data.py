@@ -219,12 +219,14 @@ def _write(source: spec.Source, downloads: Path, folder: Path) -> None:
 
     metadata = Reader(str(beton)).metadata
     sides = np.minimum(metadata["f0"]["height"], metadata["f0"]["width"])
-    np.save(folder / "labels.npy", metadata["f1"].astype(np.int64))
+    labels = metadata["f1"].astype(np.int64)
+    np.save(folder / "labels.npy", labels)
+    names = getattr(train, "classes", None) or range(labels.max() + 1)  # some of torchvision's have none
     _sync(beton)
     sidecar = {
         "source": source.model_dump(mode="json"),
         "counts": {"train": len(train), "test": len(test)},
-        "classes": [str(name) for name in train.classes],
+        "classes": [str(name) for name in names],
         "side": int(sides.max()),
         "writer": writer,
         "files": {
