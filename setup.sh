@@ -53,5 +53,5 @@ say "installing the Python packages of requirements.txt into $venv (a few minute
 # torch comes first: with it in place nothing else pulls another build of it.
 "$venv/bin/pip" install --quiet "$(grep '^torch==' requirements.txt)"
 "$venv/bin/pip" install --quiet -r requirements.txt
-"$venv/bin/pip" install --quiet --no-deps -e .
+"$venv/bin/pip" install -qq --no-deps -e .
 say "done"

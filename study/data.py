@@ -6,11 +6,11 @@ and `images.json`, the sidecar that says what the file must be: source, counts, 
 settings, size, SHA-256. The folder is written under a temporary name and renamed, and is opened
 only if size and checksum match, because FFCV itself reads damaged files silently.
 
-Batches carry each sample's index, which is its position in the file. `Batches` keeps one FFCV
-loader for a crop, since FFCV compiles a loader for seconds, and serves any samples in any order
-through it. The decoder only cuts the centre crop out; resizing to a model's own input and
-normalising happen on the device, in `study.zoo.Classifier`. Random augmentation is not FFCV's
-(its transforms cannot be reproduced) but `study.views`.
+Batches carry each sample's index, which is its position in the file. `Batches` serves any samples in
+any order through one FFCV loader a file and crop, which FFCV compiles for seconds. The decoder only
+cuts the centre crop out; resizing to a model's own input and normalising happen on the device, in
+`study.zoo.Classifier`. Random augmentation is not FFCV's (its transforms cannot be reproduced) but
+`study.views`.
 
 FFCV is imported only when a file is written or a loader opened.
 """
@@ -388,7 +388,9 @@ class Batches:
 
     def __init__(self, images: Images, crop_pct: float = 1.0, workers: int = 1) -> None:
         side = int(crop_pct * images.side)
-        self._loader = _preserving_threads(lambda: _ffcv_loader(images.path, side, crop_pct, workers))
+        self._loader = _preserving_threads(
+            lambda: _ffcv_loader(images.path, images.sha256, side, crop_pct, workers)
+        )
 
     def epoch(
         self, order: NDArray[np.integer], batch_size: int, device: torch.device | str = "cpu"
@@ -425,7 +427,13 @@ def _preserving_threads(action: Callable):
         torch.set_num_threads(threads)
 
 
-def _ffcv_loader(path: Path, side: int, crop_pct: float, workers: int):
+@functools.cache
+def _ffcv_loader(path: Path, sha256: str, side: int, crop_pct: float, workers: int):
+    """A compiled loader, kept for the life of the process: compiling takes seconds.
+
+    Loaders must not be collected either: what numba does when a compiled function goes breaks Python
+    3.11's parser if that happens to be at work ("AST constructor recursion depth mismatch").
+    """
     from ffcv.fields.basics import IntDecoder
     from ffcv.fields.rgb_image import CenterCropRGBImageDecoder
     from ffcv.loader import Loader

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from study import knowledge, records, spec, transfer, workspace, zoo
+from study import knowledge, pretraining, records, spec, transfer, workspace, zoo
 from study.errors import DivergedError
 from study.workspace import Workspace
 
@@ -177,6 +177,36 @@ def test_a_failure_tells_the_reason(study, workspace, tmp_path):
     records.write_failure(tmp_path, trial.id, transfer.failure(trial, workspace, "because"))
     (row,) = pd.read_parquet(tmp_path / "trials").to_dict("records")
     assert (row["status"], row["reason"], row["student"]) == ("failed", "because", "mixer")
+
+
+def test_models_of_other_sizes_share_the_students_crop_and_keep_their_own_in_evaluation(study, workspace):
+    """The student sees the central 24 of 28 pixels; its teacher sees those enlarged to its own 28."""
+    base = study.zoo["resnet"]
+    config = base.config | {"input_size": [3, 24, 24], "crop_pct": 0.875}
+    cropped = base.model_copy(update={"name": "cropped", "config": config})
+    pretraining.build(cropped, workspace)
+    everything = np.arange(len(workspace.images.labels))
+    pixels = torch.cat([p.clone() for p, _, _ in workspace.batches(1.0).epoch(everything, 64)])
+    centre = pixels[:, :, 2:26, 2:26]
+
+    teacher_model = study.zoo["mixer"]
+    teacher, student = workspace.load(teacher_model), workspace.load(cropped)
+    assert student.crop_pct == 0.875
+    samples = workspace.splits["transfer"]
+    with torch.no_grad():
+        expected = teacher(centre[samples])
+        enlarged = F.interpolate(centre[samples].float(), (28, 28), mode="bicubic", antialias=True)
+        by_hand = teacher.network((enlarged.clamp(0, 255) / 255 - 0.286) / 0.353)
+        own = student(centre[workspace.splits["evaluation"]])
+    torch.testing.assert_close(expected, by_hand, rtol=1e-3, atol=1e-4)
+    cached = workspace.transfer_logits(teacher_model, teacher, student.crop_pct)
+    torch.testing.assert_close(cached, expected, rtol=1e-3, atol=1e-4)
+
+    trial = trial_of(study, "kl_dp").model_copy(update={"student": cropped, "teacher": teacher_model})
+    record = transfer.run(trial, workspace)
+    assert (record.predictions["student_before"] == own.argmax(1).numpy()).mean() > 0.99
+    whole = workspace.predict(teacher)  # in evaluation the teacher sees the whole image
+    assert np.array_equal(record.predictions["teacher"], whole.label)
 
 
 class ArrayBatches:
