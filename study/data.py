@@ -363,10 +363,14 @@ def images_of_recipe(
     With fewer images than the transfer set holds, a part of that.
 
     Raises:
-        ValueError: the zoo split holds fewer images than the recipe asks for.
+        StudyError: the zoo split holds fewer images than the recipe asks for.
     """
     zoo, transfer = splits["zoo"], splits["transfer"]
     wanted = len(zoo) if recipe.images is None else recipe.images
+    if wanted > len(zoo):
+        raise StudyError(
+            f"recipe.images: asks for {wanted}, but data.splits.zoo holds {len(zoo)}; ask for fewer"
+        )
     generator = np.random.default_rng(recipe.seed)
     if wanted <= len(transfer):
         return stratified(transfer, labels, wanted, generator)
@@ -411,10 +415,11 @@ class Batches:
         loader.traversal_order.order = loader.first_traversal_order = np.asarray(order, dtype=np.uint64)
         iterator = _preserving_threads(lambda: iter(loader))
         for pixels, labels, index in iterator:
+            # Copies that wait: FFCV fills its buffers again without asking whether one has ended.
             yield (
-                pixels.to(device, non_blocking=True).permute(0, 3, 1, 2),
-                labels.to(device, non_blocking=True).squeeze(1),
-                index.to(device, non_blocking=True).squeeze(1),
+                pixels.to(device).permute(0, 3, 1, 2),
+                labels.to(device).squeeze(1),
+                index.to(device).squeeze(1),
             )
 
 

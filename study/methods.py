@@ -11,6 +11,7 @@ the control, plain fine-tuning on the transfer set, since part of any gain may c
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Union
 
@@ -43,9 +44,9 @@ class Method(BaseModel):
     needs: ClassVar[frozenset[Need]]
     lr: float = Field(gt=0, description="peak learning rate")
 
+    @abstractmethod
     def loss(self, out: Outputs) -> tuple[Tensor, Tensor | None]:
         """The scalar loss, and the bool mask [batch] of samples the teacher taught (or None)."""
-        raise NotImplementedError
 
 
 class XE(Method):

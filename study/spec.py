@@ -291,10 +291,12 @@ class Study(Strict):
         return content | named("zoo", "name") | named("methods", "method")
 
     @model_validator(mode="after")
-    def _models_are_named_by_their_keys(self):
+    def _models_are_named_and_can_be_trained(self):
         for key, model in self.zoo.items():
             if model.name != key:
                 raise ValueError(f"zoo.{key}.name: a model is named by its key; remove 'name'")
+            if model.recipe and not self.data.splits.zoo:
+                raise ValueError(f"zoo.{key}.recipe: has no images to train on; set data.splits.zoo")
         return self
 
     @model_validator(mode="after")

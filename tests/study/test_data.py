@@ -254,6 +254,8 @@ def test_a_recipe_trains_on_the_transfer_set_and_more(workspace):
     assert np.isin(splits["transfer"], images(images=150)).all()
     assert np.isin(images(images=150), splits["zoo"]).all()
     assert not np.array_equal(images(images=150), images(images=150, seed=1))
+    with pytest.raises(StudyError, match=r"recipe\.images: asks for 201, but data\.splits\.zoo holds 200"):
+        images(images=201)
 
 
 def test_two_processes_worth_of_writers_leave_one_good_folder(tmp_path):

@@ -19,7 +19,7 @@ STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
 PAPERS = {"subset10": "paper_subset10", "full": "paper_full"}
 SMALL = {
     "name": "small",
-    "data": {"images": {"source": "fashion_mnist"}, "splits": {"transfer": 0.1}},
+    "data": {"images": {"source": "fashion_mnist"}, "splits": {"zoo": 0.5, "transfer": 0.1}},
     "zoo": {
         "resnet": {"timm": "resnet10t", "family": "cnn", "recipe": {"epochs": 2, "lr": 0.01}},
         "vit": {"timm": "vit_tiny_patch16_224", "family": "transformer"},
@@ -423,6 +423,7 @@ MISTAKES = [
     ("seeds", [-1], "seeds.0", "greater than or equal to 0"),
     # contradictions
     ("zoo.resnet.checkpoint", "weights", "zoo.resnet", "'checkpoint' or 'recipe', not both"),
+    ("data.splits.zoo", 0, "zoo.resnet.recipe", "set data.splits.zoo"),
     ("zoo.vit.name", "resnet", "zoo.vit.name", "named by its key; remove 'name'"),
     ("zoo.vit.checkpoint_sha256", "0", "zoo.vit", "needs a 'checkpoint'"),
     ("name", "..", "name", "the first a letter or digit"),

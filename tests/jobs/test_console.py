@@ -1,0 +1,46 @@
+"""What the person at the terminal is told."""
+
+import pytest
+
+import console
+from study.errors import StudyError
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
+)
+def test_durations_are_readable(seconds, text):
+    assert console.duration(seconds) == text
+
+
+def test_the_time_left_follows_the_work_done(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    tracker = console.Tracker("sweep", total=8, seconds=60)
+    now = 110.0
+    assert tracker.left() == "about 50 s left"  # nothing done: what was expected
+    tracker.done = 2
+    assert tracker.left() == "about 30 s left"  # 5 s each, 6 to go
+
+
+def test_nothing_known_nothing_said():
+    assert console.Tracker("zoo", total=8).left() == ""
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "said"),
+    [(StudyError("a: b; c"), 2, "error: a: b; c\n"), (KeyboardInterrupt(), 130, "interrupted\n")],
+)
+def test_what_can_be_mended_is_a_sentence_and_a_status(raised, status, said, capsys):
+    def job():
+        raise raised
+
+    with pytest.raises(SystemExit) as exit_:
+        console.main(job)
+    assert exit_.value.code == status
+    assert capsys.readouterr().err == said
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        console.main(lambda: 1 / 0)
