@@ -428,7 +428,9 @@ def console(trials: pd.DataFrame, summary: pd.DataFrame, equal: float = 1.0) -> 
     }
     lines = []
     for title, columns in parts.items():
-        lines += [title, aligned(pd.concat(columns, axis=1).reset_index()), ""]
+        table = pd.concat(columns, axis=1)
+        if (table != "-").any(axis=None):  # without the reference method there is nothing to pair
+            lines += [title, aligned(table.reset_index()), ""]
     lines += [
         textwrap.fill(sentence, 120, break_on_hyphens=False) for sentence in conclusions(summary, equal)
     ]

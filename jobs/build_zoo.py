@@ -87,7 +87,8 @@ def build(study: spec.Study) -> None:
                     )
                 text = f"{len(models) - len(running)} of {len(models)} models trained"
                 tracker.update(done, text)
-    console.console.print(table(study))
+    if any(model.recipe for model in study.zoo.values()):
+        console.console.print(table(study))
 
 
 def table(study: spec.Study) -> Table:
