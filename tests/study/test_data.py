@@ -136,11 +136,21 @@ def test_a_damaged_file_is_refused_by_name(prepared, name, damage):
     except StudyError as error:
         assert name in str(error)
         assert "prepare the data again" in str(error)
+        assert ("truncated" in str(error)) == (damage is truncate and name != "images.json")
         assert "\n" not in str(error)
     else:
         # One flipped bit of the sidecar may leave the same meaning (white space, a class's name).
         assert name == "images.json"
         assert damage is flip_a_byte
+
+
+def test_files_of_another_source_are_refused(prepared):
+    source, target, folder = prepared
+    sidecar = json.loads((folder / "images.json").read_text())
+    sidecar["source"]["jpeg_quality"] = 50
+    (folder / "images.json").write_text(json.dumps(sidecar))
+    with pytest.raises(StudyError, match=r"images\.json: describes another source"):
+        data.open_images(source, target)
 
 
 def test_a_half_written_folder_is_refused(prepared):
@@ -219,6 +229,14 @@ def test_the_demos_splits_are_as_documented():
     assert all(np.array_equal(splits[name], again[name]) for name in splits)
     other = data.split(images, study.data.splits.model_copy(update={"seed": 1}))
     assert not np.array_equal(splits["transfer"], other["transfer"])
+
+
+def test_without_a_zoo_split_nothing_trained_on_is_evaluated(workspace):
+    splits = data.split(workspace.images, spec.Splits(transfer=100, tune=50, evaluate_rest=True))
+    assert len(splits["zoo"]) == 0
+    parts = [set(splits[name]) for name in ("transfer", "tune", "evaluation")]
+    assert [len(part) for part in parts] == [100, 50, 250 + 103]
+    assert len(set.union(*parts)) == 503
 
 
 @given(

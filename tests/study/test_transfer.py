@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from study import knowledge, pretraining, records, spec, transfer, workspace, zoo
+from study import knowledge, methods, pretraining, records, spec, transfer, workspace, zoo
 from study.errors import DivergedError
 from study.workspace import Workspace
 
@@ -50,9 +50,10 @@ def test_a_fresh_process_gives_the_same_as_a_used_one(study, workspace):
     )
 
 
-def test_kl_dp_is_the_loop_written_out_by_hand(study, workspace):
+@pytest.mark.parametrize("name", ["mixer", "resnet"])  # without and with BatchNorm
+def test_kl_dp_is_the_loop_written_out_by_hand(study, workspace, name):
     """Supervised KL+DP against plain PyTorch on arrays, from the equations."""
-    trial = trial_of(study, "kl_dp")
+    trial = trial_of(study, "kl_dp", name)
     record = transfer.run(trial, workspace)
 
     samples = workspace.splits["transfer"]
@@ -122,6 +123,26 @@ def test_the_unsupervised_path_reads_no_label(study, workspace, monkeypatch):
     assert got.history["loss"] == expected.history["loss"]
     with pytest.raises(TypeError):
         transfer.run(trial_of(study, "kl_dp"), workspace)
+
+
+def test_a_method_is_given_what_it_needs_and_nothing_else(study, workspace, monkeypatch):
+    given = []
+    monkeypatch.setattr(methods.KLDPUnsupervised, "loss", _spying(methods.KLDPUnsupervised.loss, given))
+    monkeypatch.setattr(methods.KL, "loss", _spying(methods.KL.loss, given))
+    transfer.run(trial_of(study, "kl_dp_unsupervised"), workspace)
+    transfer.run(trial_of(study, "kl"), workspace)
+    assert {tuple(name for name, value in vars(out).items() if value is not None) for out in given} == {
+        ("student", "teacher", "frozen"),
+        ("student", "teacher"),
+    }
+
+
+def _spying(loss, given):
+    def spy(self, out):
+        given.append(out)
+        return loss(self, out)
+
+    return spy
 
 
 def test_the_frozen_models_stay_frozen_and_the_student_moves(study, workspace):
