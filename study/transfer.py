@@ -58,7 +58,10 @@ def run(
     Raises:
         DivergedError: the loss stopped being finite.
         StudyError: a model's weights are missing or damaged.
+        ValueError: the workspace is opened on other data than the trial's.
     """
+    if trial.data != workspace.data:
+        raise ValueError("the workspace is opened on other data than the trial's")
     started = time.perf_counter()
     with torch.random.fork_rng():
         torch.manual_seed(trial.seed)

@@ -185,6 +185,13 @@ def test_the_record_says_what_the_predictions_say(study, workspace, tmp_path):
     assert history["lr"].is_monotonic_decreasing
 
 
+def test_a_workspace_on_other_data_is_refused(study, workspace):
+    splits = study.data.splits.model_copy(update={"seed": 1})
+    other = study.data.model_copy(update={"splits": splits})
+    with pytest.raises(ValueError, match="other data"):
+        transfer.run(trial_of(study, "kl").model_copy(update={"data": other}), workspace)
+
+
 def test_the_control_needs_no_teacher(study, workspace):
     record = transfer.run(trial_of(study, "xe"), workspace)
     assert record.row["teacher"] is None
