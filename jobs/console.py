@@ -88,9 +88,12 @@ class Tracker:
         self.bar.stop()
 
     def left(self) -> str:
-        """The time left, judged by the work done so far (or by what was expected)."""
+        """The time left, judged by what was expected, or once a twentieth is done by the pace so far.
+
+        The first trials of a worker also compile its loaders: their pace says little.
+        """
         elapsed = time.monotonic() - self.started
-        if self.done:
+        if self.done and (self.expected is None or self.done >= self.total / 20):
             return f"about {duration(elapsed / self.done * (self.total - self.done))} left"
         return f"about {duration(max(0, self.expected - elapsed))} left" if self.expected else ""
 

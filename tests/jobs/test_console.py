@@ -16,11 +16,13 @@ def test_durations_are_readable(seconds, text):
 def test_the_time_left_follows_the_work_done(monkeypatch):
     now = 100.0
     monkeypatch.setattr(console.time, "monotonic", lambda: now)
-    tracker = console.Tracker("sweep", total=8, seconds=60)
+    tracker = console.Tracker("sweep", total=80, seconds=60)
     now = 110.0
     assert tracker.left() == "about 50 s left"  # nothing done: what was expected
-    tracker.done = 2
-    assert tracker.left() == "about 30 s left"  # 5 s each, 6 to go
+    tracker.done = 3
+    assert tracker.left() == "about 50 s left"  # too little done to tell a pace
+    tracker.done = 20
+    assert tracker.left() == "about 30 s left"  # half a second each, 60 to go
 
 
 def test_nothing_known_nothing_said():
