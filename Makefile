@@ -3,20 +3,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STUDY ?= studies/demo.yaml
-RESULTS ?= results/demo
 
-.PHONY: demo test test-slow lint format docs clean
+.PHONY: demo test lint format docs clean
 
 demo: $(VENV)/installed
-	$(BIN)/python jobs/transfer_sweep.py $(STUDY)
-	$(BIN)/python analysis/success_rate.py $(RESULTS)
+	$(BIN)/python jobs/transfer_sweep.py studies/demo.yaml
+	$(BIN)/python analysis/success_rate.py results/demo
 
 test: $(VENV)/installed-dev lint
 	$(BIN)/python -m pytest
-
-test-slow: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -64,7 +64,6 @@ def build(study: spec.Study) -> None:
             num_cpus=study.resources.cpus,
             num_gpus=study.resources.gpus,
             max_retries=2,
-            retry_exceptions=False,
         )(train)
         study_json = study.model_dump_json()
         running = {remote.remote(model.model_dump_json(), study_json): model for model in models}
@@ -76,9 +75,10 @@ def build(study: spec.Study) -> None:
                     model = running.pop(reference)
                     try:
                         facts = ray.get(reference)
-                    except ray.exceptions.RayTaskError as error:
+                    except ray.exceptions.RayError as error:
+                        reason = str(getattr(error, "cause", error)).strip().splitlines()[-1]
                         raise StudyError(
-                            f"zoo.{model.name}: its training failed ({error.cause}); correct its recipe"
+                            f"zoo.{model.name}: its training failed ({reason}); correct its recipe"
                         ) from error
                     done += work(model)
                     console.console.print(
@@ -111,7 +111,7 @@ def table(study: spec.Study) -> Table:
 
 
 def job() -> None:
-    arguments = console.parser(__doc__.splitlines()[0]).parse_args()
+    arguments = console.parser(__doc__.splitlines()[0], "data", "zoo").parse_args()
     study = spec.load(arguments.study, data=arguments.data, zoo=arguments.zoo).absolute()
     check(study)
     images = prepare_data.prepare(study)

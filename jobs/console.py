@@ -20,16 +20,21 @@ PLAIN_LINE_SECONDS = 15
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """The arguments every job takes."""
+FOLDERS = {"data": "written images", "zoo": "trained weights", "results": "records"}
+
+
+def parser(description: str, *folders: str) -> argparse.ArgumentParser:
+    """The study, and options for the folders (keys of `FOLDERS`) a job uses."""
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     made.add_argument(
         "study", nargs="?", default=DEFAULT_STUDY, metavar="STUDY", help="the study's YAML file"
     )
-    made.add_argument("--data", metavar="FOLDER", help="folder of the written images, instead of the study's")
-    made.add_argument("--zoo", metavar="FOLDER", help="folder of trained weights, instead of the study's")
+    for name in folders:
+        made.add_argument(
+            f"--{name}", metavar="FOLDER", help=f"folder of {FOLDERS[name]}, instead of the study's"
+        )
     return made
 
 

@@ -21,8 +21,8 @@ def prepare(study: spec.Study) -> data.Images:
 
 
 def job() -> None:
-    arguments = console.parser(__doc__.splitlines()[0]).parse_args()
-    prepare(spec.load(arguments.study, data=arguments.data, zoo=arguments.zoo))
+    arguments = console.parser(__doc__.splitlines()[0], "data").parse_args()
+    prepare(spec.load(arguments.study, data=arguments.data).absolute())
 
 
 if __name__ == "__main__":

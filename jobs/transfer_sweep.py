@@ -159,8 +159,7 @@ def print_plan(study: spec.Study, trials: list[spec.Trial], todo: list[spec.Tria
 
 
 def job() -> int:
-    parser = console.parser(__doc__.splitlines()[0])
-    parser.add_argument("--results", metavar="FOLDER", help="results folder, instead of the study's")
+    parser = console.parser(__doc__.splitlines()[0], "data", "zoo", "results")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--limit", type=int, metavar="N", help="run at most N trials")
     arguments = parser.parse_args()
@@ -178,13 +177,13 @@ def job() -> int:
         return 0
 
     records.prepare(study.results)
-    records.write_plan(study.results, study.name, [trial.id for trial in trials])
     images = prepare_data.prepare(study)
     zoo.check_classes(study, len(images.classes))
     zoo.check_checkpoints(study, len(images.classes))
     if todo or build_zoo.missing(study):
         cluster.start()
     build_zoo.build(study)
+    records.write_plan(study.results, study.name, [trial.id for trial in trials])
     out = console.console
     if todo:
         out.print(f"sweep: {len(todo)} of {len(trials)} trials to run; results in {study.results}")

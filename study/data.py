@@ -258,24 +258,21 @@ def open_images(source: spec.Source, data: Path) -> Images:
         raise StudyError(f"{folder}: the data are not prepared; run jobs/prepare_data.py")
     try:
         sidecar = json.loads(path.read_text())
-        files, counts = sidecar["files"], sidecar["counts"]
         if sidecar["source"] != source.model_dump(mode="json"):
             raise StudyError(f"{path}: describes another source than the study; {remedy}")
+        files, train = sidecar["files"], sidecar["counts"]["train"]
+        for name in ("images.beton", "labels.npy"):
+            _check_file(folder / name, files[name], remedy)
+        return Images(
+            path=folder / "images.beton",
+            classes=tuple(sidecar["classes"]),
+            subsets={"train": (0, train), "test": (train, train + sidecar["counts"]["test"])},
+            side=sidecar["side"],
+            sha256=files["images.beton"]["sha256"],
+            labels=np.load(folder / "labels.npy"),
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(f"{path}: the sidecar is missing or damaged; {remedy}") from error
-    for name, expected in files.items():
-        _check_file(folder / name, expected, remedy)
-    return Images(
-        path=folder / "images.beton",
-        classes=tuple(sidecar["classes"]),
-        subsets={
-            "train": (0, counts["train"]),
-            "test": (counts["train"], counts["train"] + counts["test"]),
-        },
-        side=sidecar["side"],
-        sha256=files["images.beton"]["sha256"],
-        labels=np.load(folder / "labels.npy"),
-    )
 
 
 def _check_file(path: Path, expected: dict, remedy: str) -> None:

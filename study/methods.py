@@ -44,6 +44,10 @@ class Method(BaseModel):
     needs: ClassVar[frozenset[Need]]
     lr: float = Field(gt=0, description="peak learning rate")
 
+    def slow_decay(self, steps: int) -> float | None:
+        """τ of the slow weights for a run of `steps` optimiser steps; None: the fast weights count."""
+        return None
+
     @abstractmethod
     def loss(self, out: Outputs) -> tuple[Tensor, Tensor | None]:
         """The scalar loss, and the bool mask [batch] of samples the teacher taught (or None)."""

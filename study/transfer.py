@@ -157,7 +157,7 @@ def _train(
         if budget.schedule == "cosine"
         else LambdaLR(optimizer, lambda step: 1.0)
     )
-    tau = method.slow_decay(steps) if isinstance(method, methods.XEKLMCL) else None
+    tau = method.slow_decay(steps)
     slow = None if tau is None else slow_weights(student, tau)
 
     history: dict[str, list] = {"epoch": [], "loss": [], "lr": [], "teacher_share": [], "seconds": []}

@@ -153,6 +153,16 @@ def test_files_of_another_source_are_refused(prepared):
         data.open_images(source, target)
 
 
+@pytest.mark.parametrize("key", ["source", "files", "counts", "classes", "side"])
+def test_a_sidecar_without_a_key_is_refused(prepared, key):
+    source, target, folder = prepared
+    sidecar = json.loads((folder / "images.json").read_text())
+    del sidecar[key]
+    (folder / "images.json").write_text(json.dumps(sidecar))
+    with pytest.raises(StudyError, match=r"images\.json: the sidecar is missing or damaged"):
+        data.open_images(source, target)
+
+
 def test_a_half_written_folder_is_refused(prepared):
     source, target, folder = prepared
     (folder / "images.json").unlink()
