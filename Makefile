@@ -34,4 +34,4 @@ $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) data zoo results
+	rm -rf $(VENV) data zoo outputs results

@@ -60,33 +60,24 @@ def build(study: spec.Study) -> None:
     if models:
         console.console.print(f"zoo: training {len(models)} models into {study.folders.zoo}")
         cluster.check(study.resources)
-        remote = ray.remote(
-            num_cpus=study.resources.cpus,
-            num_gpus=study.resources.gpus,
-            max_retries=2,
-        )(train)
         study_json = study.model_dump_json()
-        running = {remote.remote(model.model_dump_json(), study_json): model for model in models}
-        done = 0.0
-        with console.Tracker("zoo", sum(work(model) for model in models)) as tracker:
-            while running:
-                finished, _ = ray.wait(list(running), timeout=1)
-                for reference in finished:
-                    model = running.pop(reference)
-                    try:
-                        facts = ray.get(reference)
-                    except ray.exceptions.RayError as error:
-                        reason = str(getattr(error, "cause", error)).strip().splitlines()[-1]
+        arguments = {model.name: (model.model_dump_json(), study_json) for model in models}
+        left = {model.name: work(model) for model in models}
+        with console.Tracker("zoo", sum(left.values())) as tracker:
+            for ended in cluster.as_completed(train, arguments, study.resources):
+                if ended:
+                    name, facts = ended
+                    if isinstance(facts, ray.exceptions.RayError):
                         raise StudyError(
-                            f"zoo.{model.name}: its training failed ({reason}); correct its recipe"
-                        ) from error
-                    done += work(model)
+                            f"zoo.{name}: its training failed ({cluster.reason(facts)}); correct its recipe"
+                        ) from facts
+                    del left[name]
                     console.console.print(
-                        f"zoo: {model.name} trained in {console.duration(facts['seconds'])}, "
+                        f"zoo: {name} trained in {console.duration(facts['seconds'])}, "
                         f"accuracy {100 * facts['accuracy']:.1f} %"
                     )
-                text = f"{len(models) - len(running)} of {len(models)} models trained"
-                tracker.update(done, text)
+                text = f"{len(models) - len(left)} of {len(models)} models trained"
+                tracker.update(tracker.total - sum(left.values()), text)
     if any(model.recipe for model in study.zoo.values()):
         console.console.print(table(study))
 

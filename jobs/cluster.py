@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -42,6 +44,39 @@ def check(resources: Resources) -> None:
             f"node has {most.get('CPU', 0):g} CPUs and {most.get('GPU', 0):g} GPUs; lower resources.cpus or "
             "resources.gpus"
         )
+
+
+def as_completed(
+    function: Callable, arguments: dict[str, tuple], resources: Resources, retries: int = 2
+) -> Iterator[tuple[str, Any] | None]:
+    """Run a function once a key, each as a Ray task of its own.
+
+    Args:
+        function: what to run.
+        arguments: by key, what it is called with.
+        resources: what a task needs.
+        retries: how often a task whose worker died is tried again.
+
+    Yields:
+        (key, outcome) as the tasks end: what the function gave, or the `RayError` that says why there is
+        nothing; None once a second in between, for a progress line.
+    """
+    remote = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=retries)(function)
+    running = {remote.remote(*values): key for key, values in arguments.items()}
+    while running:
+        ended, _ = ray.wait(list(running), timeout=1)
+        for reference in ended:
+            key = running.pop(reference)
+            try:
+                yield key, ray.get(reference)
+            except ray.exceptions.RayError as error:
+                yield key, error
+        yield None
+
+
+def reason(error: ray.exceptions.RayError) -> str:
+    """Why a task failed, in a line: what its function raised, or what became of its worker."""
+    return str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
 
 
 def slots(resources: Resources) -> int:

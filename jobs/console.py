@@ -20,7 +20,12 @@ PLAIN_LINE_SECONDS = 15
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 
 
-FOLDERS = {"data": "written images", "zoo": "trained weights", "results": "records"}
+FOLDERS = {
+    "data": "written images",
+    "zoo": "trained weights",
+    "outputs": "frozen models' outputs",
+    "results": "records",
+}
 
 
 def parser(description: str, *folders: str) -> argparse.ArgumentParser:

@@ -37,14 +37,14 @@ QUIET_TUNE = {
 def run_trial(config: dict, study: spec.Study, trials: dict[str, spec.Trial]) -> None:
     """One trial in a Ray worker: run it and write its record, unless another sweep has meanwhile."""
     trial, results = trials[config["trial"]], study.results
-    if records.status_of(results, trial.id) == "ok":
+    if records.status_of(results, "trials", trial.id) == "ok":
         tune.report({"status": "ok"})
         return
     place = workspace.of(study)
     try:
         record = transfer.run(trial, place)
     except (DivergedError, StudyError) as error:  # the same again if tried again: recorded, not retried
-        records.write_failure(results, trial.id, transfer.failure(trial, place, str(error)))
+        records.write_failure(results, "trials", trial.id, transfer.failure(trial, place, str(error)))
         tune.report({"status": "failed"})
         return
     records.write_trial(results, trial.id, record.row, record.predictions, record.history)
@@ -112,7 +112,7 @@ def sweep(study: spec.Study, todo: list[spec.Trial], seconds: float | None) -> N
         if result.error is not None:
             trial = trials[result.config["trial"]]
             row = transfer.failure(trial, workspace.of(study), str(result.error).strip().splitlines()[-1])
-            records.write_failure(study.results, trial.id, row)
+            records.write_failure(study.results, "trials", trial.id, row)
 
 
 def seconds_per_trial(study: spec.Study) -> float | None:
@@ -170,20 +170,20 @@ def job() -> int:
     study = study.absolute()
     build_zoo.check(study)
     trials = study.trials()
-    status = records.status(study.results)
+    status = records.status(study.results, "trials")
     todo = [trial for trial in trials if status.get(trial.id) != "ok"][: arguments.limit]
     if arguments.dry_run:
         print_plan(study, trials, todo, status)
         return 0
 
-    records.prepare(study.results)
+    records.prepare(study.results, records.TRANSFER_TABLES)
     images = prepare_data.prepare(study)
     zoo.check_classes(study, len(images.classes))
     zoo.check_checkpoints(study, len(images.classes))
     if todo or build_zoo.missing(study):
         cluster.start()
     build_zoo.build(study)
-    records.write_plan(study.results, study.name, [trial.id for trial in trials])
+    records.write_plan(study.results, "plans", study.name, [trial.id for trial in trials])
     out = console.console
     if todo:
         out.print(f"sweep: {len(todo)} of {len(trials)} trials to run; results in {study.results}")
@@ -191,10 +191,10 @@ def job() -> int:
         sweep(study, todo, seconds_per_trial(study))
         out.print(f"sweep: took {console.duration(time.monotonic() - started)}")
 
-    status = records.status(study.results)
+    status = records.status(study.results, "trials")
     counts = [status.get(trial.id) for trial in trials]
     out.print(plan_table(study, trials, status))
-    for table in records.TABLES:
+    for table in records.TRANSFER_TABLES:
         out.print(f"{table}: {study.results / table}")
     failed = [trial.id for trial in todo if status.get(trial.id) == "failed"]
     if failed:

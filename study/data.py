@@ -8,7 +8,7 @@ only if size and checksum match, because FFCV itself reads damaged files silentl
 
 Batches carry each sample's index, which is its position in the file. `Batches` serves any samples in
 any order through one FFCV loader a file and crop, which FFCV compiles for seconds. The decoder only
-cuts the centre crop out; resizing to a model's own input and normalising happen on the device, in
+cuts the crop out; resizing to a model's own input and normalising happen on the device, in
 `study.zoo.Classifier`. Random augmentation is not FFCV's (its transforms cannot be reproduced) but
 `study.views`.
 
@@ -27,6 +27,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -378,19 +379,30 @@ def images_of_recipe(
 # --- batches ------------------------------------------------------------------------------------
 
 
+class Crop(NamedTuple):
+    """The part of an image that a model looks at, as timm's data configuration names it.
+
+    `pct` in (0, 1] is the share of a side that is kept: of the shorter side for both sides of a
+    square ('center'), or of each side ('squash': what is kept is then made square).
+    """
+
+    pct: float = 1.0
+    mode: Literal["center", "squash"] = "center"
+
+
 class Batches:
-    """Batches of centre crops out of one file, any samples in any order.
+    """Batches of crops out of one file, any samples in any order.
 
     Args:
         images: the opened file.
-        crop_pct: share of the shorter side that the square centre crop keeps, in (0, 1].
+        crop: which part of an image.
         workers: threads that decode.
     """
 
-    def __init__(self, images: Images, crop_pct: float = 1.0, workers: int = 1) -> None:
-        side = int(crop_pct * images.side)
+    def __init__(self, images: Images, crop: Crop, workers: int = 1) -> None:
+        side = int(crop.pct * images.side)
         self._loader = _preserving_threads(
-            lambda: _ffcv_loader(images.path, images.sha256, side, crop_pct, workers)
+            lambda: _ffcv_loader(images.path, images.sha256, side, crop, workers)
         )
 
     def epoch(
@@ -420,6 +432,12 @@ class Batches:
             )
 
 
+def _central_part(height, width, _, ratio):
+    """Top, left, height, width of what 'squash' keeps; compiled by numba, as FFCV's own are."""
+    h, w = int(ratio * height), int(ratio * width)
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
 def _preserving_threads(action: Callable):
     """FFCV sets torch's thread count for the whole process; this puts it back."""
     threads = torch.get_num_threads()
@@ -430,7 +448,7 @@ def _preserving_threads(action: Callable):
 
 
 @functools.cache
-def _ffcv_loader(path: Path, sha256: str, side: int, crop_pct: float, workers: int):
+def _ffcv_loader(path: Path, sha256: str, side: int, crop: Crop, workers: int):
     """A compiled loader, kept for the life of the process: compiling takes seconds.
 
     Loaders must not be collected either: what numba does when a compiled function goes breaks Python
@@ -442,12 +460,20 @@ def _ffcv_loader(path: Path, sha256: str, side: int, crop_pct: float, workers: i
     from ffcv.transforms import ToTensor
     from ffcv.traversal_order.base import TraversalOrder
 
+    class SquashRGBImageDecoder(CenterCropRGBImageDecoder):
+        """The central part of both sides, made square."""
+
+        @property
+        def get_crop_generator(self):
+            return _central_part
+
     class GivenOrder(TraversalOrder):
         """The order set last on the attribute `order`."""
 
         def sample_order(self, epoch: int) -> NDArray[np.uint64]:
             return self.order
 
+    decoders = {"center": CenterCropRGBImageDecoder, "squash": SquashRGBImageDecoder}
     loader = Loader(
         str(path),
         batch_size=1,
@@ -455,7 +481,7 @@ def _ffcv_loader(path: Path, sha256: str, side: int, crop_pct: float, workers: i
         os_cache=True,
         drop_last=False,
         pipelines={
-            "image": [CenterCropRGBImageDecoder((side, side), crop_pct), ToTensor()],
+            "image": [decoders[crop.mode]((side, side), crop.pct), ToTensor()],
             "label": [IntDecoder(), ToTensor()],
             "index": [IntDecoder(), ToTensor()],
         },

@@ -102,7 +102,7 @@ def build(
     with torch.random.fork_rng():
         torch.manual_seed(model.recipe.seed)
         classifier = zoo.build(model, len(workspace.images.classes)).to(workspace.device)
-        batches = workspace.batches(classifier.crop_pct)
+        batches = workspace.batches(classifier.crop)
         train(classifier, model.recipe, batches, indices, workspace.device, progress)
     seconds = time.perf_counter() - started
 

@@ -1,6 +1,6 @@
 """What a trial leaves behind: Parquet tables with explicit schemas, written atomically.
 
-Three tables, one file a trial in each, under the results folder, and one file a study:
+Transfer, one file a trial and one a study, under the results folder:
 
 - `trials/<trial>.parquet`: one row, what was run and what came of it;
 - `predictions/<trial>.parquet`: one row an evaluation sample, what the three models said of it;
@@ -8,10 +8,19 @@ Three tables, one file a trial in each, under the results folder, and one file a
 - `plans/<study>.parquet`: one row a trial the study now consists of. A study that was edited leaves
   the records of its former trials where they are; the plan says which ones count.
 
+The atlas of complementary knowledge, one file a model and one a study:
+
+- `models/<model>.parquet`: one row, what was run and how good it is;
+- `model_predictions/<model>.parquet`: one row a sample, what the model said of it;
+- `atlas/<study>.parquet`: one row a model the atlas now consists of, as `plans` does for trials;
+- `pairs/<study>.parquet`: one row an ordered pair of those models;
+- `pair_classes/<study>.parquet`: one row a class of some pairs, where their positive flips lie;
+- `classes/<study>.parquet`: one row a class, its name and what the name means (an embedding).
+
 Every column carries its description in the field's Parquet metadata (`describe`), from which
 `docs/records.md` is made. Shares, rates and accuracies are fractions in [0, 1]. The row in `trials`
-is written last, so a trial is recorded when, and only when, that file exists; a file appears whole
-or not at all (temporary name, then rename), so writers on one file system need no locks.
+(or `models`) is written last, so a trial is recorded when, and only when, that file exists; a file
+appears whole or not at all (temporary name, then rename), so writers on one file system need no locks.
 
 `python -m study.records` prints `docs/records.md`. The reading side (`analysis/`) shares nothing
 with this module but the schema: `pandas.read_parquet(results / "trials")` is enough.
@@ -21,7 +30,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -140,12 +149,110 @@ PLANS = _schema(
     ("study", _S, "name of the study that consists of these trials"),
 )
 
-TABLES: dict[str, pa.Schema] = {
+_MODEL = ("model", _S, "id of the model on the split: a hash of everything that can change what it says")
+_PAIR = (
+    ("student", pa.dictionary(pa.int32(), _S), "name of the student"),
+    ("teacher", pa.dictionary(pa.int32(), _S), "name of the teacher"),
+)
+
+MODELS = _schema(
+    "models",
+    _MODEL,
+    ("study", _S, "name of the study that ran the model"),
+    ("status", _S, "'ok', or 'failed' (then `reason` says why and the measures are null)"),
+    ("reason", _S, "why a failed model failed; null for 'ok'"),
+    ("name", _S, "name of the model: its key in the study's zoo, or its timm name"),
+    ("timm", _S, "timm architecture, with the tag of its weights where they are the hub's"),
+    ("family", _S, "'cnn', 'transformer' or 'mlp'"),
+    ("source", _S, "of the weights: 'hub', 'checkpoint', 'recipe', or 'untrained' (the chance level)"),
+    ("parameters", _I, "parameters of the model"),
+    ("weights", _S, "SHA-256 of the weights (all tensors, in order)"),
+    ("input_size", _I, "side of the model's input in pixels"),
+    ("crop_pct", _F, "share of the image that its crop keeps along a side"),
+    ("crop_mode", _S, "'center' (a square of the shorter side) or 'squash' (of both sides, made square)"),
+    ("interpolation", _S, "how the crop is resized to the input"),
+    ("data", _S, "source of the images"),
+    ("data_sha256", _S, "SHA-256 of the .beton file the model read"),
+    ("split", _S, "split of the data"),
+    ("samples", _I, "samples of the split; times any share: a whole number"),
+    ("classes", _I, "number of classes"),
+    ("accuracy", _F, "top-1 accuracy on the split"),
+    ("published_accuracy", _F, "timm's published ImageNet top-1 at this input size; null where unknown"),
+    ("outputs", _S, "key of the model's outputs in the outputs store"),
+    ("batch_size", _I, "samples a forward pass, after what memory allowed"),
+    ("seconds", _F, "seconds to load the model, run it and look at its outputs"),
+    ("device", _S, "device the model ran on"),
+    ("host", _S, "host the model ran on"),
+    ("finished", pa.timestamp("us", tz="UTC"), "when it finished"),
+    ("python_version", _S, "version of Python"),
+    ("torch_version", _S, "version of torch"),
+    ("timm_version", _S, "version of timm"),
+    ("study_version", _S, "version of this project"),
+    ("spec", _S, "the model as JSON: `study.spec.Model.model_validate_json` gives it back"),
+)
+
+MODEL_PREDICTIONS = _schema(
+    "model_predictions",
+    _MODEL,
+    ("index", _I, "index of the sample in the .beton file"),
+    ("label", pa.int32(), "true class"),
+    ("predicted", pa.int32(), "class the model predicted"),
+    ("confidence", pa.float32(), "its softmax probability"),
+)
+
+ATLAS = _schema("atlas", _MODEL, ("study", _S, "name of the study whose atlas consists of these models"))
+
+PAIRS = _schema(
+    "pairs",
+    *_PAIR,
+    ("samples", _I, "samples of the split; times any share: a whole number"),
+    ("rho_pos", _F, "positive flips: teacher right, student wrong (complementary knowledge)"),
+    ("rho_neg", _F, "negative flips: teacher wrong, student right"),
+    ("accuracy_difference", _F, "Delta_acc: teacher's minus student's accuracy; always rho_pos - rho_neg"),
+    ("agreement", _F, "share of samples for which both predict the same class"),
+    (
+        "error_consistency",
+        _F,
+        "Cohen's kappa of being right or wrong together; null where chance leaves no room",
+    ),
+    (
+        "flip_entropy",
+        _F,
+        "entropy of the positive flips over classes / log(classes): 1 is uniform; null without flips",
+    ),
+)
+
+PAIR_CLASSES = _schema(
+    "pair_classes",
+    *_PAIR,
+    ("class", pa.int32(), "true class of the samples"),
+    ("samples", _I, "samples of the class in the split"),
+    ("flips", _I, "positive flips among them"),
+)
+
+CLASSES = _schema(
+    "classes",
+    ("class", pa.int32(), "class, as labels and predictions number it"),
+    ("name", _S, "its name, in words where they are known"),
+    ("embedder", _S, "text model that embedded the name; null without one"),
+    ("embedding", pa.list_(pa.float32()), "embedding of the name, of length 1; null without a text model"),
+)
+
+TRANSFER_TABLES: dict[str, pa.Schema] = {
     "trials": TRIALS,
     "predictions": PREDICTIONS,
     "history": HISTORY,
     "plans": PLANS,
 }
+ATLAS_TABLES: dict[str, pa.Schema] = {
+    "models": MODELS,
+    "model_predictions": MODEL_PREDICTIONS,
+    "atlas": ATLAS,
+    "pairs": PAIRS,
+    "pair_classes": PAIR_CLASSES,
+    "classes": CLASSES,
+}
+TABLES = TRANSFER_TABLES | ATLAS_TABLES
 
 
 @contextlib.contextmanager
@@ -162,14 +269,14 @@ def replacing(path: Path):
         temporary.unlink(missing_ok=True)
 
 
-def prepare(results: Path) -> None:
-    """Make the results folder, and refuse one that cannot be written.
+def prepare(results: Path, tables: Iterable[str]) -> None:
+    """Make the folders of some tables, and refuse results that cannot be written.
 
     Raises:
         StudyError: the folder cannot be created or written.
     """
     try:
-        for table in TABLES:
+        for table in tables:
             (results / table).mkdir(parents=True, exist_ok=True)
             probe = results / table / f".probe.{uuid.uuid4().hex}"
             probe.write_bytes(b"")
@@ -187,9 +294,9 @@ def write(results: Path, table: str, name: str, columns: Mapping[str, Sequence])
     Args:
         results: the results folder (see `prepare`).
         table: a key of `TABLES`.
-        name: the file's name without its ending: the trial's id, or in `plans` the study's name.
-        columns: a value list (or array) a column, all of one length; a column of the schema left
-            out is null, except that `trial` is filled with `name`.
+        name: the file's name without its ending: the id of the trial or model, or the study's name.
+        columns: a value list (or array) a column, all of one length, NaN being null; a column of the
+            schema left out is null, except that the id (`trial` or `model`) is filled with `name`.
 
     Raises:
         ValueError: a column the schema does not know, or columns of different lengths.
@@ -200,9 +307,13 @@ def write(results: Path, table: str, name: str, columns: Mapping[str, Sequence])
     if unknown or len(lengths) != 1:
         raise ValueError(f"{table}: unknown columns {sorted(unknown)} or lengths {lengths}")
     (length,) = lengths
-    default = {"trial": [name] * length}
+    default = {"trial": [name] * length, "model": [name] * length}
     arrays = [
-        pa.array(columns.get(field.name, default.get(field.name, [None] * length)), type=field.type)
+        pa.array(
+            columns.get(field.name, default.get(field.name, [None] * length)),
+            type=field.type,
+            from_pandas=True,
+        )
         for field in schema
     ]
     path = results / table / f"{name}.parquet"
@@ -223,30 +334,45 @@ def write_trial(results: Path, trial: str, row: Mapping, predictions: Mapping, h
     write(results, "trials", trial, {name: [value] for name, value in row.items()})
 
 
-def write_plan(results: Path, study: str, trials: Sequence[str]) -> None:
-    """Say which trials a study now consists of."""
-    write(results, "plans", study, {"trial": trials, "study": [study] * len(trials)})
+def write_model(results: Path, model: str, row: Mapping, predictions: Mapping) -> None:
+    """Record a model that was run: predictions first, the row that says so last."""
+    write(results, "model_predictions", model, predictions)
+    write(results, "models", model, {name: [value] for name, value in row.items()})
 
 
-def write_failure(results: Path, trial: str, row: Mapping) -> None:
-    """Record that a trial failed, unless a finished record of it exists already."""
-    if status_of(results, trial) != "ok":
-        write(results, "trials", trial, {name: [value] for name, value in row.items()})
+def write_failure(results: Path, table: str, name: str, row: Mapping) -> None:
+    """Record that a trial or model failed, unless a finished record of it exists already."""
+    if status_of(results, table, name) != "ok":
+        write(results, table, name, {column: [value] for column, value in row.items()})
 
 
-def status(results: Path) -> dict[str, str]:
-    """The status of every recorded trial, by id; empty where there are no results yet.
+def write_plan(results: Path, table: str, study: str, ids: Sequence[str]) -> None:
+    """Say which trials a study (`plans`), or which models its atlas (`atlas`), now consists of."""
+    key = TABLES[table].names[0]
+    write(results, table, study, {key: ids, "study": [study] * len(ids)})
+
+
+def status(results: Path, table: str) -> dict[str, str]:
+    """The status of everything recorded in `trials` or `models`, by id; empty where there is nothing yet.
 
     Raises:
-        StudyError: a file under `trials/` is not a readable record.
+        StudyError: a file of the table is not a readable record.
     """
-    return {path.stem: _status(path) for path in sorted((results / "trials").glob("[!.]*.parquet"))}
+    return {path.stem: _status(path) for path in sorted((results / table).glob("[!.]*.parquet"))}
 
 
-def status_of(results: Path, trial: str) -> str | None:
-    """The status of one trial; None if it is not recorded."""
-    path = results / "trials" / f"{trial}.parquet"
+def status_of(results: Path, table: str, name: str) -> str | None:
+    """The status of one trial or model; None if it is not recorded."""
+    path = results / table / f"{name}.parquet"
     return _status(path) if path.exists() else None
+
+
+def reasons(results: Path, table: str, names: Iterable[str]) -> dict[str, str]:
+    """Why those of some trials or models failed that did, by id."""
+    paths = {name: results / table / f"{name}.parquet" for name in names}
+    columns = ["status", "reason"]
+    rows = {n: pq.read_table(p, columns=columns).to_pylist()[0] for n, p in paths.items() if p.exists()}
+    return {name: row["reason"] for name, row in rows.items() if row["status"] == "failed"}
 
 
 def _status(path: Path) -> str:
@@ -258,8 +384,8 @@ def _status(path: Path) -> str:
         return status
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise StudyError(
-            f"{path}: not a readable record ({str(error).splitlines()[0]}); remove the file and its trial "
-            "will be run again"
+            f"{path}: not a readable record ({str(error).splitlines()[0]}); remove the file and what it "
+            "recorded will be run again"
         ) from error
 
 
@@ -275,10 +401,11 @@ def documentation() -> str:
         "",
         "<!-- Made by `python -m study.records > docs/records.md`; edit the schemas there. -->",
         "",
-        "One Parquet file a trial and table, under the results folder. `pandas.read_parquet(results /",
-        '"trials")` reads a whole table. Accuracies, shares and rates are fractions in [0, 1].',
-        "A trial is recorded when its file under `trials/` exists: that file is written last, and every",
-        "file is written under a temporary name and renamed.",
+        "One folder a table under the results folder, in it one Parquet file a trial, model or study:",
+        '`pandas.read_parquet(results / "trials")` reads a whole table. Accuracies, shares and rates are',
+        "fractions in [0, 1]. A trial is recorded when its file under `trials/` exists, a model when its",
+        "file under `models/` does: that file is written last, and every file is written under a temporary",
+        "name and renamed.",
     ]
     for table, schema in TABLES.items():
         lines += ["", f"## `{table}`", "", "| column | type | what it holds |", "|---|---|---|"]

@@ -34,7 +34,7 @@ from study.errors import StudyError
 from study.methods import AnyMethod
 
 # Part of every trial's id: raise it when a change of the code changes what a trial's result means.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 
 
 def content_hash(content: Any) -> str:
@@ -65,6 +65,9 @@ def _whole_above_one(amount: float) -> float:
 
 
 Amount = Annotated[float, Field(ge=0), AfterValidator(_whole_above_one)]
+
+
+SPLITS = ("zoo", "tune", "transfer", "evaluation")
 
 
 class Splits(Strict):
@@ -159,8 +162,9 @@ class Model(Strict):
     """A model of the zoo: a timm architecture, and where its weights come from.
 
     Weights come from a training `recipe`, from a `checkpoint` file (safetensors, or a torch file of
-    tensors alone), or else from timm's hub. `config` overrides timm's data configuration (input
-    size, crop, interpolation, mean, std).
+    tensors alone), from nowhere (`untrained` is the seed of random initial weights: a model that knows
+    nothing), or else from timm's hub. `config` overrides timm's data configuration (input size, crop,
+    interpolation, mean, std).
     """
 
     timm: str
@@ -170,20 +174,51 @@ class Model(Strict):
     checkpoint: str | None = None
     checkpoint_sha256: str | None = None
     recipe: Recipe | None = None
+    # Left out where it is not set, so that models without it keep the ids they had before it existed.
+    untrained: Seed | None = Field(default=None, exclude_if=lambda seed: seed is None)
     name: str = ""
 
     @model_validator(mode="after")
     def _one_source_of_weights(self):
-        if self.checkpoint is not None and self.recipe is not None:
-            raise ValueError("give 'checkpoint' or 'recipe', not both")
+        sources = ("checkpoint", "recipe", "untrained")
+        names = [f"'{name}'" for name in sources if getattr(self, name) is not None]
+        if len(names) > 1:
+            raise ValueError(f"give {' or '.join(names)}, not both")
         if self.checkpoint_sha256 is not None and self.checkpoint is None:
             raise ValueError("'checkpoint_sha256' needs a 'checkpoint'")
         return self
 
     @property
+    def source(self) -> Literal["hub", "checkpoint", "recipe", "untrained"]:
+        """Where the weights come from."""
+        for name in ("untrained", "recipe", "checkpoint"):
+            if getattr(self, name) is not None:
+                return name
+        return "hub"
+
+    @property
     def pretrained(self) -> bool:
         """Whether the weights come from timm's hub."""
-        return self.checkpoint is None and self.recipe is None
+        return self.source == "hub"
+
+    def pinned(self) -> Model:
+        """The model with its checkpoint's SHA-256: the content, not the path, is what results depend on.
+
+        Raises:
+            StudyError: the checkpoint file is missing, or is not the one the study names.
+        """
+        if self.checkpoint is None:
+            return self
+        path = Path(self.checkpoint)
+        if not path.is_file():
+            raise StudyError(f"{path}: the checkpoint of model '{self.name}' is not there; correct its path")
+        found = file_sha256(path)
+        if self.checkpoint_sha256 not in (None, found):
+            raise StudyError(
+                f"{path}: the checkpoint of model '{self.name}' has SHA-256 {found}, not the one in "
+                "checkpoint_sha256; restore the file or correct the study"
+            )
+        return self.model_copy(update={"checkpoint_sha256": found})
 
 
 class Grid(Strict):
@@ -226,11 +261,21 @@ class Resources(Strict):
     seconds: float | None = Field(default=None, gt=0)
 
 
+class Outputs(Strict):
+    """How outputs of frozen models are kept: every logit, or the `top_k` largest and the mass of the rest.
+
+    What a transfer learns from is kept in full either way.
+    """
+
+    top_k: int | None = Field(default=None, ge=1)
+
+
 class Folders(Strict):
     """Where things lie; `results` defaults to results/<name of the study>."""
 
     data: Path = Path("data")
     zoo: Path = Path("zoo")
+    outputs: Path = Path("outputs")
     results: Path | None = None
 
 
@@ -268,6 +313,7 @@ class Study(Strict):
     budget: Budget
     seeds: list[Seed] = Field(default=[0], min_length=1)
     resources: Resources = Resources()
+    outputs: Outputs = Outputs()
     folders: Folders = Folders()
 
     @model_validator(mode="before")
@@ -316,9 +362,8 @@ class Study(Strict):
 
     def absolute(self) -> Study:
         """The study with absolute paths, for workers that start in another folder."""
-        folders = Folders(
-            data=self.folders.data.resolve(), zoo=self.folders.zoo.resolve(), results=self.results.resolve()
-        )
+        folders = self.folders.model_copy(update={"results": self.results})
+        folders = Folders(**{name: folder.resolve() for name, folder in folders})
         zoo = {
             name: model.model_copy(update={"checkpoint": str(Path(model.checkpoint).resolve())})
             if model.checkpoint
@@ -345,7 +390,7 @@ class Study(Strict):
         Raises:
             StudyError: a checkpoint file is missing, or is not the one the study names.
         """
-        models = {name: _pin_checkpoint(model) for name, model in self.zoo.items()}
+        models = {name: model.pinned() for name, model in self.zoo.items()}
         pairs = self.ordered_pairs()
         trials = []
         for seed in dict.fromkeys(self.seeds):
@@ -368,28 +413,12 @@ class Study(Strict):
         return trials
 
 
-def _pin_checkpoint(model: Model) -> Model:
-    """The model with its checkpoint's SHA-256: the content, not the path, is what a trial depends on."""
-    if model.checkpoint is None:
-        return model
-    path = Path(model.checkpoint)
-    if not path.is_file():
-        raise StudyError(f"{path}: the checkpoint of model '{model.name}' is not there; correct its path")
-    found = file_sha256(path)
-    if model.checkpoint_sha256 not in (None, found):
-        raise StudyError(
-            f"{path}: the checkpoint of model '{model.name}' has SHA-256 {found}, not the one in "
-            "checkpoint_sha256; restore the file or correct the study"
-        )
-    return model.model_copy(update={"checkpoint_sha256": found})
-
-
 def load(path: str | Path, **overrides: Any) -> Study:
     """Read and check a study.
 
     Args:
         path: the YAML file.
-        overrides: folders to use instead of the file's (`results`, `zoo`, `data`); None leaves the file's.
+        overrides: folders to use instead of the file's (fields of `Folders`); None leaves the file's.
 
     Raises:
         StudyError: the file cannot be read, is not YAML, or does not describe a study.

@@ -3,8 +3,8 @@
 After arXiv 2310.17653, section 4: SGD on the transfer set; student, teacher and frozen student see
 the same view of a sample (the student's crop), each resized and normalised its own way; the student
 trains in `train` mode, so BatchNorm statistics move, the frozen models stay in `eval` mode. Where
-the view is the same in every epoch (no flip), the frozen models' logits are computed once and
-looked up; otherwise they run live. Both give the same losses.
+the view is the same in every epoch (no flip), the frozen models' logits are computed once, kept as
+float16 and looked up; otherwise they run live. Both give the same losses to that precision.
 
 `run` is an ordinary function: it needs no Ray, only a `Workspace`. Left out on purpose: several
 teachers, and checkpoints in the middle of a trial.
@@ -12,12 +12,9 @@ teachers, and checkpoints in the middle of a trial.
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -25,7 +22,6 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-import study
 from study import evaluate, knowledge, methods, spec, views, zoo
 from study.errors import DivergedError
 from study.evaluate import Predictions
@@ -66,9 +62,8 @@ def run(
     with torch.random.fork_rng():
         torch.manual_seed(trial.seed)
         student = workspace.load(trial.student)
-        student_weights = zoo.fingerprint(student.network)
         teacher = trial.teacher and workspace.load(trial.teacher)
-        # Measured once a process and looked up afterwards, so their time is not the trial's training.
+        # Run once and looked up afterwards, so their time is not the trial's training.
         before = workspace.evaluation(trial.student, student)
         taught_by = teacher and workspace.evaluation(trial.teacher, teacher)
         frozen_outputs = _frozen_outputs(trial, workspace, student, teacher)
@@ -85,9 +80,9 @@ def run(
         **_identity(trial, workspace),
         "status": "ok",
         "student_parameters": _parameters(student),
-        "student_weights": student_weights,
+        "student_weights": student.weights,
         "teacher_parameters": teacher and _parameters(teacher),
-        "teacher_weights": teacher and zoo.fingerprint(teacher.network),
+        "teacher_weights": teacher and teacher.weights,
         "slow_decay": slow_decay,
         "teacher_share": float(np.mean(shares)) if shares else None,
         **_measures(labels, before, taught_by, after),
@@ -117,7 +112,7 @@ def _frozen_outputs(
     cached: dict[str, Tensor] = {}
     if not trial.budget.flip:
         for name, (model, classifier) in needed.items():
-            logits = workspace.transfer_logits(model, classifier, student.crop_pct)
+            logits = workspace.transfer_logits(model, classifier, student.crop)
             if logits is not None:
                 cached[name] = logits
     # `student` is about to train: a frozen student that runs live has to be a copy of its own.
@@ -133,7 +128,7 @@ def _frozen_outputs(
         rows = torch.searchsorted(samples, indices)
         with evaluate.autocast(workspace.device):
             said = {name: classifier(pixels).float() for name, classifier in live.items()}
-        return said | {name: logits[rows] for name, logits in cached.items()}
+        return said | {name: logits[rows].float() for name, logits in cached.items()}
 
     return outputs
 
@@ -147,7 +142,7 @@ def _train(
 ) -> tuple[zoo.Classifier, dict[str, list], float | None]:
     """Train the student in place; the result, the history, and the slow weights' τ (or None)."""
     budget, method, device = trial.budget, trial.method, workspace.device
-    samples, batches = workspace.splits["transfer"], workspace.batches(student.crop_pct)
+    samples, batches = workspace.splits["transfer"], workspace.batches(student.crop)
     steps = budget.epochs * -(-len(samples) // budget.batch_size)
     optimizer = torch.optim.SGD(
         student.parameters(), lr=method.lr, momentum=budget.momentum, weight_decay=budget.weight_decay
@@ -246,14 +241,8 @@ def _identity(trial: spec.Trial, workspace: Workspace) -> dict:
         "classes": len(workspace.images.classes),
         "transfer_samples": len(workspace.splits["transfer"]),
         "evaluation_samples": len(workspace.splits["evaluation"]),
-        "device": torch.cuda.get_device_name(workspace.device) if workspace.device.type == "cuda" else "cpu",
-        "host": platform.node(),
-        "finished": datetime.now(UTC),
-        "python_version": platform.python_version(),
-        "torch_version": torch.__version__,
-        "timm_version": version("timm"),
-        "study_version": study.__version__,
         "spec": trial.model_dump_json(),
+        **workspace.environment(),
     }
 
 

@@ -82,7 +82,7 @@ def base(tmp_path_factory, image_folder) -> dict:
         "train": str(image_folder / "train"),
         "test": str(image_folder / "test"),
     }
-    content["folders"] = {"data": str(folder / "data"), "zoo": str(folder / "zoo")}
+    content["folders"] = {name: str(folder / name) for name in ("data", "zoo", "outputs")}
     return content
 
 
@@ -113,7 +113,7 @@ def workspace(base):
 
     study = spec.Study.model_validate(base)
     data.prepare(study.data.images, study.folders.data)
-    place = workspace.Workspace(study.data, study.folders.data, study.folders.zoo, "cpu", threads=1)
+    place = workspace.Workspace(study.data, study.folders, "cpu", threads=1)
     for model in study.zoo.values():
         pretraining.build(model, place)
     return place

@@ -73,7 +73,7 @@ TRIALS = [
 
 def write(results, rows):
     """Write the rows with the library's own writer, and so its schema."""
-    records.prepare(results)
+    records.prepare(results, records.TRANSFER_TABLES)
     for row in rows:
         values = {name: [value] for name, value in row.items() if name != "trial"}
         records.write(results, "trials", row["trial"], values)

@@ -39,7 +39,7 @@ def test_pixels_labels_and_indices_come_back_exactly(workspace, image_folder):
     files = [sample for part in ("train", "test") for sample in sorted((image_folder / part).rglob("*.png"))]
     order = np.random.default_rng(0).permutation(len(files))
     seen = []
-    for pixels, labels, indices in workspace.batches(1.0).epoch(order, 64):
+    for pixels, labels, indices in workspace.batches(data.Crop()).epoch(order, 64):
         for image, label, index in zip(pixels, labels, indices, strict=True):
             path = files[index]
             expected = np.asarray(Image.open(path).convert("RGB"))
@@ -59,7 +59,7 @@ def test_torch_threads_stay_as_they_were(workspace):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        next(iter(workspace.batches(1.0).epoch(np.arange(8), 4)))
+        next(iter(workspace.batches(data.Crop()).epoch(np.arange(8), 4)))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -77,13 +77,36 @@ def test_large_images_are_shrunk_and_written_as_jpeg(tmp_path):
     assert sidecar["counts"] == {"train": 30, "test": 30}
     assert sidecar["classes"] == ["class0", "class1"]
     assert (Reader(str(opened.path)).metadata["f0"]["mode"] == IMAGE_MODES["jpg"]).all()
-    batches = data.Batches(opened, crop_pct=0.5)
+    batches = data.Batches(opened, data.Crop(0.5))
     pixels, _, indices = next(iter(batches.epoch(np.arange(4), 4)))
     assert pixels.shape == (4, 3, 48, 48)
     file = sorted((tmp_path / "train").rglob("*.png"))[int(indices[0])]
     whole = Image.open(file).convert("RGB").resize((96, 96), Image.Resampling.BICUBIC)
     expected = np.asarray(whole.crop((24, 24, 72, 72)), dtype=float)
     assert np.abs(pixels[0].permute(1, 2, 0).numpy() - expected).mean() < 4  # JPEG of quality 95
+
+
+@pytest.mark.parametrize("size", [(96, 64), (64, 96)])
+def test_squash_keeps_the_central_part_of_both_sides(tmp_path, size):
+    """As timm does: the whole image is made square, then its centre is cut out."""
+    images, _ = fashion_mnist("train", 1)
+    whole = Image.fromarray(images[0]).resize(size, Image.Resampling.BICUBIC).convert("RGB")
+    for part in ("train", "test"):
+        (tmp_path / part / "class0").mkdir(parents=True)
+        whole.save(tmp_path / part / "class0" / "0.png")
+    opened = data.prepare(folder_source(tmp_path), tmp_path / "data")
+    assert opened.side == 64
+    for pct, side in ((1.0, 64), (0.75, 48)):
+        batches = data.Batches(opened, data.Crop(pct, "squash"))
+        ((pixels, _, _),) = batches.epoch(np.arange(1), 1)
+        assert pixels.shape == (1, 3, side, side)
+        square = np.asarray(whole.resize((64, 64), Image.Resampling.BOX), dtype=float)
+        edge = (64 - side) // 2
+        expected = square[edge : edge + side, edge : edge + side]
+        assert np.abs(pixels[0].permute(1, 2, 0).numpy() - expected).mean() < 4  # JPEG, and its filter
+        centre = data.Batches(opened, data.Crop(pct))
+        ((other, _, _),) = centre.epoch(np.arange(1), 1)
+        assert np.abs(other[0].permute(1, 2, 0).numpy() - expected).mean() > 8
 
 
 def test_fashion_mnist_comes_from_debians_files(tmp_path):

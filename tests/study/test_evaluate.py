@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from study import evaluate, spec, zoo
+from study.data import Crop
 
 CPU = torch.device("cpu")
 
@@ -25,7 +26,7 @@ def test_any_batch_size_gives_what_the_images_give(workspace, classifier, image_
     pixels = np.stack([np.asarray(Image.open(files[i]).convert("RGB")) for i in samples])
     with torch.no_grad():
         expected = classifier.eval()(torch.from_numpy(pixels).permute(0, 3, 1, 2))
-    logits = evaluate.logits(classifier, workspace.batches(1.0), samples, CPU, batch_size)
+    logits = evaluate.logits(classifier, workspace.batches(Crop()), samples, CPU, batch_size)
     assert logits.shape == (len(samples), 10)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
     said, should = evaluate.predictions(logits), evaluate.predictions(expected)
@@ -44,7 +45,7 @@ def test_dropout_is_off_and_the_mode_is_put_back(workspace):
 
     model = Dropping().train()
     samples = workspace.splits["tune"] if len(workspace.splits["tune"]) else workspace.splits["transfer"]
-    first, second = (evaluate.logits(model, workspace.batches(1.0), samples, CPU) for _ in range(2))
+    first, second = (evaluate.logits(model, workspace.batches(Crop()), samples, CPU) for _ in range(2))
     assert torch.equal(first, second)
     assert model.training
 
@@ -63,6 +64,46 @@ def test_a_loader_that_is_not_exact_is_found_out(fault):
     module.forward = model
     with pytest.raises(RuntimeError, match="each sample once"):
         evaluate.logits(module, Faulty(), np.arange(3), CPU)
+
+
+class Hungry(torch.nn.Module):
+    """Needs more memory than any machine has for batches above a limit; counts what it was given."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit, self.batches = limit, []
+
+    def forward(self, pixels):
+        self.batches.append(len(pixels))
+        if len(pixels) > self.limit:
+            torch.empty(1 << 60, dtype=torch.uint8)
+        return pixels.float().mean((2, 3))
+
+
+def test_a_batch_that_memory_cannot_hold_is_halved(workspace):
+    samples = workspace.splits["evaluation"]
+    expected = evaluate.logits(Hungry(1000), workspace.batches(Crop()), samples, CPU)
+    model = Hungry(40).train()
+    got = evaluate.logits(model, workspace.batches(Crop()), samples, CPU, batch_size=128)
+    assert torch.equal(got, expected)
+    assert model.batches[:4] == [128, 64, 32, 32]
+    assert sum(model.batches[2:]) == len(samples)
+    assert model.training
+
+
+def test_memory_that_holds_no_sample_is_an_error(workspace):
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        evaluate.logits(Hungry(0), workspace.batches(Crop()), workspace.splits["evaluation"], CPU)
+
+
+def test_other_errors_are_not_taken_for_memory(workspace):
+    class Broken(torch.nn.Module):
+        def forward(self, pixels):
+            raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="multiplied"):
+        evaluate.logits(Broken(), workspace.batches(Crop()), workspace.splits["evaluation"], CPU)
+    assert evaluate.out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
 
 
 def test_predictions_are_the_largest_class_and_its_probability():

@@ -16,7 +16,7 @@ from study.workspace import Workspace
 def place(workspace, tmp_path, base):
     """The shared workspace's data and loaders, with a zoo folder of its own."""
     folders = spec.Study.model_validate(base).folders
-    own = Workspace(workspace.data, folders.data, tmp_path / "zoo", "cpu", threads=1)
+    own = Workspace(workspace.data, folders.model_copy(update={"zoo": tmp_path / "zoo"}), "cpu", threads=1)
     own.batches = workspace.batches
     return own
 

@@ -54,7 +54,7 @@ DTYPES = {
 @pytest.fixture
 def results(tmp_path):
     """An empty results folder."""
-    records.prepare(tmp_path / "results")
+    records.prepare(tmp_path / "results", records.TRANSFER_TABLES)
     return tmp_path / "results"
 
 
@@ -108,7 +108,7 @@ def test_finished_trial_round_trips_through_pandas(results):
 
 def test_files_carry_the_schema_and_its_descriptions(results):
     write_trial(results, "t1")
-    records.write_plan(results, "demo", ["t1"])
+    records.write_plan(results, "plans", "demo", ["t1"])
     for table, name in (("trials", "t1"), ("predictions", "t1"), ("history", "t1"), ("plans", "demo")):
         read = pq.read_schema(results / table / f"{name}.parquet")
         assert read.equals(records.TABLES[table], check_metadata=True)
@@ -119,7 +119,7 @@ def test_trials_make_one_table(results):
     write_trial(results, "a")
     control = {name: None for name in ROW if name.startswith("teacher")} | {"transfer_rate": None}
     write_trial(results, "b", ROW | control)
-    records.write_failure(results, "c", FAILED)
+    records.write_failure(results, "trials", "c", FAILED)
     trials = pd.read_parquet(results / "trials").set_index("trial")
     assert trials["status"].to_dict() == {"a": "ok", "b": "ok", "c": "failed"}
     assert trials["teacher"].isna().tolist() == [False, True, True]
@@ -137,9 +137,9 @@ def test_trials_make_one_table(results):
 
 
 def test_plan_names_the_trials_of_a_study(results):
-    records.write_plan(results, "demo", ["a", "b"])
-    records.write_plan(results, "other", [])
-    records.write_plan(results, "demo", ["b", "c"])
+    records.write_plan(results, "plans", "demo", ["a", "b"])
+    records.write_plan(results, "plans", "other", [])
+    records.write_plan(results, "plans", "demo", ["b", "c"])
     plans = pd.read_parquet(results / "plans")
     assert plans.to_dict("list") == {"trial": ["b", "c"], "study": ["demo", "demo"]}
 
@@ -185,17 +185,17 @@ def test_interrupted_write_leaves_everything_as_it_was(results, monkeypatch, err
 def test_trial_whose_other_tables_fail_is_not_recorded(results, broken):
     with pytest.raises(ValueError, match="nonsense"):
         write_trial(results, "t1", **{broken: {"nonsense": [1]}})
-    assert records.status_of(results, "t1") is None
-    assert records.status(results) == {}
+    assert records.status_of(results, "trials", "t1") is None
+    assert records.status(results, "trials") == {}
 
 
 def test_readers_pass_over_temporary_files(results):
     write_trial(results, "t1")
-    for table in records.TABLES:
+    for table in records.TRANSFER_TABLES:
         (results / table / ".t2.parquet.0123abcd.tmp").write_bytes(b"PAR1 half of a file")
         (results / table / ".probe.0123abcd").write_bytes(b"")
         (results / table / ".t3.parquet").write_bytes(b"")
-    assert records.status(results) == {"t1": "ok"}
+    assert records.status(results, "trials") == {"t1": "ok"}
     for table in ("trials", "predictions", "history"):
         assert set(pd.read_parquet(results / table)["trial"]) == {"t1"}
 
@@ -228,27 +228,27 @@ def test_two_writers_of_a_trial_leave_one_whole_file(results):
 
 
 def test_status_of_every_trial(results, tmp_path):
-    assert records.status(tmp_path / "nowhere") == {}
-    assert records.status_of(results, "a") is None
+    assert records.status(tmp_path / "nowhere", "trials") == {}
+    assert records.status_of(results, "trials", "a") is None
     write_trial(results, "a")
-    records.write_failure(results, "b", FAILED)
-    assert records.status(results) == {"a": "ok", "b": "failed"}
-    assert records.status_of(results, "b") == "failed"
+    records.write_failure(results, "trials", "b", FAILED)
+    assert records.status(results, "trials") == {"a": "ok", "b": "failed"}
+    assert records.status_of(results, "trials", "b") == "failed"
 
 
 def test_failure_never_replaces_a_finished_record(results):
     write_trial(results, "t1")
     before = files(results)
-    records.write_failure(results, "t1", FAILED)
+    records.write_failure(results, "trials", "t1", FAILED)
     assert files(results) == before
 
 
 def test_failure_replaces_a_failure_and_is_replaced_by_a_success(results):
-    records.write_failure(results, "t1", FAILED)
-    records.write_failure(results, "t1", FAILED | {"reason": "diverged again"})
+    records.write_failure(results, "trials", "t1", FAILED)
+    records.write_failure(results, "trials", "t1", FAILED | {"reason": "diverged again"})
     assert pd.read_parquet(results / "trials")["reason"].tolist() == ["diverged again"]
     write_trial(results, "t1")
-    assert records.status(results) == {"t1": "ok"}
+    assert records.status(results, "trials") == {"t1": "ok"}
 
 
 def empty_file(path):
@@ -290,13 +290,16 @@ def test_damaged_record_is_told_in_one_sentence(results, damage):
     write_trial(results, "t1")
     path = results / "trials" / "t1.parquet"
     damage(path)
-    for ask in (lambda: records.status(results), lambda: records.status_of(results, "t1")):
+    for ask in (
+        lambda: records.status(results, "trials"),
+        lambda: records.status_of(results, "trials", "t1"),
+    ):
         with pytest.raises(StudyError) as told:
             ask()
         assert str(told.value).startswith(f"{path}: not a readable record")
         assert "remove the file" in str(told.value)
         assert "\n" not in str(told.value)
-    assert records.status_of(results, "t0") == "ok"
+    assert records.status_of(results, "trials", "t0") == "ok"
 
 
 # --- the results folder -----------------------------------------------------------------------------
@@ -304,11 +307,11 @@ def test_damaged_record_is_told_in_one_sentence(results, damage):
 
 def test_prepare_makes_folders_and_leaves_records_alone(tmp_path):
     results = tmp_path / "deep" / "results"
-    records.prepare(results)
-    assert {path.name for path in results.iterdir()} == set(records.TABLES)
+    records.prepare(results, records.TRANSFER_TABLES)
+    assert {path.name for path in results.iterdir()} == set(records.TRANSFER_TABLES)
     write_trial(results, "t1")
     before = files(results)
-    records.prepare(results)
+    records.prepare(results, records.TRANSFER_TABLES)
     assert files(results) == before
 
 
@@ -316,7 +319,7 @@ def test_prepare_makes_folders_and_leaves_records_alone(tmp_path):
 def test_results_below_a_file_are_refused(tmp_path, below):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StudyError, match=rf"^{tmp_path / below}: .* --results$"):
-        records.prepare(tmp_path / below)
+        records.prepare(tmp_path / below, records.TRANSFER_TABLES)
     assert (tmp_path / "file").read_text() == "in the way"
 
 
@@ -324,5 +327,5 @@ def test_results_below_a_file_are_refused(tmp_path, below):
 def test_results_without_permission_are_refused(results):
     (results / "history").chmod(0o500)
     with pytest.raises(StudyError, match=r"cannot be written .* --results$"):
-        records.prepare(results)
+        records.prepare(results, records.TRANSFER_TABLES)
     (results / "history").chmod(0o700)

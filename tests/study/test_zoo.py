@@ -68,7 +68,7 @@ def test_a_demo_model_of_each_kind_is_built_and_runs():
     for model in study.zoo.values():
         classifier = zoo.build(model, 10).eval()
         assert classifier(torch.zeros(2, 3, 28, 28, dtype=torch.uint8)).shape == (2, 10), model.name
-        assert classifier.crop_pct == 1.0
+        assert classifier.crop == (1.0, "center")
 
 
 def test_keyword_arguments_timm_refuses_are_told(content):
@@ -102,6 +102,20 @@ def test_preprocessing_is_timms(interpolation):
             difference = (seen[-1][0] - transform(picture)).abs() * LOOK["std"][0] * 255
             assert difference.max() < 4
             assert difference.mean() < 0.4
+
+
+@pytest.mark.parametrize("config", [{"crop_mode": "border"}, {"crop_pct": 1.15}])
+def test_models_that_look_beyond_the_edge_are_refused(config):
+    model = small(config=LOOK | config, untrained=0)
+    with pytest.raises(StudyError, match=r"zoo\.m: 'tiny_mixer' looks beyond the image's edge .*'config'"):
+        zoo.build(model, 10)
+
+
+def test_untrained_weights_are_a_seeds(tmp_path):
+    before = torch.random.get_rng_state()
+    a, again, b = (load(small(untrained=seed), tmp_path).weights for seed in (0, 0, 1))
+    assert a == again != b
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 # --- weights ------------------------------------------------------------------------------------
