@@ -4,14 +4,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format docs clean
+.PHONY: demo test bench lint format docs clean
 
-demo: $(VENV)/installed
+demo: $(VENV)/installed-semantics
 	$(BIN)/python jobs/transfer_sweep.py studies/demo.yaml
+	$(BIN)/python jobs/complementarity.py studies/demo.yaml
 	$(BIN)/python analysis/success_rate.py results/demo
+	$(BIN)/python analysis/complementarity.py results/demo
 
 test: $(VENV)/installed-dev lint
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/installed-dev
+	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -29,7 +34,11 @@ $(VENV)/installed: requirements.txt pyproject.toml setup.sh
 	PYTHON=$(PYTHON) sh setup.sh $(VENV)
 	touch $@
 
-$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+$(VENV)/installed-semantics: requirements-semantics.txt $(VENV)/installed
+	$(BIN)/pip install --quiet -r requirements-semantics.txt
+	touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed-semantics
 	$(BIN)/pip install --quiet -r requirements-dev.txt
 	touch $@
 
