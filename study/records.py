@@ -263,7 +263,10 @@ def replacing(path: Path):
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # as any new file's: safetensors makes its own for the owner alone
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -67,6 +67,12 @@ def test_what_is_written_is_read_back_by_a_store_that_computes_nothing(store):
     assert not [path for path in store.folder.iterdir() if path.name.endswith(".tmp")]
 
 
+def test_others_may_read_what_one_user_computed(store, tmp_path):
+    store.get(KEY, computed)
+    (tmp_path / "any").touch()
+    assert file_of(store).stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
 def test_logits_are_mapped_not_read(store):
     rows = 40_000
     tensors, _ = outputs.collect([torch.zeros(rows, 1000)], rows, None)
