@@ -7,8 +7,10 @@ seed in one folder are refused, since every number would be of both.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import uuid
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,24 +41,15 @@ def load(results: Path | str) -> pd.DataFrame:
     folder = Path(results) / "trials"
     if not folder.is_dir():
         raise ResultsError(f"{folder}: no such folder; give the results folder of a study that has run")
-    try:
-        trials = pd.read_parquet(folder)
-    except READ_ERRORS as error:
-        bad = next((path for path in sorted(folder.iterdir()) if not _readable(path)), folder)
-        raise ResultsError(
-            f"{bad}: not a readable record ({str(error).splitlines()[0].rstrip('.')}); "
-            "remove it and run its trial again"
-        ) from error
+    trials = read(folder, "run its trial again")
     plans = Path(results) / "plans"
     if plans.is_dir() and any(plans.glob("*.parquet")):
-        trials = trials[trials["trial"].isin(pd.read_parquet(plans)["trial"])].reset_index(drop=True)
+        planned = read(plans, "run its study again")["trial"]
+        trials = trials[trials["trial"].isin(planned)].reset_index(drop=True)
     if trials.empty:
         raise ResultsError(f"{folder}: no trial is recorded there; run the study first")
-    missing = [c for c in [*KEYS, *MEASURES, *TEACHER_MEASURES, "transfer_rate"] if c not in trials]
-    if missing:
-        raise ResultsError(
-            f"{folder}: the column {missing[0]} is missing; run the study again in a new folder"
-        )
+    columns = [*KEYS, *MEASURES, *TEACHER_MEASURES, "transfer_rate"]
+    require_columns(trials, columns, folder, "run the study again in a new folder")
     done = trials[trials["status"] == "ok"]
     if done.empty:
         raise ResultsError(
@@ -69,7 +62,7 @@ def load(results: Path | str) -> pd.DataFrame:
         (done[done["teacher"].notna()], TEACHER_MEASURES),
     ]:
         for column in columns:
-            broken = rows.loc[rows[column].isna() | rows[column].isin([np.inf, -np.inf]), "trial"]
+            broken = rows.loc[lacking(rows[column]), "trial"]
             if len(broken):
                 raise ResultsError(
                     f"{folder / broken.iloc[0]}.parquet: {column} is empty or not finite; "
@@ -85,12 +78,51 @@ def load(results: Path | str) -> pd.DataFrame:
     return trials
 
 
+def read(place: Path, again: str) -> pd.DataFrame:
+    """One Parquet file, or all of a folder as one table.
+
+    Args:
+        place: the file or folder.
+        again: how to get a file again that has to be removed.
+
+    Raises:
+        ResultsError: names the file that is damaged or missing.
+    """
+    try:
+        return pd.read_parquet(place, page_checksum_verification=True)
+    except READ_ERRORS as error:
+        files = sorted(place.glob("[!.]*.parquet")) if place.is_dir() else []
+        bad = next((path for path in files if not _readable(path)), place)
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ResultsError(f"{bad}: not a readable record ({reason}); remove it and {again}") from error
+
+
 def _readable(path: Path) -> bool:
     try:
-        pd.read_parquet(path)
+        pd.read_parquet(path, page_checksum_verification=True)
     except READ_ERRORS:
         return False
     return True
+
+
+def require_columns(table: pd.DataFrame, columns: Sequence[str], place: Path, again: str) -> None:
+    """Refuse a table that lacks a column: records of another version."""
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise ResultsError(f"{place}: the column {missing[0]} is missing; {again}")
+
+
+def lacking(values: pd.Series) -> pd.Series:
+    """Where values are null or not finite."""
+    return values.isna() | values.isin([np.inf, -np.inf])
+
+
+def points(text: str) -> float:
+    """Argument of a command: percentage points, at least 0 and below 100."""
+    value = float(text)
+    if not 0 <= value < 100:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 100 percentage points")
+    return value
 
 
 @contextlib.contextmanager
@@ -102,3 +134,35 @@ def replacing(path: Path):
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write(out: Path, contents: Mapping[str, str | Callable[[Path], object] | None]) -> list[Path]:
+    """Write files into the folder `out`, each whole or not at all.
+
+    Args:
+        out: the folder, made where it is missing.
+        contents: by file name: a text, a function that writes the file at a path, or None for a file
+            that these results do not have; one that is left of older results is removed.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ResultsError: the folder cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            if content is None:
+                (out / name).unlink(missing_ok=True)
+                continue
+            with replacing(out / name) as temporary:
+                if isinstance(content, str):
+                    temporary.write_text(content, encoding="utf-8")
+                else:
+                    content(temporary)
+    except OSError as error:
+        raise ResultsError(
+            f"{out}: cannot be written ({error.strerror or error}); choose another folder with --out"
+        ) from error
+    return [out / name for name, content in contents.items() if content is not None]

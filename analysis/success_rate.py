@@ -18,15 +18,8 @@ import sys
 from pathlib import Path
 
 from measures import by_method
-from results import ResultsError, load
+from results import ResultsError, load, points
 from success_report import console, report
-
-
-def _band(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 100:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 100 percentage points")
-    return value
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("results", type=Path, metavar="RESULTS", help="results folder, which holds trials/")
     help_equal = "teachers within POINTS percentage points of the student's accuracy are equal (default 1.0)"
-    parser.add_argument("--equal", type=_band, default=1.0, metavar="POINTS", help=help_equal)
+    parser.add_argument("--equal", type=points, default=1.0, metavar="POINTS", help=help_equal)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default RESULTS/analysis)")
     options = parser.parse_args(arguments)
     try:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from measures import SIGNIFICANCE, label, per_student, teacher_level
-from results import ResultsError, replacing
+from results import write
 
 # Colours of Okabe and Ito, which every kind of colour vision tells apart; marker and lane say it again.
 STYLES = {
@@ -382,33 +382,23 @@ def report(trials: pd.DataFrame, summary: pd.DataFrame, out: Path, equal: float 
         ResultsError: the folder cannot be written.
     """
 
-    def text(content: str):
-        return lambda path: path.write_text(content, encoding="utf-8")
-
     def draw(kind: str, **metadata):
         return lambda path: drawing.savefig(path, format=kind, dpi=160, metadata=metadata)
 
     # The salt and the missing date make equal results equal bytes.
     with rc_context({"svg.hashsalt": "success_rate", "font.size": 11}):
         drawing = figure(trials, summary, equal)
-        writers = {
-            "success_rate.parquet": summary.to_parquet,
-            "success_rate.csv": text(summary.to_csv(index=False)),
-            "success_rate.md": text(markdown(trials, summary, equal)),
-            "per_student.parquet": per_student(trials).to_parquet,
-            "success_rate.png": draw("png"),
-            "success_rate.svg": draw("svg", Date=None),
-        }
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            for name, write in writers.items():
-                with replacing(out / name) as temporary:
-                    write(temporary)
-        except OSError as error:
-            raise ResultsError(
-                f"{out}: cannot be written ({error.strerror or error}); choose another folder with --out"
-            ) from error
-    return [out / name for name in writers]
+        return write(
+            out,
+            {
+                "success_rate.parquet": summary.to_parquet,
+                "success_rate.csv": summary.to_csv(index=False),
+                "success_rate.md": markdown(trials, summary, equal),
+                "per_student.parquet": per_student(trials).to_parquet,
+                "success_rate.png": draw("png"),
+                "success_rate.svg": draw("svg", Date=None),
+            },
+        )
 
 
 def console(trials: pd.DataFrame, summary: pd.DataFrame, equal: float = 1.0) -> str:

@@ -2,7 +2,8 @@
 
 Short functions on arrays. What the analysis scripts compare is paired (one student before and after,
 two methods on one pair of models) and nested (all trials of a student share that student), so the
-tests here are paired and the bootstrap resamples whole students.
+tests here are paired and the bootstrap resamples whole students. Numbers of a whole zoo are made of
+pairs, and each model is in many of them, so `pair_bootstrap` resamples models.
 
 Left out on purpose: models of the data (mixed effects, Bayesian hierarchies) and corrections for
 many comparisons. The tables show every comparison that was made, so a reader can correct for them.
@@ -114,7 +115,7 @@ def bootstrap_interval(
     def of_resample(drawn, axis):  # drawn: [..., G] indices of groups
         return statistic(padded[drawn].reshape(*drawn.shape[:-1], -1), axis=axis)
 
-    tail = stats.norm.cdf(-np.sqrt(count / (count - 1)) * stats.t.ppf((1 + confidence) / 2, count - 1))
+    tail = _tail(count, confidence)
     interval = stats.bootstrap(
         (np.arange(count),),
         of_resample,
@@ -127,6 +128,128 @@ def bootstrap_interval(
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(interval.low), float(interval.high)
+
+
+def _tail(units: int, confidence: float) -> float:
+    """The quantile of the expanded percentile interval's lower bound (see `bootstrap_interval`)."""
+    return stats.norm.cdf(-np.sqrt(units / (units - 1)) * stats.t.ppf((1 + confidence) / 2, units - 1))
+
+
+def pair_bootstrap(
+    statistic: Callable, units: int, *, confidence: float = 0.95, resamples: int = 2_000, seed: int = 0
+) -> tuple[float, float]:
+    """Bootstrap interval of a statistic of ordered pairs, resampling the units the pairs are made of.
+
+    Pairs that share a model are not independent: of M models there are M (M - 1) pairs, but only M things
+    were drawn. So models are drawn with replacement (Snijders and Borgatti, "Non-parametric standard
+    errors and tests for network statistics", Connections 22, 1999): a model drawn w times has weight w,
+    a pair of two distinct models the product of theirs, and a pair of a model with its own copy, which
+    nothing was observed of, is left out. The interval is the expanded percentile interval of
+    `bootstrap_interval`. Not for minima and maxima, for which no bootstrap works.
+
+    Args:
+        statistic: function of weights [R, M] (whole numbers) that gives [R], such as `pair_mean` makes;
+            NaN where the models drawn have no pair.
+        units: M.
+        confidence: in (0, 1).
+        resamples: number of bootstrap resamples; fewer where M is so large that it would take long.
+        seed: the same seed draws the same models.
+
+    Returns:
+        (low, high); (NaN, NaN) if more than one resample in twenty has no pair, as with fewer than four
+        models: an interval of the rest would be too narrow.
+    """
+    resamples = int(np.clip(1e8 // units**2, min(200, resamples), resamples))
+    drawn = np.random.default_rng(seed).integers(units, size=(resamples, units))
+    of_resample = drawn + units * np.arange(resamples)[:, None]
+    weights = np.bincount(of_resample.ravel(), minlength=resamples * units).reshape(resamples, units)
+    values = statistic(weights.astype(float))
+    values = values[np.isfinite(values)]
+    if len(values) < 0.95 * resamples:
+        return float("nan"), float("nan")
+    tail = _tail(units, confidence)
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+# Statistics of pairs: each takes what was measured, [M, M] with NaN for pairs that do not count (so on
+# the diagonal), and gives a function of weights [R, M] to [R]. Weights of 1 give the ordinary statistic.
+
+
+def pair_mean(values: np.ndarray) -> Callable:
+    """The mean over pairs."""
+    counted = np.isfinite(values).astype(float)
+    filled = np.where(counted, values, 0.0)
+
+    def statistic(weights):
+        with np.errstate(invalid="ignore"):
+            return _weighted(filled, weights) / _weighted(counted, weights)
+
+    return statistic
+
+
+def pair_pearson(x: np.ndarray, y: np.ndarray) -> Callable:
+    """Pearson's correlation over the pairs for which both are known; NaN where one does not vary."""
+    counted = np.isfinite(x) & np.isfinite(y)
+    x, y = (np.where(counted, values - values[counted].mean(), 0.0) for values in (x, y))
+
+    def statistic(weights):
+        n, *sums = (_weighted(v, weights) for v in (counted.astype(float), x, y, x * x, y * y, x * y))
+        with np.errstate(invalid="ignore"):
+            mx, my, xx, yy, xy = (total / n for total in sums)
+        return _correlation(xx - mx * mx, yy - my * my, xy - mx * my)
+
+    return statistic
+
+
+def pair_median(values: np.ndarray) -> Callable:
+    """The median over pairs."""
+    counted = np.isfinite(values)
+    distinct, of_pair = _distinct(values, counted)
+
+    def of_one(weight):
+        below = np.cumsum(np.bincount(of_pair, np.outer(weight, weight)[counted], len(distinct)))
+        if below[-1] == 0:
+            return np.nan
+        half = below[-1] / 2
+        return (distinct[np.searchsorted(below, half)] + distinct[np.searchsorted(below, half, "right")]) / 2
+
+    return lambda weights: np.array([of_one(weight) for weight in weights])
+
+
+def pair_spearman(x: np.ndarray, y: np.ndarray) -> Callable:
+    """Spearman's rank correlation over the pairs for which both are known; ties share their mean rank."""
+    counted = np.isfinite(x) & np.isfinite(y)
+    indices = [_distinct(values, counted)[1] for values in (x, y)]
+
+    def of_one(weight):
+        weight = np.outer(weight, weight)[counted]
+        ranks = []
+        for index in indices:
+            ties = np.bincount(index, weight)
+            # A rank's distance from the middle, so that the mean rank is 0.
+            ranks.append((np.cumsum(ties) - ties / 2 - weight.sum() / 2)[index])
+        # Plain sums: a dot product of a few thousand numbers is slower where threads share the cores.
+        a, b = ranks
+        return _correlation((weight * a * a).sum(), (weight * b * b).sum(), (weight * a * b).sum())
+
+    return lambda weights: np.array([of_one(weight) for weight in weights])
+
+
+def _weighted(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Sum over pairs of weight times value, [R]."""
+    return ((weights @ values) * weights).sum(axis=1)
+
+
+def _distinct(values: np.ndarray, counted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct values that count, in order, and the place of each value that counts among them."""
+    return np.unique(values[counted], return_inverse=True)
+
+
+def _correlation(xx, yy, xy):
+    """Covariance over standard deviations; NaN where one of them is 0 but for floating point."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where((xx > 1e-18) & (yy > 1e-18), xy / np.sqrt(xx * yy), np.nan)
 
 
 def paired_wilcoxon(a, b) -> float:

@@ -9,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from uncertainty import bootstrap_interval, mcnemar_exact, paired_wilcoxon, wilson_interval
+from uncertainty import (
+    bootstrap_interval,
+    mcnemar_exact,
+    pair_bootstrap,
+    pair_mean,
+    pair_median,
+    pair_pearson,
+    pair_spearman,
+    paired_wilcoxon,
+    wilson_interval,
+)
 
 counts = st.integers(0, 60)
 
@@ -168,3 +178,75 @@ def test_wilcoxon_of_equal_pairs_is_1_and_of_none_nan():
 def test_wilcoxon_refuses_what_is_not_paired(a, b):
     with pytest.raises(ValueError, match="one length"):
         paired_wilcoxon(a, b)
+
+
+def pairs_of(drawn, *matrices):
+    """What a resample holds, by loops: the pairs of two distinct models among those drawn, where known."""
+    chosen = [(s, t) for s, t in itertools.product(drawn, repeat=2) if s != t]
+    values = np.array([[matrix[pair] for matrix in matrices] for pair in chosen]).reshape(-1, len(matrices))
+    return values[np.isfinite(values).all(axis=1)].T
+
+
+def few_values(seed, models):
+    """[models, models] with ties and unknown pairs."""
+    draw = np.random.default_rng(seed)
+    values = draw.integers(0, 6, (models, models)) / 5
+    values[draw.random((models, models)) < 0.2] = np.nan
+    np.fill_diagonal(values, np.nan)
+    return values
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=6, max_size=6), st.integers(0, 50))
+def test_statistics_of_pairs_equal_those_of_the_pairs_written_out(drawn, seed):
+    x, y = few_values(seed, 6), few_values(seed + 1_000, 6)
+    weights = np.bincount(drawn, minlength=6)[None].astype(float)
+    (of_x,), (a, b) = pairs_of(drawn, x), pairs_of(drawn, x, y)
+    for make, expected in [(pair_mean, np.mean), (pair_median, np.median)]:
+        found = make(x)(np.repeat(weights, 2, axis=0))
+        assert found == pytest.approx([expected(of_x) if len(of_x) else math.nan] * 2, nan_ok=True)
+    vary = len(a) > 1 and np.ptp(a) > 0 and np.ptp(b) > 0
+    for make, expected in [(pair_pearson, stats.pearsonr), (pair_spearman, stats.spearmanr)]:
+        found = make(x, y)(weights)
+        wanted = expected(a, b).statistic if vary else math.nan
+        assert found == pytest.approx([wanted], abs=1e-9, nan_ok=True)
+
+
+def test_pair_bootstrap_equals_all_resamples():
+    values = np.random.default_rng(2).normal(size=(5, 5))
+    np.fill_diagonal(values, np.nan)
+    every = [pairs_of(drawn, values)[0] for drawn in itertools.product(range(5), repeat=5)]
+    means = [resample.mean() for resample in every if len(resample)]
+    found = pair_bootstrap(pair_mean(values), 5, confidence=0.6, resamples=40_000)
+    assert found == pytest.approx(expanded_quantiles(means, 5, 0.6), abs=0.03)
+
+
+def test_intervals_of_pairs_hold_the_truth_about_as_often_as_they_say():
+    draw = np.random.default_rng(3)
+    hits, independent = [], []
+    for _ in range(300):
+        model = draw.normal(size=12)  # each of 12 models is in 22 pairs, and moves all of them
+        values = model[:, None] + model + draw.normal(size=(12, 12))
+        np.fill_diagonal(values, np.nan)
+        low, high = pair_bootstrap(pair_mean(values), 12, resamples=500)
+        hits.append(low <= 0 <= high)
+        known = values[np.isfinite(values)]
+        independent.append(abs(known.mean()) < 1.96 * known.std() / math.sqrt(len(known)))
+    assert 0.90 <= np.mean(hits) <= 0.98
+    assert np.mean(independent) < 0.6  # pairs taken as independent: why models are drawn
+
+
+def test_pair_bootstrap_says_nothing_of_too_few_models_or_pairs():
+    values = np.where(np.eye(3), np.nan, np.arange(9.0).reshape(3, 3))
+    assert all(math.isnan(bound) for bound in pair_bootstrap(pair_mean(values), 3))
+    rare = np.full((6, 6), np.nan)
+    rare[0, 1] = 1  # in less than half of the resamples: an interval of those would be [1, 1]
+    assert all(math.isnan(bound) for bound in pair_bootstrap(pair_mean(rare), 6))
+
+
+def test_pair_bootstrap_is_deterministic_and_follows_its_seed():
+    values = np.random.default_rng(0).normal(size=(9, 9))
+    np.fill_diagonal(values, np.nan)
+    statistic = pair_mean(values)
+    assert pair_bootstrap(statistic, 9) == pair_bootstrap(statistic, 9)
+    assert pair_bootstrap(statistic, 9) != pair_bootstrap(statistic, 9, seed=1)

@@ -1,0 +1,680 @@
+"""The atlas: each measure against loops or another formula; the real command on good and bad folders."""
+
+import itertools
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.special import xlogy
+
+import atlas_measures as measures
+import atlas_report
+from atlas_results import load_atlas
+from atlas_statements import statements
+from results import ResultsError
+from tests.analysis import atlases
+
+ROOT = Path(__file__).resolve().parents[2]
+FIGURES = ["complementarity_1a", "complementarity_1b", "complementarity_2a", "complementarity_2b"]
+FIGURES += ["complementarity_heatmap"]
+TABLES = ["complementarity.md", "complementarity_models.csv", "complementarity_models.parquet"]
+TABLES += ["complementarity_statements.csv"]
+
+# (the script is run, not imported: jobs/ has one of the same name)
+
+
+def command(*arguments):
+    line = [sys.executable, str(ROOT / "analysis" / "complementarity.py"), *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, cwd="/", check=False)
+
+
+def refused(*arguments):
+    """Run the command on bad input; returns the one sentence it must say."""
+    done = command(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def zoo():
+    """Seven models, two of them of one accuracy, and two untrained ones, on 120 samples of 6 classes."""
+    zoo = atlases.simulate(7, 120, 6, untrained=2)
+    # Model 6 is right where model 3 is wrong, on two samples each way: equal, but not the same.
+    zoo["predicted"][6] = zoo["predicted"][3]
+    right = zoo["predicted"][3] == zoo["labels"]
+    for picked, answer in ((np.flatnonzero(right)[:2], 1), (np.flatnonzero(~right)[:2], 0)):
+        zoo["predicted"][6, picked] = (zoo["labels"][picked] + answer) % 6
+    return zoo
+
+
+@pytest.fixture(scope="module")
+def content(zoo):
+    return atlases.tables(zoo, embeddings=atlases.meanings(6, groups=3))
+
+
+@pytest.fixture(scope="module")
+def atlas(content, tmp_path_factory):
+    return load_atlas(atlases.write(tmp_path_factory.mktemp("atlas"), content))
+
+
+@pytest.fixture(scope="module")
+def right(zoo):
+    return zoo["predicted"] == zoo["labels"]
+
+
+@pytest.fixture(scope="module")
+def table(atlas):
+    return statements(atlas, 3).set_index("name")
+
+
+def ordered(count):
+    return list(itertools.permutations(range(count), 2))  # (student, teacher)
+
+
+# ---------------------------------------------------------------- reading
+
+
+def test_matrices_hold_what_the_predictions_say(atlas, zoo, right):
+    assert (atlas.study, atlas.split, atlas.samples, atlas.classes) == ("demo", "test", 120, 6)
+    assert list(atlas.models["name"]) == list(zoo["names"][:7])
+    assert list(atlas.untrained["name"]) == ["random-0", "random-1"]
+    assert atlas.embedder == "minilm" and atlas.embeddings.shape == (6, 16)
+    for s, t in ordered(7):
+        flips = [bool(right[t, i] and not right[s, i]) for i in range(120)]
+        assert atlas.rho_pos[s, t] == sum(flips) / 120
+        counts = [sum(flips[c::6]) for c in range(6)]  # labels are 0, 1, ... 5, 0, 1, ...
+        if sum(flips):
+            assert atlas.flip_entropy[s, t] == pytest.approx(stats.entropy(counts) / math.log(6))
+        agree = [a == b for a, b in zip(zoo["predicted"][s], zoo["predicted"][t], strict=True)]
+        assert atlas.agreement[s, t] == sum(agree) / 120
+        (place,) = np.flatnonzero((atlas.class_pairs == (s, t)).all(axis=1))
+        assert atlas.class_flips[place].tolist() == counts
+    assert np.isnan(np.diag(atlas.rho_pos)).all()
+    assert len(atlas.class_pairs) == 42
+    for s, t in itertools.product(range(7), range(2)):
+        assert atlas.untrained_rho_pos[s, t] == (right[7 + t] & ~right[s]).mean()
+
+
+def test_delta_and_disagreement(atlas, right):
+    delta, apart = measures.accuracy_difference(atlas.rho_pos), measures.disagreement(atlas.rho_pos)
+    for s, t in ordered(7):
+        assert delta[s, t] == pytest.approx(right[t].mean() - right[s].mean())
+        assert apart[s, t] == pytest.approx((right[t] != right[s]).mean())
+
+
+def test_models_of_before_are_left_out_and_failed_ones_listed(content, tmp_path):
+    models = content["models"].copy()
+    names = ["accuracy", "parameters"]
+    failed = models.iloc[[0, 1]].assign(
+        model=["id-b", "id-a"], name=["b", "a"], status="failed", reason=["no weights", "NaN"]
+    )
+    failed[names] = None
+    old = models.iloc[[0]].assign(model="id-old", name="old")
+    ids = pd.concat([models["model"], failed["model"]])
+    changed = content | {
+        "models": pd.concat([models, failed, old]),
+        "atlas": pd.DataFrame({"model": ids, "study": "demo"}),
+    }
+    atlas = load_atlas(atlases.write(tmp_path, changed))
+    assert len(atlas.models) == 7
+    assert atlas_report.failures(atlas) == ["a: NaN", "b: no weights"]
+
+
+def test_a_study_is_chosen_by_name(content, tmp_path):
+    atlases.write(tmp_path, content)
+    for table in set(content) - {"models"}:
+        files = tmp_path / table
+        (files / "other.parquet").write_bytes((files / "demo.parquet").read_bytes())
+    assert load_atlas(tmp_path, "other").study == "other"
+    with pytest.raises(ResultsError, match=r"atlas: there are the atlases of demo, other; choose .* --study"):
+        load_atlas(tmp_path)
+    with pytest.raises(ResultsError, match="no atlas of --study third; there is demo, other"):
+        load_atlas(tmp_path, "third")
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def test_a_gap_and_a_level_include_their_bounds_despite_floating_point():
+    delta = np.array([[0.80 - 0.85, 0.01 + 1e-15], [-0.0499, np.nan]])
+    assert measures.weaker_by(delta, 5).tolist() == [[True, False], [False, False]]
+    assert measures.levels(delta).tolist() == [["weaker", "equal"], ["weaker", None]]
+
+
+numbers = st.lists(st.integers(-50, 50), min_size=12, max_size=12)
+
+
+@given(numbers, numbers)
+def test_correlation_parts_add_up_over_any_pairs(rho_pos, delta):
+    rho_pos, delta = np.array(rho_pos) / 100, np.array(delta) / 100
+    identity, rest = measures.correlation_parts(rho_pos, delta)
+    if rho_pos.std() < 1e-12 or delta.std() < 1e-12:
+        assert math.isnan(identity) and math.isnan(rest)
+        return
+    assert identity + rest == pytest.approx(np.corrcoef(rho_pos, delta)[0, 1])
+    scale = rho_pos.std() * delta.std()
+    assert identity == pytest.approx(delta.var() / 2 / scale)
+    apart = 2 * rho_pos - delta
+    assert rest == pytest.approx(np.cov(apart, delta, bias=True)[0, 1] / 2 / scale, abs=1e-9)
+
+
+@given(st.lists(st.integers(0, 30), min_size=16, max_size=16))
+def test_over_all_ordered_pairs_the_correlation_is_an_identity(flips):
+    rho_pos = np.array(flips, float).reshape(4, 4) / 100
+    np.fill_diagonal(rho_pos, np.nan)
+    delta = measures.accuracy_difference(rho_pos)
+    identity, rest = measures.correlation_parts(rho_pos, delta)
+    if not math.isnan(identity):
+        known = np.isfinite(rho_pos)
+        assert identity == pytest.approx(np.corrcoef(rho_pos[known], delta[known])[0, 1])
+        assert rest == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("flips", "classes"), [(1, 2), (2, 2), (5, 3), (7, 3), (4, 5)])
+def test_expected_entropy_equals_all_draws(flips, classes):
+    entropies = [
+        stats.entropy(np.bincount(drawn, minlength=classes)) / math.log(classes)
+        for drawn in itertools.product(range(classes), repeat=flips)
+    ]
+    assert measures.expected_entropy(flips, classes) == pytest.approx(np.mean(entropies), abs=1e-12)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1_000])
+def test_expected_entropy_of_many_flips_equals_the_whole_sum(classes):
+    flips = np.array([[0, 3], [700, 30_000]])
+    found = measures.expected_entropy(flips, classes)
+    assert math.isnan(found[0, 0])
+    for n, value in [(3, found[0, 1]), (700, found[1, 0]), (30_000, found[1, 1])]:
+        x = np.arange(n + 1)
+        whole = stats.binom.pmf(x, n, 1 / classes) @ xlogy(x, x)
+        assert value == pytest.approx((math.log(n) - classes / n * whole) / math.log(classes), abs=1e-10)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 300), st.integers(2, 40))
+def test_expected_entropy_is_that_of_simulated_flips(flips, classes):
+    drawn = np.random.default_rng(flips).multinomial(flips, np.full(classes, 1 / classes), size=400)
+    entropies = stats.entropy(drawn, axis=1) / math.log(classes)
+    found = measures.expected_entropy(flips, classes)
+    assert 0 <= found <= 1
+    assert found <= measures.expected_entropy(flips + 1, classes)
+    assert found == pytest.approx(entropies.mean(), abs=5 * entropies.std() / 20 + 1e-9)
+
+
+def test_sorted_shares_and_what_chance_makes_of_them():
+    flips = np.array([[1, 6, 3], [0, 0, 0], [2, 2, 2]])
+    shares = measures.sorted_shares(flips)
+    np.testing.assert_allclose(shares[[0, 2]], [[0.6, 0.3, 0.1], [1 / 3] * 3])
+    assert np.isnan(shares[1]).all()
+    drawn = measures.uniform_shares(np.array([1, 2, 0, 9_000]), 3, draws=2_000)
+    np.testing.assert_allclose(drawn[0], [1, 0, 0])
+    np.testing.assert_allclose(drawn[1], [2 / 3, 1 / 3, 0], atol=0.02)  # one time in three on one class
+    assert np.isnan(drawn[2]).all()
+    np.testing.assert_allclose(drawn[3], 1 / 3, atol=0.01)
+    np.testing.assert_array_equal(drawn, measures.uniform_shares(np.array([1, 2, 0, 9_000]), 3, draws=2_000))
+    assert measures.uniform_shares(np.zeros(0, int), 3).shape == (0, 3)
+    assert [measures.top_count(classes) for classes in (2, 10, 100, 1_000)] == [1, 2, 20, 200]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=2, max_size=9), st.integers(0, 99))
+def test_top_classes_and_their_similarity_by_loops(flips, seed):
+    classes = len(flips)
+    embeddings = np.abs(np.random.default_rng(seed).normal(size=(classes, 4)))
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+
+    def similarity(chosen):
+        return np.mean([embeddings[a] @ embeddings[b] for a, b in itertools.combinations(chosen, 2)])
+
+    sizes = measures.top_classes(np.array([flips]))[0]
+    ratios = measures.relative_similarity(np.array([flips]), embeddings)[0]
+    ranked = sorted(range(classes), key=lambda c: (-flips[c], c))
+    for percent, size, ratio in zip(measures.TOP_PERCENT, sizes, ratios, strict=True):
+        enough = [
+            k
+            for k in range(1, classes + 1)
+            if sum(flips[c] for c in ranked[:k]) * 100 >= percent * sum(flips)
+        ]
+        assert size == (min(enough) if sum(flips) else 0)
+        if size < 2:
+            assert math.isnan(ratio)
+        else:
+            assert ratio == pytest.approx(similarity(ranked[:size]) / similarity(range(classes)))
+
+
+def test_random_top_classes_are_as_alike_as_all_on_average():
+    flips = np.random.default_rng(0).permuted(np.tile(np.arange(1, 31), (3_000, 1)), axis=1)
+    ratios = measures.relative_similarity(flips, atlases.meanings(30))
+    assert np.isfinite(ratios[:, 2:]).all()
+    np.testing.assert_allclose(ratios[:, 2:].mean(axis=0), 1, atol=0.05)
+    groups = np.where(np.arange(30) % 10 == 3, 10, 0)[None]  # the three classes of one group
+    assert (measures.relative_similarity(groups, atlases.meanings(30))[0, 4] > 1.5).all()
+
+
+def test_a_similarity_that_is_not_positive_gives_no_ratio():
+    opposite = np.array([[1.0, 0], [-1, 0], [0, 1]])
+    assert np.isnan(measures.relative_similarity(np.array([[2, 2, 2]]), opposite)).all()
+
+
+def test_clusters_keep_families_together_and_neighbours_alike():
+    families = np.array(["b", "a", "b", "b", "a", "b", "c"])
+    kind = np.array([0, 0, 1, 0, 1, 1, 0])
+    distance = 0.1 + 0.5 * (kind[:, None] != kind)
+    order, sizes = measures.clustered(distance, families)
+    assert sorted(order) == list(range(7)) and sizes == {"a": 2, "b": 4, "c": 1}
+    assert "".join(families[order]) == "aabbbbc"
+    b = kind[order[2:6]]
+    assert abs(np.diff(b)).sum() == 1  # the two kinds are not mixed
+
+
+def test_bins_hold_medians_and_quartiles_of_equally_many():
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=100)
+    y = np.where(x > 1, np.nan, x)
+    centres, (of_x, of_y) = measures.binned(x, x, y)
+    parts = np.sort(x).reshape(5, 20)
+    np.testing.assert_allclose(centres, np.median(parts, axis=1))
+    np.testing.assert_allclose(of_x, np.quantile(parts, [0.25, 0.5, 0.75], axis=1).T)
+    np.testing.assert_allclose(of_y[0], of_x[0])
+    assert len(measures.binned(x[:3], x[:3])[0]) == 1
+    assert len(measures.binned(np.arange(9_999.0))[0]) == 25
+
+
+def test_by_model(atlas, right):
+    rows = measures.by_model(atlas)
+    assert rows["name"].tolist() == [*atlas.models["name"], "random-0", "random-1"]
+    for m in range(7):
+        others = [o for o in range(7) if o != m]
+        known = [(right[m] & ~right[o]).mean() for o in others]
+        unknown = {o: (right[o] & ~right[m]).mean() for o in others}
+        row = rows.iloc[m]
+        assert row["rho_pos_as_teacher"] == pytest.approx(np.mean(known))
+        assert row["rho_pos_as_student"] == pytest.approx(np.mean(list(unknown.values())))
+        assert row["rho_pos_as_student_min"] == pytest.approx(min(unknown.values()))
+        assert row["rho_pos_as_student_max"] == pytest.approx(max(unknown.values()))
+        best = atlas.models["name"].tolist().index(row["most_complementary_teacher"])
+        assert unknown[best] == max(unknown.values())
+        assert row["disagreement"] == pytest.approx(np.mean(known) + np.mean(list(unknown.values())))
+        assert row["chance_expected"] == pytest.approx((1 - right[m].mean()) / 6)
+        deviation = row["accuracy"] - row["published_accuracy"]
+        assert row["deviation"] == pytest.approx(deviation, nan_ok=True)
+        if m % 2 == 0:
+            assert deviation == pytest.approx(-0.002)
+    random = rows.iloc[7]
+    assert random["rho_pos_as_teacher"] == pytest.approx(atlas.untrained_rho_pos[:, 0].mean())
+    assert math.isnan(random["rho_pos_as_student"])
+
+
+# ---------------------------------------------------------------- stating
+
+
+def test_statements_equal_loops(atlas, right, table):
+    accuracy = right.mean(axis=1)
+    rho = {(s, t): (right[t] & ~right[s]).mean() for s, t in ordered(7)}
+    values = list(rho.values())
+    value = table["value"]
+    assert value["rho_pos_mean"] == pytest.approx(np.mean(values))
+    assert value["rho_pos_median"] == pytest.approx(np.median(values))
+    names = atlas.models["name"]
+    for key, chosen in [("rho_pos_min", min), ("rho_pos_max", max)]:
+        assert value[key] == pytest.approx(chosen(values))
+        pair = tuple(names.tolist().index(table.loc[key, role]) for role in ("student", "teacher"))
+        assert rho[pair] == chosen(values)
+    assert value["pairs_with_flips"] == pytest.approx(np.mean([v > 0 for v in values]))
+    weaker = {(s, t): v for (s, t), v in rho.items() if round(100 * (accuracy[t] - accuracy[s]), 9) <= -3}
+    assert value["weaker_pairs"] == len(weaker) > 0
+    assert value["weaker_rho_pos_min"] == pytest.approx(min(weaker.values()))
+    assert value["weaker_rho_pos_mean"] == pytest.approx(np.mean(list(weaker.values())))
+    delta = [accuracy[t] - accuracy[s] for s, t in rho]
+    assert value["pearson"] == pytest.approx(stats.pearsonr(values, delta).statistic)
+    assert value["spearman"] == pytest.approx(stats.spearmanr(values, np.round(delta, 9)).statistic)
+    assert value["pearson_identity"] + value["pearson_rest"] == pytest.approx(value["pearson"])
+    assert value["pearson_rest"] == pytest.approx(0, abs=1e-12)
+    assert value["variance_by_delta"] == pytest.approx(value["pearson"] ** 2)
+    apart = {(s, t): (right[t] != right[s]).mean() for s, t in itertools.combinations(range(7), 2)}
+    assert value["disagreement_mean"] == pytest.approx(np.mean(list(apart.values())))
+    assert value["disagreement_sd"] == pytest.approx(np.std(list(apart.values())))
+    sizes = [abs(accuracy[t] - accuracy[s]) for s, t in apart]
+    found = stats.pearsonr(list(apart.values()), sizes).statistic
+    assert value["disagreement_size_pearson"] == pytest.approx(found)
+    assert value["chance_expected"] == pytest.approx(np.mean(1 - accuracy[:7]) / 6)
+    above = [v > (1 - accuracy[s]) / 6 for (s, _), v in rho.items()]
+    assert value["above_expected"] == pytest.approx(np.mean(above))
+    random = {s: [(right[7 + u] & ~right[s]).mean() for u in range(2)] for s in range(7)}
+    assert value["chance_measured"] == pytest.approx(np.mean(list(random.values())))
+    assert value["above_measured"] == pytest.approx(
+        np.mean([v > max(random[s]) for (s, _), v in rho.items()])
+    )
+    family = atlas.models["family"]
+    for key, measure in [("rho_pos", rho), ("disagreement", apart)]:
+        within = np.mean([v for (s, t), v in measure.items() if family[s] == family[t]])
+        between = np.mean([v for (s, t), v in measure.items() if family[s] != family[t]])
+        assert value[f"{key}_within"] == pytest.approx(within)
+        assert value[f"{key}_families"] == pytest.approx(between - within)
+    near = [v for (s, t), v in apart.items() if round(100 * abs(accuracy[t] - accuracy[s]), 9) < 3]
+    weights = table.loc[["near_within", "near_between"], "n"]
+    assert weights.sum() == 2 * len(near)
+    assert np.average(value[weights.index], weights=weights) == pytest.approx(np.mean(near))
+    assert (value["published"], value["deviating"]) == (4, 0)
+    assert value["deviation_mean"] == pytest.approx(-0.002)
+
+
+def test_statements_on_classes_equal_loops(atlas, right, zoo, table):
+    accuracy, labels = right.mean(axis=1), zoo["labels"]
+    by_level = {"weaker": [], "equal": [], "stronger": []}
+    for s, t in ordered(7):
+        points = round(100 * (accuracy[t] - accuracy[s]), 9)
+        level = "weaker" if points < -1 else "stronger" if points > 1 else "equal"
+        counts = np.bincount(labels[right[t] & ~right[s]], minlength=6)
+        if counts.sum():
+            expected = float(measures.expected_entropy(counts.sum(), 6))
+            by_level[level].append(
+                (stats.entropy(counts) / math.log(6), expected, counts.max() / counts.sum())
+            )
+    for level, rows in by_level.items():
+        entropy, expected, top = np.array(rows).T
+        assert table.loc[f"top_{level}", "value"] == pytest.approx(top.mean())  # a fifth of 6 classes is 1
+        entropy, expected = entropy[expected > 0], expected[expected > 0]  # a single flip has no entropy
+        assert len(entropy) == table.loc[f"entropy_ratio_{level}", "n"] > 0
+        assert table.loc[f"entropy_{level}", "value"] == pytest.approx(entropy.mean())
+        assert table.loc[f"entropy_uniform_{level}", "value"] == pytest.approx(expected.mean())
+        assert table.loc[f"entropy_ratio_{level}", "value"] == pytest.approx((entropy / expected).mean())
+        assert 1 / 6 < table.loc[f"top_uniform_{level}", "value"] < 1
+    assert table.loc["classes_50", "value"] == np.median(measures.top_classes(atlas.class_flips)[:, 4])
+    ratios = measures.relative_similarity(atlas.class_flips, atlas.embeddings)[:, 4]
+    ratios = ratios[np.isfinite(ratios)]
+    assert table.loc["alike_50_median", "value"] == pytest.approx(np.median(ratios))
+    assert table.loc["alike_50_mean", "n"] == table.loc["alike_50_q1", "n"] == len(ratios)
+
+
+def test_every_interval_holds_its_value_and_every_number_has_a_meaning(table):
+    bounded = table.dropna(subset="low")
+    assert {"rho_pos_mean", "rho_pos_median", "pearson", "spearman", "disagreement_families"} <= set(
+        bounded.index
+    )
+    assert not {"rho_pos_min", "weaker_rho_pos_min", "samples"} & set(bounded.index)
+    assert ((bounded["low"] <= bounded["value"]) & (bounded["value"] <= bounded["high"])).all()
+    assert table.index.is_unique and (table["meaning"].str.len() > 5).all()
+
+
+def test_deviations_are_listed_largest_first(content, tmp_path):
+    models = content["models"].copy()
+    off = {"model-0000": 0.03, "model-0001": -0.04, "model-0002": 0.005}  # the last lies on the bound
+    for name, deviation in off.items():
+        row = models["name"] == name
+        models.loc[row, "published_accuracy"] = models.loc[row, "accuracy"] - deviation
+    atlas = load_atlas(atlases.write(tmp_path, content | {"models": models}))
+    first, second = atlas_report.deviations(atlas)
+    assert first.startswith("model-0001 -4.00 (") and second.startswith("model-0000 +3.00 (")
+    (text,) = (t for subject, t, _ in atlas_report.conclusions(atlas, statements(atlas)) if "Publ" in subject)
+    assert text.startswith("2 of the 5 models that have one are off it by more than 0.5 points: model-0001")
+
+
+# ---------------------------------------------------------------- telling
+
+
+def thin(kind):
+    """Zoos that leave much undefined."""
+    zoo = atlases.simulate(2 if kind != "one family" else 5, 40, 4, untrained=0)
+    if kind == "clones":
+        zoo["predicted"][1] = zoo["predicted"][0]
+    if kind == "perfect":
+        zoo["predicted"][:] = zoo["labels"]
+    if kind == "one flip":
+        zoo["predicted"][1] = zoo["predicted"][0]
+        first = np.flatnonzero(zoo["predicted"][0] != zoo["labels"])[0]
+        zoo["predicted"][1, first] = zoo["labels"][first]
+    zoo["families"][:] = "cnn"
+    return atlases.tables(zoo, pairs=0 if kind == "no classes" else None)
+
+
+@pytest.mark.parametrize("kind", ["two", "clones", "perfect", "one flip", "one family", "no classes"])
+def test_thin_zoos_give_a_report_without_nan(kind, tmp_path):
+    atlas = load_atlas(atlases.write(tmp_path, thin(kind)))
+    table = statements(atlas)
+    text = atlas_report.console(atlas, table) + atlas_report.markdown(atlas, table)
+    assert not re.search(r"\bnan\b|\binf\b", text)
+    written = atlas_report.report(atlas, table, tmp_path / "out")
+    left_out = 2 * (1 + (kind == "no classes"))
+    assert len(written) == len(TABLES) + 2 * len(FIGURES) - left_out
+
+
+def test_without_a_text_model_the_figure_is_left_out_and_an_old_one_removed(content, atlas, tmp_path):
+    out = tmp_path / "out"
+    atlas_report.report(atlas, statements(atlas), out)
+    assert (out / "complementarity_2b.svg").exists()
+    bare = content | {"classes": content["classes"].drop(columns=["embedder", "embedding"])}
+    atlas = load_atlas(atlases.write(tmp_path, bare))
+    table = statements(atlas)
+    written = atlas_report.report(atlas, table, out)
+    assert not list(out.glob("*2b*")) and sorted(written) == sorted(out.iterdir())
+    told, text = atlas_report.console(atlas, table), (out / "complementarity.md").read_text()
+    how = "pip install -r requirements-semantics.txt"
+    assert how in told.replace("\n ", "") and how in text and "complementarity_2b" not in text
+
+
+# ---------------------------------------------------------------- the command
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("written") / "a" / "b"
+
+
+@pytest.fixture(scope="module")
+def done(content, out):
+    results = atlases.write(out.parent / "results", content)
+    return command(results, "--out", out, "--study", "demo", "--gap", "3")
+
+
+def test_command_writes_everything_and_says_where(done, out):
+    assert (done.returncode, done.stderr) == (0, "")
+    names = TABLES + [f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")]
+    assert sorted(path.name for path in out.iterdir()) == sorted(names)  # and nothing temporary
+    assert sorted(done.stdout.splitlines()[-len(names) :]) == sorted(str(out / name) for name in names)
+    told = done.stdout.split(str(out))[0]
+    assert max(map(len, told.splitlines())) <= 120
+    assert "weaker by 3 points or more" in told and "466 pairs of 301 models" in told
+
+    rows = pd.read_csv(out / "complementarity_statements.csv")
+    columns = ["name", "value", "low", "high", "n", "unit", "student", "teacher", "meaning"]
+    assert rows.columns.tolist() == columns
+    text = (out / "complementarity.md").read_text()
+    for row in rows.itertuples():
+        assert f"| {row.name} | " in text
+    models = pd.read_parquet(out / "complementarity_models.parquet")
+    assert len(models) == 9 and set(models["source"]) == {"hub", "untrained"}
+    pd.testing.assert_frame_equal(pd.read_csv(out / "complementarity_models.csv"), models, check_dtype=False)
+    for name in FIGURES:
+        assert f"({name}.png)" in text
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (out / f"{name}.svg").read_text()
+
+
+def test_every_number_told_is_a_statement(atlas):
+    """Each value with its interval, as the sentences have it, is one of the rows, rounded."""
+    table = statements(atlas, 3)
+    known = set()
+    for factor, unit, digits in [(100, " %", 2), (100, " points", 2), (1, "", 2), (100, " %", 0)]:
+        for row in table.itertuples():
+            value, low, high = (f"{factor * v:.{digits}f}" for v in (row.value, row.low, row.high))
+            known.add(f"{value}{unit} [{low}, {high}]")
+    told = " ".join(text for _, text, _ in atlas_report.conclusions(atlas, table, 3))
+    found = re.findall(r"-?[\d.]+(?: %| points)? \[[^]]+\]", told)
+    assert len(found) > 15 and set(found) <= known
+
+
+def test_equal_results_give_equal_bytes_in_another_process(atlas, done, out, tmp_path):
+    assert done.returncode == 0
+    written = atlas_report.report(atlas, statements(atlas, 3), tmp_path, 3)
+    assert len(written) == 14
+    for path in written:
+        assert path.read_bytes() == (out / path.name).read_bytes(), path.name
+
+
+def test_a_large_zoo_stays_small_in_memory(tmp_path):
+    zoo = atlases.simulate(300, 400, 20)
+    tables = atlases.tables(zoo, pairs=466, embeddings=atlases.meanings(20))
+    results = atlases.write(tmp_path / "results", tables)
+    code = (
+        f"import resource, sys; sys.path.insert(0, {str(ROOT / 'analysis')!r}); import complementarity; "
+        f"status = complementarity.main([{str(results)!r}]); "
+        "print(status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    status, kibibytes = map(int, done.stdout.splitlines()[-1].split())
+    assert status == 0 and "89,700 ordered pairs" in done.stdout
+    assert kibibytes < 600 * 1024
+    svg = (results / "analysis" / "complementarity_1a.svg").stat().st_size
+    assert svg < 500_000  # pixels, and not a mark a pair
+
+
+def test_the_wall_holds():
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'analysis')!r}); import complementarity; "
+        "print(sorted({'torch', 'torchvision', 'timm', 'ray', 'ffcv', 'study'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "[]\n"
+
+
+# ---------------------------------------------------------------- bad input
+
+
+def test_missing_folders_are_refused(tmp_path):
+    assert f"{tmp_path / 'none'}: no such folder" in refused(tmp_path / "none")
+    sentence = refused(tmp_path)
+    assert f"{tmp_path / 'atlas'}: no atlas is recorded" in sentence
+    assert "run jobs/complementarity.py STUDY" in sentence
+
+
+@pytest.mark.parametrize("points", ["-1", "nan"])
+def test_an_impossible_gap_is_refused(points):
+    done = command("anywhere", f"--gap={points}")
+    assert done.returncode == 2 and "argument --gap" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_unwritable_out_is_refused(content, tmp_path):
+    results, file = atlases.write(tmp_path / "results", content), tmp_path / "file"
+    file.write_text("in the way")
+    assert f"{file / 'out'}: cannot be written" in refused(results, "--out", file / "out")
+
+
+def test_damaged_and_missing_files_are_named(content, tmp_path):
+    results = atlases.write(tmp_path, content)
+    for table in content:
+        path = results / table / ("id-model-0003.parquet" if table == "models" else "demo.parquet")
+        whole = path.read_bytes()
+        for damaged in (b"", whole[:7], whole[:-300]):
+            path.write_bytes(damaged)
+            with pytest.raises(ResultsError, match=f"{path}: not a readable record .* again$"):
+                load_atlas(results)
+        path.unlink()
+        if table != "atlas":
+            with pytest.raises(ResultsError, match=r"(no such file|not recorded in .*id-model-0003).* again"):
+                load_atlas(results)
+        path.write_bytes(whole)
+    load_atlas(results)
+
+
+def test_flipped_bits_are_seen(content, tmp_path):
+    results = atlases.write(tmp_path, content)
+    path = results / "pairs" / "demo.parquet"
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[len(whole) // 3] ^= 0x10
+    path.write_bytes(damaged)
+    with pytest.raises(ResultsError, match=f"{path}: not a readable record"):
+        load_atlas(results)
+
+
+COLUMNS = [
+    (table, column)
+    for table, names in {
+        "models": "model status name family source samples classes accuracy published_accuracy split",
+        "atlas": "model",
+        "pairs": "student teacher samples rho_pos agreement error_consistency flip_entropy",
+        "pair_classes": "student teacher class flips",
+        "classes": "class embedding embedder",
+    }.items()
+    for column in names.split()
+]
+
+
+@pytest.mark.parametrize(("table", "column"), COLUMNS)
+def test_a_missing_column_is_named(content, tmp_path, table, column):
+    results = atlases.write(tmp_path, content)
+    for path in (results / table).iterdir():
+        pd.read_parquet(path).drop(columns=column).to_parquet(path)
+    with pytest.raises(ResultsError, match=f"{results / table}.*: the column {column} is missing; run "):
+        load_atlas(results)
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "row", "value", "says"),
+    [
+        ("models", "accuracy", 2, None, "id-model-0002.parquet: accuracy is empty or not finite; remove"),
+        ("models", "accuracy", 2, math.inf, "id-model-0002.parquet: accuracy is empty or not finite"),
+        ("models", "family", 1, None, "id-model-0001.parquet: family is empty"),
+        ("models", "name", 1, "model-0000", "models: name is model-0000 for two models"),
+        ("models", "samples", 1, 99, "samples is 120 for some models .* and 99 for others"),
+        ("models", "split", 1, "train", "split is test for some models .* and train for others"),
+        ("atlas", "model", 1, "id-x", r"1 of its 9 models are not recorded in .* \(such as id-x\)"),
+        ("pairs", "rho_pos", 5, None, r"demo.parquet: rho_pos is empty or not finite \(row 5\)"),
+        ("pairs", "rho_pos", 5, 1.5, r"rho_pos is no fraction \(row 5\)"),
+        ("pairs", "rho_pos", 5, 0.9, "rho_pos of student .* does not fit their accuracies"),
+        ("pairs", "agreement", 3, math.inf, r"agreement is empty or not finite \(row 3\)"),
+        ("pairs", "flip_entropy", 3, None, r"flip_entropy is empty in spite of flips \(row 3\)"),
+        ("pairs", "flip_entropy", 3, math.inf, r"flip_entropy is not finite \(row 3\)"),
+        ("pairs", "samples", 3, 121, r"samples is not the 120 of the models \(row 3\)"),
+        ("pairs", "student", 3, None, r"student is empty \(row 3\)"),
+        ("pairs", "teacher", 3, "stranger", "teacher names stranger, which is no model of the atlas"),
+        ("pairs", "student", 3, "random-0", "student names random-0"),
+        ("pairs", "teacher", 3, "model-0000", "rows of student and teacher are not the 56 ordered pairs"),
+        ("pair_classes", "student", 3, "stranger", "student names stranger"),
+        ("pair_classes", "flips", 3, None, r"flips is empty or not finite \(row 3\)"),
+        ("pair_classes", "flips", 3, -1, r"flips is negative \(row 3\)"),
+        ("pair_classes", "class", 3, 6, r"class is no class \(row 3\)"),
+        ("pair_classes", "class", 3, 2, "rows of class are not 6 classes, each once, of 42 pairs"),
+        ("classes", "class", 3, 2, "class does not number 6 classes from 0"),
+        ("classes", "embedding", 3, None, r"embedding is empty for some classes \(row 3\)"),
+        ("classes", "embedding", 3, [1.0], "embedding does not hold finite vectors of one length"),
+        ("classes", "embedding", 3, [math.nan] * 16, "embedding does not hold finite vectors"),
+        ("classes", "embedding", 3, [0.0] * 16, "embedding does not hold finite vectors .* not of zeros"),
+    ],
+)
+def test_bad_values_are_named(content, tmp_path, table, column, row, value, says):
+    rows = content[table].astype({column: object})
+    rows.at[row, column] = value
+    results = atlases.write(tmp_path, content | {table: rows})
+    with pytest.raises(ResultsError, match=says) as refusal:
+        load_atlas(results)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_pair_too_few_is_refused(content, tmp_path):
+    results = atlases.write(tmp_path, content | {"pairs": content["pairs"].iloc[1:]})
+    with pytest.raises(
+        ResultsError, match=r"its 55 rows .* are not the 56 ordered pairs of 7 students and 9"
+    ):
+        load_atlas(results)
+
+
+def test_fewer_than_two_models_are_refused_with_the_reason(content, tmp_path):
+    models = content["models"].copy()
+    models.loc[1:6, ["status", "reason"]] = ["failed", "no weights"]
+    sentence = refused(atlases.write(tmp_path, content | {"models": models}))
+    assert (
+        "status is 'ok' for 1 trained models of the atlas demo (the first failed with: no weights)"
+        in sentence
+    )
+    assert not (tmp_path / "analysis").exists()
