@@ -30,11 +30,13 @@ FOLDERS = {
 
 def parser(description: str, *folders: str) -> argparse.ArgumentParser:
     """The study, and options for the folders (keys of `FOLDERS`) a job uses."""
-    made = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    made = argparse.ArgumentParser(description=description)
     made.add_argument(
-        "study", nargs="?", default=DEFAULT_STUDY, metavar="STUDY", help="the study's YAML file"
+        "study",
+        nargs="?",
+        default=DEFAULT_STUDY,
+        metavar="STUDY",
+        help="the study's YAML file (default: %(default)s)",
     )
     for name in folders:
         made.add_argument(

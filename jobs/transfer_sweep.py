@@ -159,15 +159,15 @@ def print_plan(study: spec.Study, trials: list[spec.Trial], todo: list[spec.Tria
 
 
 def job() -> int:
-    parser = console.parser(__doc__.splitlines()[0], "data", "zoo", "results")
+    parser = console.parser(__doc__.splitlines()[0], "data", "zoo", "outputs", "results")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--limit", type=int, metavar="N", help="run at most N trials")
     arguments = parser.parse_args()
     if arguments.limit is not None and arguments.limit < 0:
         parser.error("--limit: must not be negative")
 
-    study = spec.load(arguments.study, data=arguments.data, zoo=arguments.zoo, results=arguments.results)
-    study = study.absolute()
+    folders = {name: getattr(arguments, name) for name in console.FOLDERS}
+    study = spec.load(arguments.study, **folders).absolute()
     build_zoo.check(study)
     trials = study.trials()
     status = records.status(study.results, "trials")

@@ -6,59 +6,28 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from study import data, spec
+from tests.jobs.running import (
+    ROOT,
+    recorded,
+    refused,
+    results_of,
+    run,
+    start,
+    trials_of,
+    wait_until,
+    workers_of,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def command(job: str, *arguments) -> list[str]:
-    return [sys.executable, str(ROOT / job), *map(str, arguments)]
-
-
-def run(job: str, *arguments, timeout: float = 240) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        command(job, *arguments), capture_output=True, text=True, cwd=ROOT, timeout=timeout, check=False
-    )
+SWEEP = "jobs/transfer_sweep.py"
 
 
 def sweep(*arguments) -> subprocess.CompletedProcess:
-    return run("jobs/transfer_sweep.py", *arguments)
-
-
-def refused(done: subprocess.CompletedProcess, *words: str) -> None:
-    """One clear sentence on standard error, status 2, no traceback."""
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert lines[-1].startswith("error: ")
-    for word in words:
-        assert word in lines[-1]
-
-
-def trials_of(results: Path) -> pd.DataFrame:
-    return pd.read_parquet(results / "trials")
-
-
-def results_of(content: dict) -> Path:
-    return Path(content["folders"]["results"])
-
-
-def wait_until(condition, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
-
-
-def recorded(results: Path) -> list[Path]:
-    return sorted((results / "trials").glob("[!.]*.parquet"))
+    return run(SWEEP, *arguments)
 
 
 # --- the way it should go -----------------------------------------------------------------------
@@ -173,29 +142,9 @@ def long_study(workspace, content, write_study):
     return write_study(content), results_of(content)
 
 
-def start(path: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        command("jobs/transfer_sweep.py", path),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def workers_of(session: int) -> list[str]:
-    """Ray's living worker processes of a session: state, process id, name."""
-    listed = subprocess.run(
-        ["ps", "-o", "stat=,pid=,args=", "-s", str(session)], capture_output=True, text=True, check=False
-    )
-    lines = [line for line in listed.stdout.splitlines() if "ray::" in line and not line.startswith("Z")]
-    return [line for line in lines if "Agent" not in line]
-
-
 def test_a_killed_sweep_loses_nothing_and_goes_on(long_study):
     path, results = long_study
-    process = start(path)
+    process = start(SWEEP, path)
     wait_until(lambda: len(recorded(results)) >= 2)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -213,7 +162,7 @@ def test_a_killed_sweep_loses_nothing_and_goes_on(long_study):
 
 def test_a_killed_worker_is_replaced_and_its_trial_run_again(long_study):
     path, results = long_study
-    process = start(path)
+    process = start(SWEEP, path)
     wait_until(lambda: len(recorded(results)) >= 1)
     victim = next(line for line in workers_of(process.pid) if "run_trial" in line or "ImplicitFunc" in line)
     os.kill(int(victim.split()[1]), signal.SIGKILL)
@@ -226,7 +175,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_run_again(long_study):
 
 def test_ctrl_c_ends_cleanly(long_study):
     path, results = long_study
-    process = start(path)
+    process = start(SWEEP, path)
     wait_until(lambda: len(recorded(results)) >= 1)
     os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
@@ -240,7 +189,7 @@ def test_ctrl_c_ends_cleanly(long_study):
 def test_two_sweeps_at_once_both_finish_and_double_nothing(workspace, content, write_study):
     content["methods"] = {"kl": {"lr": 1e-2}, "kl_dp": {"lr": 1e-2}}
     path, results = write_study(content), results_of(content)
-    sweeps = [start(path) for _ in range(2)]
+    sweeps = [start(SWEEP, path) for _ in range(2)]
     outputs = [process.communicate(timeout=240)[0] for process in sweeps]
     assert [process.returncode for process in sweeps] == [0, 0], outputs
     trials = trials_of(results)

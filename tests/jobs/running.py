@@ -1,0 +1,71 @@
+"""Running jobs as a user does, and looking at what they leave."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def command(job: str, *arguments) -> list[str]:
+    return [sys.executable, str(ROOT / job), *map(str, arguments)]
+
+
+def run(job: str, *arguments, timeout: float = 240) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(job, *arguments), capture_output=True, text=True, cwd=ROOT, timeout=timeout, check=False
+    )
+
+
+def refused(done: subprocess.CompletedProcess, *words: str) -> None:
+    """One clear sentence on standard error, status 2, no traceback."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert lines[-1].startswith("error: ")
+    for word in words:
+        assert word in lines[-1]
+
+
+def trials_of(results: Path) -> pd.DataFrame:
+    return pd.read_parquet(results / "trials")
+
+
+def results_of(content: dict) -> Path:
+    return Path(content["folders"]["results"])
+
+
+def wait_until(condition, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def recorded(results: Path, table: str = "trials") -> list[Path]:
+    return sorted((results / table).glob("[!.]*.parquet"))
+
+
+def start(job: str, *arguments) -> subprocess.Popen:
+    return subprocess.Popen(
+        command(job, *arguments),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def workers_of(session: int) -> list[str]:
+    """Ray's living worker processes of a session: state, process id, name."""
+    listed = subprocess.run(
+        ["ps", "-o", "stat=,pid=,args=", "-s", str(session)], capture_output=True, text=True, check=False
+    )
+    lines = [line for line in listed.stdout.splitlines() if "ray::" in line and not line.startswith("Z")]
+    return [line for line in lines if "Agent" not in line]
