@@ -46,7 +46,7 @@ def run_model(
         records.write_failure(study.results, "models", name, row)
         return "failed", reason
     records.write_model(study.results, name, record.row | {"study": study.name}, record.predictions)
-    return "ok", record.replaced
+    return "ok", record.notice
 
 
 def run_models(

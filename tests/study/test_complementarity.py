@@ -128,7 +128,12 @@ def test_a_published_accuracy_counts_at_the_models_own_input_size(study, workspa
     load = Workspace.load
     monkeypatch.setattr(Workspace, "load", lambda place, _: load(place, blank))
     record = complementarity.run(model, workspace, "transfer", published={key: 0.7})
-    assert record.row["published_accuracy"] == (0.7 if key == ("resnet18.a1_in1k", 28) else None)
+    counts = key == ("resnet18.a1_in1k", 28)
+    assert record.row["published_accuracy"] == (0.7 if counts else None)
+    assert ("timm publishes 70.00 %" in record.notice) == counts
+    accuracy = record.row["accuracy"]
+    near = complementarity.run(model, workspace, "transfer", published={key: accuracy + 0.004})
+    assert near.notice == ""
     own = complementarity.run(blank, workspace, "transfer", published={key: 0.7})
     assert own.row["published_accuracy"] is None  # timm's figure is of timm's weights
 
