@@ -44,10 +44,9 @@ def work(model: spec.Model) -> float:
     return epochs * (model.recipe.images or 1)
 
 
-def train(model_json: str, study_json: str) -> dict:
+def train(model: spec.Model, study: spec.Study) -> dict:
     """Train one model in a Ray worker."""
-    place = workspace.of(spec.Study.model_validate_json(study_json))
-    return pretraining.build(spec.Model.model_validate_json(model_json), place)
+    return pretraining.build(model, workspace.of(study))
 
 
 def build(study: spec.Study) -> None:
@@ -60,8 +59,8 @@ def build(study: spec.Study) -> None:
     if models:
         console.console.print(f"zoo: training {len(models)} models into {study.folders.zoo}")
         cluster.check(study.resources)
-        study_json = study.model_dump_json()
-        arguments = {model.name: (model.model_dump_json(), study_json) for model in models}
+        shared = ray.put(study)
+        arguments = {model.name: (model, shared) for model in models}
         left = {model.name: work(model) for model in models}
         with console.Tracker("zoo", sum(left.values())) as tracker:
             for ended in cluster.as_completed(train, arguments, study.resources):

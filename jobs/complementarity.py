@@ -32,10 +32,9 @@ SMALLEST_BATCH = 8  # a worker that dies with this batch dies of something else 
 
 
 def run_model(
-    model_json: str, study_json: str, split: str, batch_size: int, known: dict | None
+    model: spec.Model, study: spec.Study, split: str, batch_size: int, known: dict | None
 ) -> tuple[str, str]:
     """One model in a Ray worker: run it and write its record; says how it ended, and why."""
-    study, model = spec.Study.model_validate_json(study_json), spec.Model.model_validate_json(model_json)
     place, name = workspace.of(study), complementarity.id_of(model, study.data, split)
     try:
         record = complementarity.run(model, place, split, batch_size, known)
@@ -52,20 +51,25 @@ def run_model(
 def run_models(
     study: spec.Study, models: dict[str, spec.Model], split: str, batch_size: int, known: dict | None
 ) -> None:
-    """Run models, by id. Needs Ray to be started, the data and the zoo to be there."""
+    """Run models, by id. Needs Ray to be started, the data and the zoo to be there.
+
+    Raises:
+        StudyError: a worker could not read the data or write a record.
+    """
     cluster.check(study.resources)
-    study_json, ended_well, failed = study.model_dump_json(), 0, 0
+    shared, shared_known, ended_well, failed = ray.put(study), ray.put(known), 0, 0
     with console.Tracker("atlas", len(models)) as tracker:
         while models:
             arguments = {
-                name: (model.model_dump_json(), study_json, split, batch_size, known)
-                for name, model in models.items()
+                name: (model, shared, split, batch_size, shared_known) for name, model in models.items()
             }
             crashed = {}
             # Not tried again by Ray: a worker that died was most likely killed for its memory.
             for ended in cluster.as_completed(run_model, arguments, study.resources, retries=0):
                 if ended:
                     name, outcome = ended
+                    if isinstance(outcome, ray.exceptions.RayTaskError):  # the next would fail alike
+                        raise StudyError(f"{models[name].name}: not recorded ({cluster.reason(outcome)})")
                     if isinstance(outcome, ray.exceptions.RayError):
                         crashed[name] = cluster.reason(outcome)
                         continue

@@ -128,6 +128,7 @@ def test_a_model_that_fails_is_recorded_and_stops_no_other(small, write_study, t
     broken = {name: torch.full_like(tensor, torch.nan) for name, tensor in network.state_dict().items()}
     torch.save(broken, tmp_path / "nan.pt")
     small["zoo"]["nan"] = blank | {"checkpoint": str(tmp_path / "nan.pt")}
+    small["pairs"] = {"students": ["mixer"], "teachers": ["resnet", "nan"]}
     (tmp_path / "list.txt").write_text("misfit\nnan\nresnet18.a1*\n")
     path, results = write_study(small), results_of(small)
     done = atlas(path, "--models", "mixer", "resnet", f"@{tmp_path / 'list.txt'}")
@@ -145,13 +146,14 @@ def test_a_model_that_fails_is_recorded_and_stops_no_other(small, write_study, t
         assert words in done.stdout
     assert set(pd.read_parquet(results / "atlas")["model"]) == set(models["model"])
 
-    # Failed ones are tried again, finished ones are not.
+    # Failed ones are tried again, finished ones are not; the study's pairs may name others.
     before = times(results)
     again = atlas(path, "--models", "mixer", "resnet", "misfit")
     assert "1 of" in again.stdout
     assert "models to run" in again.stdout
     changed = {path.stem for path, when in times(results).items() if before.get(path) != when}
     assert changed == {models.loc["misfit", "model"]}
+    assert models_of(results).loc["misfit", "reason"] == models.loc["misfit", "reason"]
 
 
 def test_timms_whole_zoo_is_planned_offline():

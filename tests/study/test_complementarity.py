@@ -56,10 +56,12 @@ def test_a_pattern_that_matches_nothing_is_told_with_the_nearest(study):
 
 
 def test_untrained_copies_of_the_first_of_each_family(study):
-    blank = complementarity.untrained([study.zoo["mixer"], study.zoo["resnet"], study.zoo["mixer"]])
+    later = study.zoo["mixer"].model_copy(update={"name": "later"})
+    blank = complementarity.untrained([study.zoo["mixer"], study.zoo["resnet"], later])
     assert [model.name for model in blank] == [
         f"{name}-untrained-{seed}" for name in ("mixer", "resnet") for seed in (0, 1, 2)
     ]
+    assert [model.untrained for model in blank] == [0, 1, 2, 0, 1, 2]
     assert {model.source for model in blank} == {"untrained"}
     assert zoo.build(blank[0], 10)
     assert complementarity.untrained(blank) == []
@@ -138,10 +140,18 @@ def test_a_published_accuracy_counts_at_the_models_own_input_size(study, workspa
     assert own.row["published_accuracy"] is None  # timm's figure is of timm's weights
 
 
-def test_other_classes_are_refused_before_weights_are_fetched(workspace):
-    model = spec.Model(name="r", timm="resnet18.a1_in1k", family="cnn")
-    with pytest.raises(StudyError, match=r"zoo\.r: tells 1000 classes apart, but the data have 10"):
+@pytest.mark.parametrize(
+    ("timm_name", "number"), [("resnet18.a1_in1k", 1000), ("vit_small_patch14_dinov2", 0)]
+)
+def test_other_classes_are_refused_before_weights_are_fetched(workspace, timm_name, number):
+    """A network without a head would be given a random one."""
+    model = spec.Model(name="r", timm=timm_name, family="cnn")
+    with pytest.raises(StudyError, match=rf"zoo\.r: tells {number} classes apart, but the data have 10"):
         complementarity.run(model, workspace, "transfer")
+    for patterns in (None, ["mixer", "r"]):
+        with pytest.raises(StudyError, match=r"zoo\.r: tells"):
+            complementarity.check_models([model], patterns, 10)
+    complementarity.check_models([model], ["mixer", "r*"], 10)  # recorded as failed when it is its turn
 
 
 # --- all pairs ----------------------------------------------------------------------------------
@@ -199,6 +209,7 @@ def test_classes_are_counted_for_as_many_pairs_as_the_paper_drew():
 
 def test_pairs_are_written_and_read_as_categories(tmp_path):
     predicted, labels = zoo_of(3, 20, 3)
+    predicted[1] = predicted[0]  # no flips between these two: their entropy is null, not NaN
     pairs, classes = complementarity.compare(list("abc"), np.ones(3, bool), predicted, labels, 3)
     records.prepare(tmp_path, records.ATLAS_TABLES)
     for table, columns in (("pairs", pairs), ("pair_classes", classes)):
@@ -206,6 +217,7 @@ def test_pairs_are_written_and_read_as_categories(tmp_path):
         read = pq.read_table(tmp_path / table / "small.parquet")
         assert read.schema.equals(records.TABLES[table])
         assert read["student"].to_pylist() == list(columns["student"])
+    assert pq.read_table(tmp_path / "pairs")["flip_entropy"].null_count == 2
 
 
 # --- from the records ---------------------------------------------------------------------------

@@ -171,6 +171,8 @@ def damage(path, how):
         path.write_bytes(b"")
     elif how == "text":
         path.write_bytes(b"not tensors at all")
+    elif how == "header changed":
+        path.write_bytes(content.replace(b'"I32"', b'"F32"', 1))
     elif how == "no checksum":
         safetensors.torch.save_file(safetensors.torch.load_file(path), path)
     elif how == "another key's":
@@ -180,7 +182,8 @@ def damage(path, how):
 
 
 @pytest.mark.parametrize(
-    "how", ["truncated", "a bit flipped", "empty", "text", "no checksum", "another key's"]
+    "how",
+    ["truncated", "a bit flipped", "empty", "text", "header changed", "no checksum", "another key's"],
 )
 def test_a_damaged_file_is_refused_and_computed_again(store, how):
     store.get(KEY, computed)
