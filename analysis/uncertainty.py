@@ -197,7 +197,7 @@ def pair_pearson(x: np.ndarray, y: np.ndarray) -> Callable:
         n, *sums = (_weighted(v, weights) for v in (counted.astype(float), x, y, x * x, y * y, x * y))
         with np.errstate(invalid="ignore"):
             mx, my, xx, yy, xy = (total / n for total in sums)
-        return _correlation(xx - mx * mx, yy - my * my, xy - mx * my)
+        return _correlation(_variance(xx, mx), _variance(yy, my), xy - mx * my)
 
     return statistic
 
@@ -246,10 +246,16 @@ def _distinct(values: np.ndarray, counted: np.ndarray) -> tuple[np.ndarray, np.n
     return np.unique(values[counted], return_inverse=True)
 
 
+def _variance(square: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Mean square minus squared mean; 0 where they differ by no more than floating point makes them."""
+    variance = square - mean * mean
+    return np.where(variance > 1e-12 * square, variance, 0.0)
+
+
 def _correlation(xx, yy, xy):
-    """Covariance over standard deviations; NaN where one of them is 0 but for floating point."""
+    """Covariance over standard deviations; NaN where one of them is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where((xx > 1e-18) & (yy > 1e-18), xy / np.sqrt(xx * yy), np.nan)
+        return np.where((xx > 0) & (yy > 0), xy / np.sqrt(xx * yy), np.nan)
 
 
 def paired_wilcoxon(a, b) -> float:
