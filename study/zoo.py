@@ -7,7 +7,7 @@ Every model comes wrapped in a `Classifier`, which resizes and normalises uint8 
 by timm's data configuration.
 
 Left out on purpose: models that look beyond the image's edge (timm's crop mode 'border', crop_pct
-above 1), ten of timm's 1,800, which are refused.
+above 1), nine of timm's 1,826, which are refused.
 """
 
 from __future__ import annotations
