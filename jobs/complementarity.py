@@ -32,10 +32,10 @@ SMALLEST_BATCH = 8  # a worker that dies with this batch dies of something else 
 
 
 def run_model(
-    model: spec.Model, study: spec.Study, split: str, batch_size: int, known: dict | None
+    name: str, model: spec.Model, study: spec.Study, split: str, batch_size: int, known: dict | None
 ) -> tuple[str, str]:
-    """One model in a Ray worker: run it and write its record; says how it ended, and why."""
-    place, name = workspace.of(study), complementarity.id_of(model, study.data, split)
+    """One model, by its id, in a Ray worker: run it and write its record; says how it ended, and why."""
+    place = workspace.of(study)
     try:
         record = complementarity.run(model, place, split, batch_size, known)
     except Exception as error:  # models of a large zoo fail in every way there is: recorded, not fatal
@@ -61,7 +61,7 @@ def run_models(
     with console.Tracker("atlas", len(models)) as tracker:
         while models:
             arguments = {
-                name: (model, shared, split, batch_size, shared_known) for name, model in models.items()
+                name: (name, model, shared, split, batch_size, shared_known) for name, model in models.items()
             }
             crashed = {}
             # Not tried again by Ray: a worker that died was most likely killed for its memory.
@@ -139,8 +139,13 @@ def describe_classes(study: spec.Study, images: Images, embedder: str | None) ->
     wanted = embedder or "minilm"
     if wanted != "none":
         path = study.results / "classes" / f"{study.name}.parquet"
-        before = pd.read_parquet(path) if path.exists() else pd.DataFrame(columns=["name", "embedder"])
-        if before["name"].tolist() == names and set(before["embedder"]) == {wanted}:
+        try:
+            before = pd.read_parquet(path, columns=["name", "embedder"])
+        except (OSError, ValueError):  # not there, or damaged: made again
+            before = pd.DataFrame(columns=["name", "embedder"])
+        embedders = set(before["embedder"].dropna())
+        # Where none is asked for, any will do.
+        if before["name"].tolist() == names and embedders and embedder in (None, *embedders):
             return
         try:
             columns["embedding"] = list(semantics.embed(meanings, wanted))
@@ -181,8 +186,7 @@ def check_room(study: spec.Study, models: int, images: Images, samples: int) -> 
         StudyError: says what the outputs take, what is free, and how to need less.
     """
     needed = models * outputs.size_of(samples, len(images.classes), study.outputs.top_k)
-    folder = next(f for f in [study.folders.outputs, *study.folders.outputs.parents] if f.exists())
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(study.folders.outputs).free
     if needed > free:
         raise StudyError(
             f"{study.folders.outputs}: the outputs of {models} models take {needed / 2**30:.1f} GiB, and "
@@ -256,6 +260,7 @@ def job() -> None:
         return
 
     records.prepare(study.results, records.ATLAS_TABLES)
+    outputs.Store(study.folders.outputs).prepare()
     images = prepare_data.prepare(study)
     complementarity.check_models(chosen, arguments.models, len(images.classes))
     zoo.check_checkpoints(study, len(images.classes))

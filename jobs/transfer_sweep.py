@@ -22,7 +22,7 @@ import build_zoo
 import cluster
 import console
 import prepare_data
-from study import data, records, spec, transfer, workspace, zoo
+from study import data, outputs, records, spec, transfer, workspace, zoo
 from study.errors import DivergedError, StudyError
 
 # Tune's own tables and log files would bury the progress line, and cost time a trial; its habit of
@@ -177,6 +177,7 @@ def job() -> int:
         return 0
 
     records.prepare(study.results, records.TRANSFER_TABLES)
+    outputs.Store(study.folders.outputs).prepare()
     images = prepare_data.prepare(study)
     zoo.check_classes(study, len(images.classes))
     zoo.check_checkpoints(study, len(images.classes))

@@ -228,7 +228,8 @@ def read_predictions(
     for name in ids:
         path = results / "model_predictions" / f"{name}.parquet"
         try:
-            table = pq.read_table(path, columns=["index", "label", "predicted"])
+            columns = ["index", "label", "predicted"]
+            table = pq.read_table(path, columns=columns, page_checksum_verification=True)
         except (OSError, pa.ArrowException) as error:
             raise StudyError(
                 f"{path}: not a readable record ({str(error).splitlines()[0]}); remove it and "

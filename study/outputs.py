@@ -32,7 +32,7 @@ from study import evaluate, spec
 from study.data import Crop
 from study.errors import StudyError
 from study.evaluate import Predictions
-from study.records import replacing
+from study.records import make_writable, replacing
 
 LAYOUT = 1  # raise it when a change of the code changes what a file means
 
@@ -150,6 +150,17 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
+
+    def prepare(self) -> None:
+        """Make the folder, and refuse one that cannot be written, before anything is computed.
+
+        Raises:
+            StudyError: it cannot.
+        """
+        try:
+            make_writable(self.folder)
+        except OSError as error:
+            raise self._cannot_be_written(error) from error
 
     def get(self, key: Key, compute: Callable[[], tuple[dict[str, Tensor], dict[str, str]]]) -> Outputs:
         """The outputs of a key: those that are there, or else computed, written and read back.

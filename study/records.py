@@ -272,6 +272,18 @@ def replacing(path: Path):
         temporary.unlink(missing_ok=True)
 
 
+def make_writable(folder: Path) -> None:
+    """Make a folder, and find out whether it can be written.
+
+    Raises:
+        OSError: it cannot be made or written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".probe.{uuid.uuid4().hex}"
+    probe.write_bytes(b"")
+    probe.unlink()
+
+
 def prepare(results: Path, tables: Iterable[str]) -> None:
     """Make the folders of some tables, and refuse results that cannot be written.
 
@@ -280,10 +292,7 @@ def prepare(results: Path, tables: Iterable[str]) -> None:
     """
     try:
         for table in tables:
-            (results / table).mkdir(parents=True, exist_ok=True)
-            probe = results / table / f".probe.{uuid.uuid4().hex}"
-            probe.write_bytes(b"")
-            probe.unlink()
+            make_writable(results / table)
     except OSError as error:
         raise StudyError(
             f"{results}: the results folder cannot be written ({error.strerror}); "

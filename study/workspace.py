@@ -21,6 +21,7 @@ from torch import Tensor
 from study import __version__, evaluate, spec, zoo
 from study import data as study_data
 from study import outputs as study_outputs
+from study.errors import StudyError
 from study.evaluate import Predictions
 from study.outputs import Outputs
 
@@ -117,7 +118,10 @@ class Workspace:
         def compute() -> tuple[dict[str, Tensor], dict[str, str]]:
             samples = self.splits[split]
             parts = evaluate.stream(classifier, self.batches(crop), samples, self.device, batch_size)
-            tensors, largest = study_outputs.collect(parts, len(samples), top_k)
+            try:
+                tensors, largest = study_outputs.collect(parts, len(samples), top_k)
+            except StudyError as error:
+                raise StudyError(f"zoo.{model.name}: {error}; give it other weights") from error
             return tensors, {"model": model.name, "split": split, "batch_size": str(largest)}
 
         return self.store.get(key, compute)

@@ -138,7 +138,7 @@ def test_a_model_that_fails_is_recorded_and_stops_no_other(small, write_study, t
     assert models.loc[["mixer", "resnet"], "status"].tolist() == ["ok", "ok"]
     for name, words in {
         "misfit": "30",
-        "nan": "not finite",
+        "nan": "zoo.nan: its outputs are not finite",
         "resnet18.a1_in1k": "tells 1000 classes apart, but the data have 10",
     }.items():
         assert models.loc[name, "status"] == "failed"

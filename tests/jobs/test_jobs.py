@@ -253,6 +253,13 @@ def test_results_that_cannot_be_written_are_refused(content, write_study, tmp_pa
     refused(done, str(tmp_path / "file" / "results"), "--results")
 
 
+def test_outputs_that_cannot_be_written_are_refused_before_any_trial(content, write_study, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = sweep(write_study(content), "--outputs", tmp_path / "file" / "outputs")
+    refused(done, str(tmp_path / "file" / "outputs"), "--outputs")
+    assert not recorded(results_of(content))
+
+
 def test_a_request_no_node_can_satisfy_is_refused(workspace, content, write_study):
     content["resources"] = {"cpus": 4096}
     refused(sweep(write_study(content)), "4096 CPUs", "resources.cpus")

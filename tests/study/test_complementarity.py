@@ -251,13 +251,22 @@ def test_predictions_of_other_samples_are_not_mixed(tmp_path):
         complementarity.read_predictions(tmp_path, ["a", "b"], 3)
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "a bit flipped"])
 def test_a_damaged_record_is_told_with_the_remedy(tmp_path, damage):
     records.prepare(tmp_path, records.ATLAS_TABLES)
     predicted, labels = zoo_of(2, 10, 3)
     for name, said in zip("ab", predicted, strict=True):
         write_predictions(tmp_path, name, said, labels)
     path = tmp_path / "model_predictions" / "b.parquet"
-    path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:60])
+    content = path.read_bytes()
+    chunk = (
+        pq.ParquetFile(path).metadata.row_group(0).column(records.MODEL_PREDICTIONS.names.index("predicted"))
+    )
+    place = chunk.dictionary_page_offset + chunk.total_compressed_size - 1  # the last of its values
+    flipped = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(content[:60] if damage == "truncated" else flipped)
     with pytest.raises(StudyError, match=r"model_predictions/b\.parquet: not a readable record .* remove"):
         complementarity.read_predictions(tmp_path, ["a", "b"], 3)

@@ -213,6 +213,8 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StudyError, match=r"file/outputs: the outputs folder cannot be written .*--outputs"):
         outputs.Store(tmp_path / "file" / "outputs").get(KEY, computed)
+    with pytest.raises(StudyError, match=r"file/outputs: the outputs folder cannot be written .*--outputs"):
+        outputs.Store(tmp_path / "file" / "outputs").prepare()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small file system")
