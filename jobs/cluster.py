@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import ray
 
+import jobs
+import study
 from study.errors import StudyError
 from study.spec import Resources
 
@@ -17,16 +18,16 @@ from study.spec import Resources
 def start() -> None:
     """Connect to the running cluster (RAY_ADDRESS, or the one started on this machine), or start one here.
 
-    Workers find the modules of this folder and of the project whatever folder they start in.
+    The code goes with it: every worker, on every node, imports the project's packages as they are here
+    and now, whatever an earlier installation or a copy of the project on its node says.
     """
-    here = Path(__file__).resolve().parent
-    paths = os.pathsep.join(p for p in (str(here), os.environ.get("PYTHONPATH", "")) if p)
+    packages = [str(Path(package.__file__).parent) for package in (study, jobs)]
     ray.init(
         include_dashboard=False,
         configure_logging=True,
         logging_level=logging.ERROR,
         log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": paths}},
+        runtime_env={"py_modules": packages, "excludes": ["__pycache__"]},
     )
 
 

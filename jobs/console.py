@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -45,11 +47,33 @@ def parser(description: str, *folders: str) -> argparse.ArgumentParser:
     return made
 
 
+def go_home(script: Path, jobs: Path) -> None:
+    """`ray submit` copies a script alone to the head's home folder: work in the project's folder instead.
+
+    Args:
+        script: the script that runs.
+        jobs: the project's folder of jobs on this machine.
+
+    Raises:
+        StudyError: the project on this machine is another version than the script.
+    """
+    original = jobs / script.name
+    if script.parent == jobs or not original.exists():
+        return
+    if original.read_bytes() != script.read_bytes():
+        raise StudyError(
+            f"{original}: not the version that was submitted; copy the project to the cluster first "
+            "(`ray up --no-restart` with the cluster's file, or `ray rsync-up`)"
+        )
+    os.chdir(jobs.parent)
+
+
 def main(job: Callable[[], int | None]) -> None:
     """Run a job: what the user can mend is one sentence and status 2, Ctrl-C is status 130."""
     # A stop asked for by a scheduler ends a job as cleanly as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        go_home(Path(sys.argv[0]).resolve(), Path(__file__).resolve().parent)
         sys.exit(job() or 0)
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)

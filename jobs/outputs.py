@@ -12,7 +12,7 @@ import fnmatch
 from rich.filesize import decimal
 from rich.table import Table
 
-import console
+from jobs import console
 from study import outputs, spec
 
 

@@ -18,10 +18,7 @@ import pandas as pd
 from ray import tune
 from rich.table import Table
 
-import build_zoo
-import cluster
-import console
-import prepare_data
+from jobs import build_zoo, cluster, console, prepare_data
 from study import data, outputs, records, spec, transfer, workspace, zoo
 from study.errors import DivergedError, StudyError
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-import console
+from jobs import console
 from study.errors import StudyError
 
 
