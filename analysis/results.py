@@ -41,7 +41,7 @@ def load(results: Path | str) -> pd.DataFrame:
     folder = Path(results) / "trials"
     if not folder.is_dir():
         raise ResultsError(f"{folder}: no such folder; give the results folder of a study that has run")
-    trials = read(folder, "run its trial again")
+    trials = once(read(folder, "run its trial again"))
     plans = Path(results) / "plans"
     if plans.is_dir() and any(plans.glob("*.parquet")):
         planned = read(plans, "run its study again")["trial"]
@@ -88,13 +88,21 @@ def read(place: Path, again: str) -> pd.DataFrame:
     Raises:
         ResultsError: names the file that is damaged or missing.
     """
+    files = sorted(place.glob("[!.]*.parquet"))
     try:
         return pd.read_parquet(place, page_checksum_verification=True)
     except READ_ERRORS as error:
-        files = sorted(place.glob("[!.]*.parquet")) if place.is_dir() else []
+        if files != sorted(place.glob("[!.]*.parquet")):
+            return read(place, again)  # its small files are being merged (jobs/compact.py)
         bad = next((path for path in files if not _readable(path)), place)
         reason = str(error).splitlines()[0].rstrip(".")
         raise ResultsError(f"{bad}: not a readable record ({reason}); remove it and {again}") from error
+
+
+def once(trials: pd.DataFrame) -> pd.DataFrame:
+    """Each trial in one row: while files are merged, or after two sweeps at once, it may stand in two."""
+    best = trials.sort_values("status", ascending=False, kind="stable")  # 'ok' before 'failed'
+    return best[~best.duplicated("trial")].sort_index(ignore_index=True)
 
 
 def _readable(path: Path) -> bool:

@@ -10,10 +10,8 @@ import json
 import ray
 from rich.table import Table
 
-import cluster
-import console
-import prepare_data
-from study import pretraining, spec, workspace, zoo
+from jobs import cluster, console, prepare_data
+from study import pretraining, spec, storage, workspace, zoo
 from study.errors import StudyError
 
 
@@ -87,7 +85,7 @@ def table(study: spec.Study) -> Table:
     for model in study.zoo.values():
         if model.recipe:
             path = zoo.trained_path(model, study.data, study.folders.zoo).with_suffix(".json")
-            facts = json.loads(path.read_text())
+            facts = json.loads(storage.read(path))
             made.add_row(
                 model.name,
                 model.family,

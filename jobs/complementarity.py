@@ -14,16 +14,14 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import ray
 from rich.table import Table
 
-import build_zoo
-import cluster
-import console
-import prepare_data
+from jobs import build_zoo, cluster, console, prepare_data
 from study import complementarity, data, outputs, published, records, semantics, spec, workspace, zoo
 from study.data import Images
 from study.errors import StudyError
@@ -180,11 +178,13 @@ def print_plan(study: spec.Study, models: dict[str, spec.Model], todo: dict, spl
 
 
 def check_room(study: spec.Study, models: int, images: Images, samples: int) -> None:
-    """Refuse to begin what the disk cannot hold.
+    """Refuse to begin what the disk cannot hold; a store at a URL is not asked for its room.
 
     Raises:
         StudyError: says what the outputs take, what is free, and how to need less.
     """
+    if not isinstance(study.folders.outputs, Path):
+        return
     needed = models * outputs.size_of(samples, len(images.classes), study.outputs.top_k)
     free = shutil.disk_usage(study.folders.outputs).free
     if needed > free:

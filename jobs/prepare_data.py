@@ -5,16 +5,16 @@ python jobs/prepare_data.py [STUDY]
 
 from __future__ import annotations
 
-import console
-from study import data, spec
+from jobs import console
+from study import cache, data, spec
 
 
 def prepare(study: spec.Study) -> data.Images:
     """The study's images, written if they were not; says what it does."""
-    folder = data.folder_of(study.data.images, study.folders.data)
-    if not folder.exists():
-        console.console.print(f"data: writing {study.data.images.source} to {folder}")
-    images = data.prepare(study.data.images, study.folders.data)
+    source, place = study.data.images, study.folders.data
+    if not data.is_prepared(source, place):
+        console.console.print(f"data: writing {source.source} to {data.folder_of(source, place)}")
+    images = data.prepare(source, place, cache.of(study.folders, place))
     sizes = ", ".join(f"{name} {len(part)}" for name, part in data.split(images, study.data.splits).items())
     console.console.print(f"data: {images.path} ({len(images.classes)} classes; images: {sizes})")
     return images

@@ -15,15 +15,14 @@ import fnmatch
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from study import families, knowledge, mistakes, spec, zoo
+from study import families, knowledge, mistakes, records, spec, zoo
 from study.errors import StudyError
+from study.storage import Location
 from study.timm_import import timm
 from study.workspace import Workspace
 
@@ -208,7 +207,7 @@ def _identity(model: spec.Model, workspace: Workspace, split: str) -> dict:
 
 
 def read_predictions(
-    results: Path, ids: Sequence[str], classes: int
+    results: Location, ids: Sequence[str], classes: int
 ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
     """What models said, from the records.
 
@@ -228,8 +227,8 @@ def read_predictions(
     for name in ids:
         path = results / "model_predictions" / f"{name}.parquet"
         try:
-            columns = ["index", "label", "predicted"]
-            table = pq.read_table(path, columns=columns, page_checksum_verification=True)
+            with records.open_table(results, "model_predictions", name) as file:
+                table = file.read(columns=["index", "label", "predicted"])
         except (OSError, pa.ArrowException) as error:
             raise StudyError(
                 f"{path}: not a readable record ({str(error).splitlines()[0]}); remove it and "

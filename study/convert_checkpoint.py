@@ -54,9 +54,8 @@ import torch
 from torch import Tensor
 
 import study.tiny_models  # noqa: F401 - registers the demo's small models with timm
-from study import mistakes, spec
+from study import mistakes, storage
 from study.errors import StudyError
-from study.records import replacing
 from study.timm_import import timm
 
 KINDS = {"weight", "bias", "running_mean", "running_var"}
@@ -185,7 +184,7 @@ def convert(source: Path, timm_model: str, output: Path) -> int:
         raise StudyError(f"{source}: {error}") from error
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(output) as temporary:
+        with storage.replacing(output) as temporary:
             own = {name: tensor.contiguous().clone() for name, tensor in converted.items()}
             safetensors.torch.save_file(own, temporary)
     except (OSError, safetensors.SafetensorError) as error:
@@ -207,7 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{given.output}: {count} tensors, SHA-256 {spec.file_sha256(given.output)}")
+    print(f"{given.output}: {count} tensors, SHA-256 {storage.sha256(given.output)}")
     return 0
 
 

@@ -4,7 +4,8 @@ A source (Fashion-MNIST, an image folder, a torchvision data set) is written onc
 holds `images.beton` (fields image, label, index; training images first, then test), `labels.npy`,
 and `images.json`, the sidecar that says what the file must be: source, counts, class names, writer
 settings, size, SHA-256. The folder is written under a temporary name and renamed, and is opened
-only if size and checksum match, because FFCV itself reads damaged files silently.
+only if size and checksum match, because FFCV itself reads damaged files silently. Files at a URL are
+copied to the node's cache first (`study.cache`), since FFCV maps them into memory.
 
 Batches carry each sample's index, which is its position in the file. `Batches` serves any samples in
 any order through one FFCV loader a file and crop, which FFCV compiles for seconds. The decoder only
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import hashlib
 import inspect
 import json
 import os
@@ -35,10 +37,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from study import mistakes, spec
+from study import mistakes, spec, storage
+from study.cache import Cache
 from study.errors import StudyError
+from study.storage import Location
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+SIDECAR, FILES = "images.json", ("images.beton", "labels.npy")
 RAW_BELOW_BYTES = 64 * 64 * 3  # JPEG saves nothing below this size, and costs pixels
 
 
@@ -164,12 +169,19 @@ class _Samples:
         return np.asarray(image)
 
 
-def folder_of(source: spec.Source, data: Path) -> Path:
+def folder_of(source: spec.Source, data: Location) -> Location:
     """Where a source's files lie under the data folder."""
     return data / f"{source.source}-{spec.content_hash(source.model_dump(mode='json'))[:8]}"
 
 
-def prepare(source: spec.Source, data: Path) -> Images:
+def is_prepared(source: spec.Source, data: Location) -> bool:
+    """Whether a source's files were written, whatever became of them."""
+    folder = folder_of(source, data)
+    # Of a store the sidecar is asked for: it is there once all the rest is.
+    return folder.exists() if isinstance(folder, Path) else (folder / SIDECAR).exists()
+
+
+def prepare(source: spec.Source, data: Location, cache: Cache | None = None) -> Images:
     """Write a source's files if they are not there yet, and open them.
 
     Safe to call from several processes at once: each writes a folder of its own, the first to
@@ -179,18 +191,27 @@ def prepare(source: spec.Source, data: Path) -> Images:
         StudyError: the source or an image cannot be read, the data folder not written, or files
             from before are damaged.
     """
-    folder = folder_of(source, data)
-    if not folder.exists():
-        temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
+    if not is_prepared(source, data):
+        folder, beside = folder_of(source, data), data if isinstance(data, Path) else cache.folder
+        temporary = beside / f".{folder.name}.{uuid.uuid4().hex}.tmp"
         try:
             temporary.mkdir(parents=True)
-            _write(source, data / "downloads", temporary)
-            _rename_unless_there(temporary, folder)
+            _write(source, beside / "downloads", temporary)
+            if isinstance(folder, Path):
+                _rename_unless_there(temporary, folder)
+            else:
+                _upload(temporary, folder)
         except PermissionError as error:
             raise StudyError(f"{data}: the data folder cannot be written; choose another one") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    return open_images(source, data)
+    return open_images(source, data, cache)
+
+
+def _upload(temporary: Path, folder: Location) -> None:
+    storage.make_writable(folder)
+    for name in (*FILES, SIDECAR):  # the sidecar last: with it the data are there
+        storage.upload(temporary / name, folder / name)
 
 
 def _rename_unless_there(temporary: Path, folder: Path) -> None:
@@ -231,11 +252,11 @@ def _write(source: spec.Source, downloads: Path, folder: Path) -> None:
         "side": int(sides.max()),
         "writer": writer,
         "files": {
-            path.name: {"bytes": path.stat().st_size, "sha256": spec.file_sha256(path)}
-            for path in (beton, folder / "labels.npy")
+            path.name: {"bytes": path.stat().st_size, "sha256": storage.sha256(path)}
+            for path in (folder / name for name in FILES)
         },
     }
-    (folder / "images.json").write_text(json.dumps(sidecar, indent=1))
+    (folder / SIDECAR).write_text(json.dumps(sidecar, indent=1))
 
 
 def _sync(path: Path) -> None:
@@ -246,24 +267,36 @@ def _sync(path: Path) -> None:
 # --- opening ------------------------------------------------------------------------------------
 
 
-def open_images(source: spec.Source, data: Path) -> Images:
+def open_images(source: spec.Source, data: Location, cache: Cache | None = None) -> Images:
     """Open a source's files, after checking that they are whole.
+
+    Args:
+        source: what they are written from.
+        data: the data folder.
+        cache: where they are copied to before use, and checked once; None: they are used in place, and
+            checked once a process.
 
     Raises:
         StudyError: a file is missing, truncated or damaged, or the sidecar is for something else.
     """
     folder = folder_of(source, data)
-    path = folder / "images.json"
     remedy = f"remove the folder {folder} and prepare the data again"
-    if not folder.exists():
+    if not is_prepared(source, data):
         raise StudyError(f"{folder}: the data are not prepared; run jobs/prepare_data.py")
+    path = folder / SIDECAR
     try:
-        sidecar = json.loads(path.read_text())
+        content = storage.read(path)
+        sidecar = json.loads(content)
         if sidecar["source"] != source.model_dump(mode="json"):
             raise StudyError(f"{path}: describes another source than the study; {remedy}")
         files, train = sidecar["files"], sidecar["counts"]["train"]
-        for name in ("images.beton", "labels.npy"):
-            _check_file(folder / name, files[name], remedy)
+        if cache is None:
+            for name in FILES:
+                _check_file(folder / name, files[name], remedy)
+        else:
+            name = f"{folder.name}-{hashlib.sha256(content).hexdigest()[:16]}"
+            size = sum(files[name]["bytes"] for name in FILES)
+            folder = cache.entry(name, size, lambda copy: _copy(folder, copy, files, remedy))
         return Images(
             path=folder / "images.beton",
             classes=tuple(sidecar["classes"]),
@@ -276,22 +309,34 @@ def open_images(source: spec.Source, data: Path) -> Images:
         raise StudyError(f"{path}: the sidecar is missing or damaged; {remedy}") from error
 
 
-def _check_file(path: Path, expected: dict, remedy: str) -> None:
+def _copy(folder: Location, copy: Path, files: dict, remedy: str) -> None:
+    """Copy a source's files into a folder, and check the copies."""
+    for name in FILES:
+        try:
+            storage.download(folder / name, copy / name)
+        except FileNotFoundError as error:
+            raise StudyError(f"{folder / name}: the file is missing; {remedy}") from error
+        _check_file(copy / name, files[name], remedy, folder / name)
+
+
+def _check_file(path: Path, expected: dict, remedy: str, original: Location | None = None) -> None:
+    """Refuse a file that is not as its sidecar says; `original` is what it is a copy of."""
+    told = original or path
     if not path.is_file():
-        raise StudyError(f"{path}: the file is missing; {remedy}")
+        raise StudyError(f"{told}: the file is missing; {remedy}")
     status = path.stat()
     if status.st_size != expected["bytes"]:
         raise StudyError(
-            f"{path}: truncated or half-written ({status.st_size} bytes, should be {expected['bytes']}); "
+            f"{told}: truncated or half-written ({status.st_size} bytes, should be {expected['bytes']}); "
             f"{remedy}"
         )
     if _sha256_once(path, status.st_size, status.st_mtime_ns) != expected["sha256"]:
-        raise StudyError(f"{path}: damaged (its SHA-256 is not the recorded one); {remedy}")
+        raise StudyError(f"{told}: damaged (its SHA-256 is not the recorded one); {remedy}")
 
 
 @functools.lru_cache
 def _sha256_once(path: Path, size: int, modified: int) -> str:
-    return spec.file_sha256(path)
+    return storage.sha256(path)
 
 
 # --- splits -------------------------------------------------------------------------------------

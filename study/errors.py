@@ -12,3 +12,7 @@ class StudyError(Exception):
 
 class DivergedError(Exception):
     """A trial whose loss stopped being finite. It ends that trial as failed, not the sweep."""
+
+
+class StorageError(StudyError):
+    """Storage that failed for longer than one waits. It ends a sweep, and is no trial's fault."""

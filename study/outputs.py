@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,11 +29,12 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from study import evaluate, spec
+from study import evaluate, spec, storage
+from study.cache import Cache
 from study.data import Crop
 from study.errors import StudyError
 from study.evaluate import Predictions
-from study.records import make_writable, replacing
+from study.storage import Location
 
 LAYOUT = 1  # raise it when a change of the code changes what a file means
 
@@ -89,7 +91,7 @@ class Outputs:
 class Entry:
     """A file of the store: where, how large, what of; `problem` says what is wrong with it, if anything."""
 
-    path: Path
+    path: Location
     size: int
     model: str = ""
     split: str = ""
@@ -146,10 +148,11 @@ class Store:
 
     Args:
         folder: where the files lie; made when something is written.
+        cache: where they are copied to before use; None: they are used in place.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: Location, cache: Cache | None = None) -> None:
+        self.folder, self.cache = folder, cache
 
     def prepare(self) -> None:
         """Make the folder, and refuse one that cannot be written, before anything is computed.
@@ -157,10 +160,7 @@ class Store:
         Raises:
             StudyError: it cannot.
         """
-        try:
-            make_writable(self.folder)
-        except OSError as error:
-            raise self._cannot_be_written(error) from error
+        storage.prepare(self.folder, "outputs")
 
     def get(self, key: Key, compute: Callable[[], tuple[dict[str, Tensor], dict[str, str]]]) -> Outputs:
         """The outputs of a key: those that are there, or else computed, written and read back.
@@ -173,31 +173,50 @@ class Store:
             StudyError: the folder cannot be written; whatever `compute` raises.
         """
         path = self.folder / f"{key.name}.safetensors"
-        found, problem = _open(path)
+        found, problem = self._find(path)
         if found is not None:
             return found
         with self._lock(key.name):
-            found, _ = _open(path)  # another process may have been faster
+            found, _ = self._find(path)  # another process may have been faster
             if found is None:
                 self._write(path, *compute())
-                found, problem_now = _open(path)
+                found, problem_now = self._find(path)
                 if found is None:
                     raise StudyError(f"{path}: could not be read back ({problem_now}); check the disk")
         return replace(found, replaced=f"{path}: {problem}; computed again" if problem else "")
 
+    def _find(self, path: Location) -> tuple[Outputs | None, str]:
+        """The outputs in a file, and what is wrong with it; (None, '') where there is none."""
+        if self.cache is None:
+            return _open(path)
+        try:
+            with self.cache.copy(path) as copy:
+                found, problem = _open(copy)
+            if found is None:  # is it the copy, or what it was copied from?
+                with self.cache.copy(path, anew=True) as copy:
+                    found, problem = _open(copy)
+            return found, problem
+        except FileNotFoundError:
+            return None, ""
+
     def _lock(self, name: str) -> FileLock:
-        locks = self.folder / ".locks"
+        # Of this node alone where files are copied: two nodes may compute the same, and both be right.
+        locks = self.folder / ".locks" if self.cache is None else self.cache.folder / ".computing"
         try:
             locks.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._cannot_be_written(error) from error
         return FileLock(locks / name)
 
-    def _write(self, path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
+    def _write(self, path: Location, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
         header = {"key": path.stem, "sha256": _sha256(tensors), **about}
+        here = path if isinstance(path, Path) else self.cache.folder / ".computing" / path.name
         try:
-            with replacing(path) as temporary:
+            with storage.replacing(here) as temporary:
                 safetensors.torch.save_file(tensors, temporary, metadata=header)
+            if here is not path:
+                storage.upload(here, path)
+                here.unlink()
         except (OSError, safetensors.SafetensorError) as error:
             raise self._cannot_be_written(error) from error
 
@@ -208,25 +227,30 @@ class Store:
         )
 
     def entries(self) -> list[Entry]:
-        """Every file of the store, checked; the largest first."""
-        found = [_entry(path) for path in self.folder.glob("[!.]*.safetensors")]
-        return sorted(found, key=lambda entry: (-entry.size, entry.path))
+        """Every file of the store, checked unless it lies at a URL; the largest first."""
+        found = [_entry(path) for path in storage.files(self.folder, ".safetensors")]
+        return sorted(found, key=lambda entry: (-entry.size, str(entry.path)))
 
     def clear(self, entries: Iterable[Entry]) -> int:
         """Remove files; gives the bytes freed. Who has one open goes on reading it."""
         freed = 0
         for entry in entries:
-            entry.path.unlink(missing_ok=True)
+            storage.remove(entry.path)
             freed += entry.size
         return freed
 
 
-def _entry(path: Path) -> Entry:
-    found, problem = _open(path)
-    if found is None:
-        return Entry(path, path.stat().st_size, problem=problem)
-    header, samples = found.header, len(found.predictions.label)
-    return Entry(path, path.stat().st_size, header.get("model", ""), header.get("split", ""), samples)
+def _entry(path: Location) -> Entry:
+    size, _ = storage.stamp(path)
+    try:
+        with storage.open_file(path) as file:  # a safetensors file begins with its header, in JSON
+            length = int.from_bytes(file.read(8), "little")
+            about = json.loads(file.read(min(length, size)))
+        header, samples = about["__metadata__"], about["label"]["shape"][0]
+    except (ValueError, KeyError, TypeError, IndexError):
+        return Entry(path, size, problem="damaged (its header cannot be read)")
+    problem = _open(path)[1] if isinstance(path, Path) else ""
+    return Entry(path, size, header.get("model", ""), header.get("split", ""), samples, problem)
 
 
 def _open(path: Path) -> tuple[Outputs | None, str]:

@@ -123,5 +123,5 @@ def build(
         "weights": zoo.fingerprint(classifier.network),
         "spec": model.model_dump(mode="json"),
     }
-    zoo.save_trained(classifier, facts, zoo.trained_path(model, workspace.data, workspace.zoo))
+    zoo.save_trained(classifier, facts, zoo.trained_path(model, workspace.data, workspace.folders.zoo))
     return facts

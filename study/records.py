@@ -20,7 +20,8 @@ The atlas of complementary knowledge, one file a model and one a study:
 Every column carries its description in the field's Parquet metadata (`describe`), from which
 `docs/records.md` is made. Shares, rates and accuracies are fractions in [0, 1]. The row in `trials`
 (or `models`) is written last, so a trial is recorded when, and only when, that file exists; a file
-appears whole or not at all (temporary name, then rename), so writers on one file system need no locks.
+appears whole or not at all (`study.storage`), so writers need no locks. `study.compaction` later merges
+files of many trials into large ones, with the same columns and rows.
 
 `python -m study.records` prints `docs/records.md`. The reading side (`analysis/`) shares nothing
 with this module but the schema: `pandas.read_parquet(results / "trials")` is enough.
@@ -29,14 +30,17 @@ with this module but the schema: `pandas.read_parquet(results / "trials")` is en
 from __future__ import annotations
 
 import contextlib
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from study.errors import StudyError
+from study import storage
+from study.errors import StorageError, StudyError
+from study.storage import Location
+
+READERS = 16  # files read at once: what a store far away takes its time for
 
 
 def _schema(table: str, *columns: tuple[str, pa.DataType, str]) -> pa.Schema:
@@ -255,52 +259,16 @@ ATLAS_TABLES: dict[str, pa.Schema] = {
 TABLES = TRANSFER_TABLES | ATLAS_TABLES
 
 
-@contextlib.contextmanager
-def replacing(path: Path):
-    """Yield a temporary path beside `path`; on success rename it to `path`, on failure remove it.
-
-    The temporary name starts with a dot, which Parquet readers of a folder pass over.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        yield temporary
-        temporary.chmod(mode)  # as any new file's: safetensors makes its own for the owner alone
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def make_writable(folder: Path) -> None:
-    """Make a folder, and find out whether it can be written.
-
-    Raises:
-        OSError: it cannot be made or written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / f".probe.{uuid.uuid4().hex}"
-    probe.write_bytes(b"")
-    probe.unlink()
-
-
-def prepare(results: Path, tables: Iterable[str]) -> None:
+def prepare(results: Location, tables: Iterable[str]) -> None:
     """Make the folders of some tables, and refuse results that cannot be written.
 
     Raises:
         StudyError: the folder cannot be created or written.
     """
-    try:
-        for table in tables:
-            make_writable(results / table)
-    except OSError as error:
-        raise StudyError(
-            f"{results}: the results folder cannot be written ({error.strerror}); "
-            "choose another one with --results"
-        ) from error
+    storage.prepare(results, "results", tables)
 
 
-def write(results: Path, table: str, name: str, columns: Mapping[str, Sequence]) -> Path:
+def write(results: Location, table: str, name: str, columns: Mapping[str, Sequence]) -> Location:
     """Write one file of one table, whole or not at all.
 
     Args:
@@ -312,6 +280,7 @@ def write(results: Path, table: str, name: str, columns: Mapping[str, Sequence])
 
     Raises:
         ValueError: a column the schema does not know, or columns of different lengths.
+        StorageError: the results could not be written for longer than one waits.
     """
     schema = TABLES[table]
     unknown = set(columns) - set(schema.names)
@@ -328,72 +297,106 @@ def write(results: Path, table: str, name: str, columns: Mapping[str, Sequence])
         )
         for field in schema
     ]
+    content = pa.BufferOutputStream()
+    pq.write_table(
+        pa.Table.from_arrays(arrays, schema=schema), content, compression="zstd", write_page_checksum=True
+    )
     path = results / table / f"{name}.parquet"
-    with replacing(path) as temporary:
-        pq.write_table(
-            pa.Table.from_arrays(arrays, schema=schema),
-            temporary,
-            compression="zstd",
-            write_page_checksum=True,
-        )
+    storage.write(path, content.getvalue())
     return path
 
 
-def write_trial(results: Path, trial: str, row: Mapping, predictions: Mapping, history: Mapping) -> None:
+def write_trial(results: Location, trial: str, row: Mapping, predictions: Mapping, history: Mapping) -> None:
     """Record a finished trial: predictions and history first, the row that says so last."""
     write(results, "predictions", trial, predictions)
     write(results, "history", trial, history)
     write(results, "trials", trial, {name: [value] for name, value in row.items()})
 
 
-def write_model(results: Path, model: str, row: Mapping, predictions: Mapping) -> None:
+def write_model(results: Location, model: str, row: Mapping, predictions: Mapping) -> None:
     """Record a model that was run: predictions first, the row that says so last."""
     write(results, "model_predictions", model, predictions)
     write(results, "models", model, {name: [value] for name, value in row.items()})
 
 
-def write_failure(results: Path, table: str, name: str, row: Mapping) -> None:
+def write_failure(results: Location, table: str, name: str, row: Mapping) -> None:
     """Record that a trial or model failed, unless a finished record of it exists already."""
     if status_of(results, table, name) != "ok":
         write(results, table, name, {column: [value] for column, value in row.items()})
 
 
-def write_plan(results: Path, table: str, study: str, ids: Sequence[str]) -> None:
+def write_plan(results: Location, table: str, study: str, ids: Sequence[str]) -> None:
     """Say which trials a study (`plans`), or which models its atlas (`atlas`), now consists of."""
     key = TABLES[table].names[0]
     write(results, table, study, {key: ids, "study": [study] * len(ids)})
 
 
-def status(results: Path, table: str) -> dict[str, str]:
+def status(results: Location, table: str) -> dict[str, str]:
     """The status of everything recorded in `trials` or `models`, by id; empty where there is nothing yet.
 
     Raises:
         StudyError: a file of the table is not a readable record.
     """
-    return {path.stem: _status(path) for path in sorted((results / table).glob("[!.]*.parquet"))}
+    paths = storage.files(results / table, ".parquet")
+    with ThreadPoolExecutor(READERS) as pool:
+        read = list(pool.map(_status, paths))
+    if None in read:
+        if paths == storage.files(results / table, ".parquet"):
+            raise StudyError(f"{paths[read.index(None)]}: cannot be opened; remove it")
+        return status(results, table)  # compacted meanwhile: what it held is in a file that is new
+    found: dict[str, str] = {}
+    for states in read:
+        # A trial may stand in a compacted file and, run by two sweeps at once, in one of its own.
+        found |= {name: state for name, state in states.items() if found.get(name) != "ok"}
+    return found
 
 
-def status_of(results: Path, table: str, name: str) -> str | None:
-    """The status of one trial or model; None if it is not recorded."""
-    path = results / table / f"{name}.parquet"
-    return _status(path) if path.exists() else None
+def status_of(results: Location, table: str, name: str) -> str | None:
+    """The status of one trial or model; None if it has no file of its own (see `study.compaction`)."""
+    return (_status(results / table / f"{name}.parquet") or {}).get(name)
 
 
-def reasons(results: Path, table: str, names: Iterable[str]) -> dict[str, str]:
+def reasons(results: Location, table: str, names: Iterable[str]) -> dict[str, str]:
     """Why those of some trials or models failed that did, by id."""
-    paths = {name: results / table / f"{name}.parquet" for name in names}
-    columns = ["status", "reason"]
-    rows = {n: pq.read_table(p, columns=columns).to_pylist()[0] for n, p in paths.items() if p.exists()}
-    return {name: row["reason"] for name, row in rows.items() if row["status"] == "failed"}
+    columns, found = ["status", "reason"], {}
+    for name in names:
+        with contextlib.suppress(FileNotFoundError), open_table(results, table, name) as file:
+            (row,) = file.read(columns=columns).to_pylist()
+            if row["status"] == "failed":
+                found[name] = row["reason"]
+    return found
 
 
-def _status(path: Path) -> str:
+@contextlib.contextmanager
+def open_table(results: Location, table: str, name: str) -> Iterator[pq.ParquetFile]:
+    """One file of one table, open for reading; its pages are checked as they are read.
+
+    Raises:
+        FileNotFoundError: there is none.
+        pyarrow.ArrowException: it is no Parquet file.
+    """
+    with (
+        storage.open_file(results / table / f"{name}.parquet") as stream,
+        pq.ParquetFile(stream, page_checksum_verification=True) as file,
+    ):
+        yield file
+
+
+def _status(path: Location) -> dict[str, str] | None:
+    """The status of each id in a file; None where there is no such file."""
+    table = path.parent.name
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            (status,) = file.read(columns=["status"])["status"].to_pylist()
-        if status not in ("ok", "failed"):
-            raise ValueError(f"its status is {status!r}")
-        return status
+        with open_table(path.parent.parent, table, path.stem) as file:
+            columns = file.read(columns=[TABLES[table].names[0], "status"]).to_pydict()
+        ids, states = columns.values()
+        strange = set(states) - {"ok", "failed"}
+        if strange or not ids:
+            raise ValueError(f"its status is {strange.pop()!r}" if strange else "it is empty")
+        return dict(zip(ids, states, strict=True))
+    except FileNotFoundError:
+        return None
+    except StorageError:
+        raise
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise StudyError(
             f"{path}: not a readable record ({str(error).splitlines()[0]}); remove the file and what it "

@@ -24,12 +24,13 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PlainValidator,
     Tag,
     ValidationError,
     model_validator,
 )
 
-from study import mistakes
+from study import mistakes, storage
 from study.errors import StudyError
 from study.methods import AnyMethod
 
@@ -41,12 +42,6 @@ def content_hash(content: Any) -> str:
     """16 hex digits of the SHA-256 of `content` as canonical JSON."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class Strict(BaseModel):
@@ -209,10 +204,13 @@ class Model(Strict):
         """
         if self.checkpoint is None:
             return self
-        path = Path(self.checkpoint)
-        if not path.is_file():
-            raise StudyError(f"{path}: the checkpoint of model '{self.name}' is not there; correct its path")
-        found = file_sha256(path)
+        path = storage.at(self.checkpoint)
+        try:
+            found = storage.sha256(path)
+        except OSError as error:
+            raise StudyError(
+                f"{path}: the checkpoint of model '{self.name}' is not there; correct its path"
+            ) from error
         if self.checkpoint_sha256 not in (None, found):
             raise StudyError(
                 f"{path}: the checkpoint of model '{self.name}' has SHA-256 {found}, not the one in "
@@ -254,11 +252,19 @@ class Budget(Strict):
 
 
 class Resources(Strict):
-    """What one trial needs; `seconds` is what it took where it was measured, for estimates alone."""
+    """What one trial needs, and how it is run; none of it changes what comes out.
+
+    `cpus` and `gpus` (a share of one, if need be) are for each of its `workers`, which train
+    data-parallel on equal parts of every batch. `seconds` is what a trial took where it was measured,
+    for estimates alone. What a longer trial has learnt is kept after each epoch that ends more than
+    `checkpoint_seconds` after what was kept last.
+    """
 
     cpus: int = Field(default=1, ge=1)
-    gpus: float = Field(default=0, ge=0)
+    gpus: float = Field(default=0, ge=0, le=1)
+    workers: int = Field(default=1, ge=1)
     seconds: float | None = Field(default=None, gt=0)
+    checkpoint_seconds: float = Field(default=60, ge=0)
 
 
 class Outputs(Strict):
@@ -270,13 +276,28 @@ class Outputs(Strict):
     top_k: int | None = Field(default=None, ge=1)
 
 
-class Folders(Strict):
-    """Where things lie; `results` defaults to results/<name of the study>."""
+def _location(value: Any) -> storage.Location:
+    if not isinstance(value, str | storage.Location):
+        raise ValueError(f"should be a path or a URL (it says {value!r})")
+    return storage.at(value)
 
-    data: Path = Path("data")
-    zoo: Path = Path("zoo")
-    outputs: Path = Path("outputs")
-    results: Path | None = None
+
+Location = Annotated[storage.Location, PlainValidator(_location)]
+
+
+class Folders(Strict):
+    """Where things lie, by path or URL; `results` defaults to results/<name of the study>.
+
+    What lies at a URL is copied to a node's `cache` before use, and so is all the rest if the study
+    names one; the copies take `cache_gib` GiB at most.
+    """
+
+    data: Location = Path("data")
+    zoo: Location = Path("zoo")
+    outputs: Location = Path("outputs")
+    results: Location | None = None
+    cache: Path | None = None
+    cache_gib: float = Field(default=100, gt=0)
 
 
 class Trial(Strict):
@@ -356,17 +377,19 @@ class Study(Strict):
         return self
 
     @property
-    def results(self) -> Path:
+    def results(self) -> storage.Location:
         """The results folder."""
         return self.folders.results or Path("results") / self.name
 
     def absolute(self) -> Study:
         """The study with absolute paths, for workers that start in another folder."""
-        folders = self.folders.model_copy(update={"results": self.results})
-        folders = Folders(**{name: folder.resolve() for name, folder in folders})
+        places = {**dict(self.folders), "results": self.results}
+        folders = self.folders.model_copy(
+            update={n: place.resolve() for n, place in places.items() if isinstance(place, storage.Location)}
+        )
         zoo = {
             name: model.model_copy(update={"checkpoint": str(Path(model.checkpoint).resolve())})
-            if model.checkpoint
+            if model.checkpoint and "://" not in model.checkpoint
             else model
             for name, model in self.zoo.items()
         }
@@ -441,5 +464,9 @@ def load(path: str | Path, **overrides: Any) -> Study:
         study = Study.model_validate(content)
     except ValidationError as error:
         raise StudyError(f"{path}: {mistakes.first(error, Study)}") from error
-    folders = {key: Path(value) for key, value in overrides.items() if value is not None}
-    return study.model_copy(update={"folders": study.folders.model_copy(update=folders)})
+    folders = {key: value for key, value in overrides.items() if value is not None}
+    try:
+        changed = Folders(**(dict(study.folders) | folders))
+    except ValidationError as error:
+        raise StudyError(f"--{mistakes.first(error, Folders)}") from error
+    return study.model_copy(update={"folders": changed})

@@ -18,7 +18,7 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 from torch import Tensor
 
-from study import __version__, evaluate, spec, zoo
+from study import __version__, cache, evaluate, spec, zoo
 from study import data as study_data
 from study import outputs as study_outputs
 from study.errors import StudyError
@@ -54,13 +54,13 @@ class Workspace:
         threads: int | None = None,
         top_k: int | None = None,
     ) -> None:
-        self.data, self.zoo, self.top_k = data, folders.zoo, top_k
+        self.data, self.folders, self.top_k = data, folders, top_k
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.threads = threads or torch.get_num_threads()
         torch.set_num_threads(self.threads)
-        self.images = study_data.open_images(data.images, folders.data)
+        self.images = study_data.open_images(data.images, folders.data, cache.of(folders, folders.data))
         self.splits = study_data.split(self.images, data.splits)
-        self.store = study_outputs.Store(folders.outputs)
+        self.store = study_outputs.Store(folders.outputs, cache.of(folders, folders.outputs))
         self._on_device: LRUCache = LRUCache(DEVICE_BYTES, getsizeof=lambda t: t.element_size() * t.numel())
         self._samples = {name: study_outputs.hash_of_samples(i) for name, i in self.splits.items()}
         self.batches = functools.cache(self._batches)
@@ -74,7 +74,7 @@ class Workspace:
         Raises:
             StudyError: its weights are missing, damaged or of another model, or tell other classes apart.
         """
-        return zoo.load(model, self.data, len(self.images.classes), self.zoo).to(self.device)
+        return zoo.load(model, self.data, len(self.images.classes), self.folders).to(self.device)
 
     def recipe_indices(self, recipe: spec.Recipe) -> NDArray[np.int64]:
         """The images a recipe trains on."""

@@ -12,6 +12,7 @@ above 1), nine of timm's 1,826, which are refused.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -22,10 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import study.tiny_models  # noqa: F401 - registers the demo's small models with timm
-from study import mistakes, spec
+from study import cache, mistakes, spec, storage
 from study.data import Crop
 from study.errors import StudyError
-from study.records import replacing
+from study.storage import Location
 from study.timm_import import timm
 
 
@@ -162,23 +163,30 @@ def build(model: spec.Model, classes: int) -> Classifier:
     return Classifier(network, config)
 
 
-def trained_path(model: spec.Model, data: spec.Data, zoo: Path) -> Path:
+def trained_path(model: spec.Model, data: spec.Data, zoo: Location) -> Location:
     """Where the weights of a trained model lie: its name and the hash of all that makes them."""
     content = {"model": model.model_dump(mode="json"), "data": data.model_dump(mode="json")}
     return zoo / f"{model.name}-{spec.content_hash(content)}.safetensors"
 
 
-def save_trained(classifier: Classifier, facts: dict, path: Path) -> None:
+def save_trained(classifier: Classifier, facts: dict, path: Location) -> None:
     """Write trained weights, and beside them a JSON file with facts of the training; whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(facts, indent=1))
-    with replacing(path) as temporary:
-        tensors = {name: t.contiguous().clone() for name, t in classifier.network.state_dict().items()}
-        safetensors.torch.save_file(tensors, temporary)
+    storage.make_writable(path.parent)
+    storage.write(path.with_suffix(".json"), json.dumps(facts, indent=1).encode())
+    tensors = {name: t.contiguous().clone() for name, t in classifier.network.state_dict().items()}
+    storage.write(path, safetensors.torch.save(tensors))
 
 
-def _read_tensors(path: Path, name: str) -> dict[str, Tensor]:
+def _read_weights(path: Location, name: str, copies: cache.Cache | None) -> dict[str, Tensor]:
+    try:
+        with copies.copy(path) if copies else contextlib.nullcontext(path) as local:
+            return _read_tensors(local, name, path)
+    except FileNotFoundError as error:
+        raise StudyError(f"{path}: the weights of model '{name}' are not there; build the zoo") from error
+
+
+def _read_tensors(path: Path, name: str, told: Location) -> dict[str, Tensor]:
+    """The tensors of a file of this machine; mistakes are told of the file it may be a copy of."""
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
@@ -187,23 +195,23 @@ def _read_tensors(path: Path, name: str) -> dict[str, Tensor]:
         for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
             tensors = tensors.get(key, tensors)
         return tensors
-    except FileNotFoundError as error:
-        raise StudyError(f"{path}: the weights of model '{name}' are not there; build the zoo") from error
+    except FileNotFoundError:
+        raise
     except Exception as error:  # a damaged file makes either reader raise anything
         raise StudyError(
-            f"{path}: the weights of model '{name}' are damaged or no tensor file "
+            f"{told}: the weights of model '{name}' are damaged or no tensor file "
             f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); replace the file"
         ) from error
 
 
-def load(model: spec.Model, data: spec.Data, classes: int, zoo: Path) -> Classifier:
+def load(model: spec.Model, data: spec.Data, classes: int, folders: spec.Folders) -> Classifier:
     """A model with its weights, on the CPU, in `eval` mode.
 
     Args:
         model: the model.
         data: the study's data, which a trained model's weights depend on.
         classes: number of classes of the data.
-        zoo: the folder with trained weights.
+        folders: where the trained weights are, and where to copy weights of a URL to.
 
     Raises:
         StudyError: the weights are missing, damaged, or not of this architecture.
@@ -213,9 +221,9 @@ def load(model: spec.Model, data: spec.Data, classes: int, zoo: Path) -> Classif
             torch.manual_seed(model.untrained)
         classifier = build(model, classes)
     if model.source in ("recipe", "checkpoint"):
-        path = Path(model.checkpoint) if model.checkpoint else trained_path(model, data, zoo)
+        path = storage.at(model.checkpoint) if model.checkpoint else trained_path(model, data, folders.zoo)
         try:
-            classifier.network.load_state_dict(_read_tensors(path, model.name))
+            classifier.network.load_state_dict(_read_weights(path, model.name, cache.of(folders, path)))
         except (RuntimeError, AttributeError, TypeError) as error:
             raise StudyError(
                 f"{path}: not the weights of '{model.timm}' as zoo.{model.name} describes it "
@@ -233,7 +241,7 @@ def check_checkpoints(study: spec.Study, classes: int) -> None:
     """
     for model in study.zoo.values():
         if model.checkpoint:
-            load(model, study.data, classes, study.folders.zoo)
+            load(model, study.data, classes, study.folders)
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -13,7 +13,7 @@ from matplotlib import cbook
 from PIL import Image
 from torch import nn
 
-from study import convert_checkpoint, semantics, spec, zoo
+from study import convert_checkpoint, semantics, spec, storage, zoo
 from study.convert_checkpoint import by_order
 from study.errors import StudyError
 from study.timm_import import timm
@@ -40,7 +40,7 @@ def lite(request, tmp_path_factory):
         "checkpoint": str(output),
         "config": {"mean": [127 / 255] * 3, "std": [128 / 255] * 3},
     }
-    classifier = zoo.load(spec.Model.model_validate(model), data, 1000, output.parent)
+    classifier = zoo.load(spec.Model.model_validate(model), data, 1000, spec.Folders())
     return torch.load(source, weights_only=True), classifier
 
 
@@ -218,7 +218,7 @@ def test_the_command_writes_what_a_study_loads(source, tmp_path, capsys):
     written = safetensors.torch.load_file(output)
     assert written.keys() == state.keys()
     assert all(torch.equal(written[name], tensor) for name, tensor in state.items())
-    assert spec.file_sha256(output) in capsys.readouterr().out
+    assert storage.sha256(output) in capsys.readouterr().out
 
 
 def test_a_file_that_does_not_match_leaves_the_output_alone(source, tmp_path, capsys):

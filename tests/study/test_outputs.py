@@ -258,12 +258,13 @@ WORKER = """
 import sys, time
 sys.path.insert(0, {root!r})
 from tests.study.test_outputs import KEY, computed
+from pathlib import Path
 from study import outputs
 def slow():
     print("computing", flush=True)
     time.sleep({seconds})
     return computed()
-print(float(outputs.Store({folder!r}).get(KEY, slow).logits.float().sum()), flush=True)
+print(float(outputs.Store(Path({folder!r})).get(KEY, slow).logits.float().sum()), flush=True)
 """
 
 

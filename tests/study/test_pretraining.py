@@ -35,7 +35,7 @@ def test_the_same_recipe_gives_the_same_weights_and_another_seed_others(place, m
     recipe = model.recipe.model_copy(update={"seed": 1})
     other = pretraining.build(model.model_copy(update={"recipe": recipe}), place)
     assert other["weights"] != facts[0]["weights"]
-    assert len(list(place.zoo.glob("*.safetensors"))) == 2
+    assert len(list(place.folders.zoo.glob("*.safetensors"))) == 2
 
 
 def test_training_beats_chance_and_says_so(place, model):
@@ -47,7 +47,7 @@ def test_training_beats_chance_and_says_so(place, model):
     assert facts["transfer_accuracy"] > 0.4
     assert facts["images"] == 100
     assert shares == [pytest.approx((i + 1) / 31) for i in range(31)]  # 30 epochs and one of the finish
-    path = zoo.trained_path(trained, place.data, place.zoo)
+    path = zoo.trained_path(trained, place.data, place.folders.zoo)
     assert json.loads(path.with_suffix(".json").read_text()) == facts
     assert not place.load(trained).training
 
@@ -62,4 +62,4 @@ def test_a_recipe_that_diverges_is_told_and_leaves_nothing(place, model):
     diverging = model.model_copy(update={"recipe": model.recipe.model_copy(update={"finish": finish})})
     with pytest.raises(DivergedError, match="lower the recipe's lr"):
         pretraining.build(diverging, place)
-    assert not list(place.zoo.glob("*"))
+    assert not list(place.folders.zoo.glob("*"))

@@ -171,11 +171,12 @@ def test_interrupted_write_leaves_everything_as_it_was(results, monkeypatch, err
         write_trial(results, "t1")
     before = files(results)
 
-    def interrupted(table, path, **options):
-        Path(path).write_bytes(b"PAR1 half of a file")
+    def interrupted(path, content):
+        with path.open("wb") as stream:
+            stream.write(memoryview(content)[: len(content) // 2])
         raise error
 
-    monkeypatch.setattr(pq, "write_table", interrupted)
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
     with pytest.raises(type(error)):
         records.write(results, "trials", "t1", {"status": ["ok"]})
     assert files(results) == before

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from study import spec
+from study import spec, storage
 from study.errors import StudyError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -317,7 +317,7 @@ def test_the_content_of_a_checkpoint_counts_and_its_path_does_not(tmp_path):
     moved.write_bytes(b"weights")
     other.write_bytes(b"other weights")
     assert ids(with_checkpoint(first)) == ids(with_checkpoint(moved))
-    assert ids(with_checkpoint(first)) == ids(with_checkpoint(moved, spec.file_sha256(first)))
+    assert ids(with_checkpoint(first)) == ids(with_checkpoint(moved, storage.sha256(first)))
     affected = ids(with_checkpoint(first)) - ids(with_checkpoint(other))
     assert affected == {t.id for key, t in trials_by_key(with_checkpoint(first)).items() if "vit" in key}
     assert ids(with_checkpoint(first)) & ids(SMALL) == ids(with_checkpoint(first)) - affected

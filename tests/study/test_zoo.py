@@ -136,7 +136,7 @@ def checkpoint(request, tmp_path):
 
 def load(model, tmp_path):
     data = spec.Data.model_validate({"images": {"source": "fashion_mnist"}, "splits": {"transfer": 1}})
-    return zoo.load(model, data, 10, tmp_path)
+    return zoo.load(model, data, 10, spec.Folders(zoo=tmp_path))
 
 
 def test_a_checkpoint_gives_its_tensors(checkpoint, tmp_path):
@@ -198,7 +198,7 @@ def test_trained_weights_are_named_after_all_that_makes_them(base):
 def test_a_trained_model_comes_back_as_it_was(workspace, base):
     model = spec.Study.model_validate(base).zoo["resnet"]
     facts = json.loads(
-        zoo.trained_path(model, workspace.data, workspace.zoo).with_suffix(".json").read_text()
+        zoo.trained_path(model, workspace.data, workspace.folders.zoo).with_suffix(".json").read_text()
     )
     classifier = workspace.load(model)
     assert zoo.fingerprint(classifier.network) == facts["weights"]

@@ -1,0 +1,23 @@
+"""Merge the many small files of a study's records into few large ones; also while a sweep runs.
+
+python jobs/compact.py [STUDY] [--results FOLDER]
+"""
+
+from __future__ import annotations
+
+from jobs import console
+from study import compaction, spec
+
+
+def job() -> None:
+    arguments = console.parser(__doc__.splitlines()[0], "results").parse_args()
+    study = spec.load(arguments.study, results=arguments.results).absolute()
+    with console.Tracker("compact", 1) as tracker:
+        tables = compaction.compact(study.results, lambda table, share: tracker.update(share, table))
+    for table in tables:
+        console.console.print(f"{table.table}: {table.files} files merged, {table.left} files now")
+    console.console.print(f"results: {study.results}")
+
+
+if __name__ == "__main__":
+    console.main(job)

@@ -1,0 +1,381 @@
+"""Where files lie: a path, or a URL of a store that pyarrow knows (`s3://`, `gs://`, `hdfs://`).
+
+A `Location` is a `pathlib.Path` or, for a URL, a `Remote`, which has those methods of a path that the
+project uses; the functions here work on both. A file appears whole or not at all: on a file system it
+is written under a temporary name that readers pass over and renamed, on an object store it is there
+once its upload is complete.
+
+What fails for a reason that passes (a store that answers errors, a full disk, a file server that is
+gone) is tried again for `patience()` seconds, since hours of work may wait to be recorded; then it is a
+`StorageError`. What cannot pass (no permission, no such file) is raised at once.
+
+Left out on purpose: locks between machines, which object stores do not have. Nothing here needs any,
+because every file is named after what it holds or belongs to one writer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import hashlib
+import os
+import random
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+from study.errors import StorageError, StudyError
+
+PATIENCE = "TRANSFER_STORAGE_PATIENCE"  # environment variable, in seconds
+OBJECT_STORES = ("s3", "gcs", "abfs")
+PASSING = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH")
+}
+# What AWS and its like say of a request that will never succeed.
+LASTING = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "SIGNATURE", "UNRECOGNIZED_CLIENT")
+CHUNK = 16 << 20
+
+T = TypeVar("T")
+
+
+def patience() -> float:
+    """Seconds for which storage that fails is tried again."""
+    return float(os.environ.get(PATIENCE, "300"))
+
+
+@functools.lru_cache(maxsize=64)
+def _file_system(root: str) -> fs.FileSystem:
+    return fs.FileSystem.from_uri(root)[0]
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file or folder of a store.
+
+    Attributes:
+        url: without its query.
+        query: settings of the store, as pyarrow reads them (such as `endpoint_override=...`).
+    """
+
+    url: str
+    query: str = ""
+
+    def __str__(self) -> str:
+        # A URL may carry credentials, which belong in no message.
+        scheme, _, rest = self.url.partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2]}"
+
+    def __truediv__(self, name: object) -> Remote:
+        return Remote(f"{self.url.rstrip('/')}/{name}", self.query)
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.url).name
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.url).stem
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.url).suffix
+
+    @property
+    def parent(self) -> Remote:
+        return Remote(self.url.rpartition("/")[0], self.query)
+
+    def with_suffix(self, suffix: str) -> Remote:
+        return self.parent / f"{self.stem}{suffix}"
+
+    def resolve(self) -> Remote:
+        """A URL says everything already."""
+        return self
+
+    @property
+    def system(self) -> fs.FileSystem:
+        """The store, as pyarrow talks to it."""
+        parts = urlsplit(self.url)
+        return _file_system(f"{parts.scheme}://{parts.netloc}" + (f"?{self.query}" if self.query else ""))
+
+    @property
+    def key(self) -> str:
+        """What the store calls it."""
+        parts = urlsplit(self.url)
+        place = parts.netloc.rpartition("@")[2] if parts.scheme in ("s3", "gs", "gcs", "abfs") else ""
+        return f"{place}{parts.path}"
+
+    def exists(self) -> bool:
+        """Whether there is such a file or folder."""
+        found = patiently(self, lambda: self.system.get_file_info(self.key))
+        return found.type != fs.FileType.NotFound
+
+
+Location = Path | Remote
+
+
+def at(text: str | Location) -> Location:
+    """The location that a text names.
+
+    Raises:
+        ValueError: a URL of a kind, or with settings, that pyarrow does not know.
+    """
+    if isinstance(text, Remote | Path):
+        return text
+    if "://" not in text:
+        return Path(text)
+    url, _, query = text.partition("?")
+    if url.startswith("file://"):
+        return Path(urlsplit(url).path)
+    remote = Remote(url.rstrip("/"), query)
+    try:
+        remote.system  # noqa: B018 - built once, to find out
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"'{remote}' is no URL that pyarrow can open ({_first_line(error)})") from error
+    return remote
+
+
+# --- patience -----------------------------------------------------------------------------------
+
+
+def _first_line(error: BaseException) -> str:
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+
+
+def passes(location: Location, error: OSError) -> bool:
+    """Whether what failed may succeed later."""
+    if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError | FileExistsError):
+        return False
+    if isinstance(location, Path) or error.errno is not None:
+        return error.errno in PASSING
+    return not any(word in str(error).upper() for word in LASTING)
+
+
+def patiently(location: Location, action: Callable[[], T]) -> T:
+    """Do something with a location, again and again while it fails for a reason that passes.
+
+    Raises:
+        StorageError: it still did after `patience()` seconds.
+        OSError: whatever does not pass.
+    """
+    begun, wait = time.monotonic(), 0.25
+    while True:
+        try:
+            return action()
+        except OSError as error:
+            if not passes(location, error):
+                raise
+            if time.monotonic() - begun + wait > patience():
+                raise StorageError(
+                    f"{location}: cannot be reached or written ({_first_line(error)}), tried for "
+                    f"{time.monotonic() - begun:.0f} s; mend the storage, then run the same command again: "
+                    "what is recorded stays, and it goes on from there"
+                ) from error
+        # Spread out, so that a thousand workers do not come back at once.
+        time.sleep(wait * random.uniform(0.5, 1.5))
+        wait = min(2 * wait, 15)
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def open_file(location: Location) -> pa.NativeFile:
+    """A file, open for reading at any place.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if isinstance(location, Path):
+        return pa.OSFile(str(location))
+    return patiently(location, lambda: location.system.open_input_file(location.key))
+
+
+def read(location: Location) -> bytes:
+    """The content of a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+
+    def content() -> bytes:
+        if isinstance(location, Path):
+            return location.read_bytes()
+        with location.system.open_input_file(location.key) as file:
+            return file.read()
+
+    return patiently(location, content)
+
+
+def files(folder: Location, suffix: str) -> list[Location]:
+    """The files of a folder whose names end so, sorted; temporary ones left out, none where it is missing."""
+    if isinstance(folder, Path):
+        return sorted(folder.glob(f"[!.]*{suffix}"))
+    selector = fs.FileSelector(folder.key, allow_not_found=True)
+    found = patiently(folder, lambda: folder.system.get_file_info(selector))
+    names = [info.base_name for info in found if info.type == fs.FileType.File]
+    return [folder / name for name in sorted(names) if name.endswith(suffix) and name[0] != "."]
+
+
+def stamp(location: Location) -> tuple[int, int]:
+    """Size in bytes of a file, and when it was written (in ns): another one under its name differs.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if isinstance(location, Path):
+        status = location.stat()
+        return status.st_size, status.st_mtime_ns
+    info = patiently(location, lambda: location.system.get_file_info(location.key))
+    if info.type != fs.FileType.File:
+        raise FileNotFoundError(errno.ENOENT, "No such file", str(location))
+    return info.size, info.mtime_ns or 0
+
+
+def sha256(location: Location) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with open_file(location) as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def download(location: Location, path: Path) -> None:
+    """Copy a file to a path of this machine.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+
+    def copy() -> None:
+        with open_file(location) as source, path.open("wb") as target:
+            shutil.copyfileobj(source, target, CHUNK)
+            if target.tell() != source.size():
+                raise OSError(errno.EIO, f"only {target.tell()} of {source.size()} bytes could be read")
+
+    patiently(location, copy)
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def replacing(path: Path):
+    """Yield a temporary path beside `path`; on success rename it to `path`, on failure remove it.
+
+    The temporary name starts with a dot, which Parquet readers of a folder pass over.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(mode)  # as any new file's: safetensors makes its own for the owner alone
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())  # the name must not be there before the content is
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def write(location: Location, content: bytes | pa.Buffer) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written, and will not be.
+        StorageError: it could not be for `patience()` seconds.
+    """
+
+    def once() -> None:
+        if isinstance(location, Path):
+            with replacing(location) as temporary:
+                temporary.write_bytes(content)
+        else:
+            _put(location, lambda stream: stream.write(content))
+
+    patiently(location, once)
+
+
+def upload(path: Path, location: Location) -> None:
+    """Copy a file of this machine to a location, whole or not at all."""
+
+    def once() -> None:
+        if isinstance(location, Path):
+            with replacing(location) as temporary:
+                shutil.copyfile(path, temporary)
+        else:
+            with path.open("rb") as source:
+                _put(location, lambda stream: shutil.copyfileobj(source, stream, CHUNK))
+
+    patiently(location, once)
+
+
+def _put(location: Remote, fill: Callable[[pa.NativeFile], object]) -> None:
+    system = location.system
+    if system.type_name in OBJECT_STORES:
+        with system.open_output_stream(location.key) as stream:
+            fill(stream)
+        return
+    temporary = location.parent / f".{location.name}.{uuid.uuid4().hex}.tmp"
+    with system.open_output_stream(temporary.key) as stream:
+        fill(stream)
+    system.move(temporary.key, location.key)
+
+
+def remove(location: Location) -> None:
+    """Remove a file, if it is there."""
+    if isinstance(location, Path):
+        location.unlink(missing_ok=True)
+        return
+    with contextlib.suppress(FileNotFoundError):
+        patiently(location, lambda: location.system.delete_file(location.key))
+
+
+def make_writable(folder: Location) -> None:
+    """Make a folder, and find out whether it can be written; without patience, to be told at once.
+
+    Raises:
+        OSError: it cannot be made or written.
+    """
+    probe = f".probe.{uuid.uuid4().hex}"
+    if isinstance(folder, Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / probe).write_bytes(b"")
+        (folder / probe).unlink()
+        return
+    if folder.system.type_name not in OBJECT_STORES:
+        folder.system.create_dir(folder.key, recursive=True)
+    with folder.system.open_output_stream((folder / probe).key) as stream:
+        stream.write(b"-")
+    folder.system.delete_file((folder / probe).key)
+
+
+def prepare(folder: Location, name: str, parts: Iterable[str] = ()) -> None:
+    """Make a folder, and refuse one that cannot be written before anything is computed.
+
+    Args:
+        folder: the folder.
+        name: what it is, and the option that chooses another one: 'results', 'outputs', ...
+        parts: names of its own folders.
+
+    Raises:
+        StudyError: it cannot be made or written.
+    """
+    try:
+        for place in (folder, *(folder / part for part in parts)):
+            make_writable(place)
+    except OSError as error:
+        raise StudyError(
+            f"{folder}: the {name} folder cannot be written ({_first_line(error)}); choose another one with "
+            f"--{name}"
+        ) from error
