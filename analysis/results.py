@@ -41,7 +41,7 @@ def load(results: Path | str) -> pd.DataFrame:
     folder = Path(results) / "trials"
     if not folder.is_dir():
         raise ResultsError(f"{folder}: no such folder; give the results folder of a study that has run")
-    trials = once(read(folder, "run its trial again"))
+    trials = read(folder, "run its trial again")
     plans = Path(results) / "plans"
     if plans.is_dir() and any(plans.glob("*.parquet")):
         planned = read(plans, "run its study again")["trial"]
@@ -50,6 +50,7 @@ def load(results: Path | str) -> pd.DataFrame:
         raise ResultsError(f"{folder}: no trial is recorded there; run the study first")
     columns = [*KEYS, *MEASURES, *TEACHER_MEASURES, "transfer_rate"]
     require_columns(trials, columns, folder, "run the study again in a new folder")
+    trials = once(trials)
     done = trials[trials["status"] == "ok"]
     if done.empty:
         raise ResultsError(
