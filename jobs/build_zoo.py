@@ -101,11 +101,13 @@ def table(study: spec.Study) -> Table:
 def job() -> None:
     arguments = console.parser(__doc__.splitlines()[0], "data", "zoo").parse_args()
     study = spec.load(arguments.study, data=arguments.data, zoo=arguments.zoo).absolute()
+    cluster.check_lasting(study.folders)
     check(study)
     images = prepare_data.prepare(study)
     zoo.check_classes(study, len(images.classes))
     if missing(study):
         cluster.start()
+        cluster.check_seen(study, "zoo")
     build(study)
 
 

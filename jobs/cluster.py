@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+import os
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
+import yaml
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import jobs
 import study
-from study.errors import StudyError
-from study.spec import Resources
+from study import data, storage
+from study.errors import StorageError, StudyError
+from study.spec import Folders, Resources, Study
+from study.storage import Location
+
+# What `ray up` leaves on the head: among others the kinds of nodes that its autoscaler may start.
+BOOTSTRAP = Path("~/ray_bootstrap_config.yaml").expanduser()
+RAYS_COPIES = "runtime_resources"  # the folder on a node under which Ray unpacks what a job brings along
+SECONDS_TO_LOOK = 120
 
 
 def start() -> None:
@@ -20,15 +31,39 @@ def start() -> None:
 
     The code goes with it: every worker, on every node, imports the project's packages as they are here
     and now, whatever an earlier installation or a copy of the project on its node says.
+
+    Raises:
+        StudyError: RAY_ADDRESS names a cluster that does not answer.
     """
     packages = [str(Path(package.__file__).parent) for package in (study, jobs)]
-    ray.init(
-        include_dashboard=False,
-        configure_logging=True,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        runtime_env={"py_modules": packages, "excludes": ["__pycache__"]},
-    )
+    patience = {storage.PATIENCE: os.environ[storage.PATIENCE]} if storage.PATIENCE in os.environ else {}
+    try:
+        ray.init(
+            include_dashboard=False,
+            configure_logging=True,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            runtime_env={"py_modules": packages, "excludes": ["__pycache__"], "env_vars": patience},
+        )
+    except ConnectionError as error:
+        address = os.environ.get("RAY_ADDRESS", "this machine's")
+        raise StudyError(
+            f"the Ray cluster ({address}) does not answer; start it, or unset RAY_ADDRESS"
+        ) from error
+
+
+def nodes() -> list[dict[str, float]]:
+    """What each node has that is there or that the autoscaler may start: its resources by name."""
+    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if BOOTSTRAP.is_file():
+        types = yaml.safe_load(BOOTSTRAP.read_text()).get("available_node_types", {})
+        there += [kind.get("resources", {}) for kind in types.values() if kind.get("max_workers", 1)]
+    return there
+
+
+def fits(node: dict[str, float], resources: Resources) -> bool:
+    """Whether a worker of a trial fits on a node."""
+    return node.get("CPU", 0) >= resources.cpus and node.get("GPU", 0) >= resources.gpus
 
 
 def check(resources: Resources) -> None:
@@ -37,14 +72,114 @@ def check(resources: Resources) -> None:
     Raises:
         StudyError: names what a trial asks for and the most a node has.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(n.get("CPU", 0) >= resources.cpus and n.get("GPU", 0) >= resources.gpus for n in nodes):
-        most = max(nodes, key=lambda n: (n.get("GPU", 0), n.get("CPU", 0)))
+    known = nodes()
+    if not any(fits(node, resources) for node in known):
+        most = max(known, key=lambda n: (n.get("GPU", 0), n.get("CPU", 0)))
         raise StudyError(
             f"resources: a trial asks for {resources.cpus} CPUs and {resources.gpus:g} GPUs, but the largest "
             f"node has {most.get('CPU', 0):g} CPUs and {most.get('GPU', 0):g} GPUs; lower resources.cpus or "
             "resources.gpus"
         )
+    room = sum(room_for(node, resources) for node in known)
+    if room < resources.workers and not BOOTSTRAP.is_file():
+        raise StudyError(
+            f"resources.workers: a trial asks for {resources.workers} at once, but the cluster has room for "
+            f"{room}; lower it, or start more nodes"
+        )
+
+
+def room_for(node: dict[str, float], resources: Resources) -> int:
+    """How many workers fit on a node at once."""
+    room = int(node.get("CPU", 0) // resources.cpus)
+    return min(room, int(node.get("GPU", 0) / resources.gpus)) if resources.gpus else room
+
+
+def slots(resources: Resources) -> int:
+    """How many trials (or trainings) fit on the cluster at once, on the nodes that are there."""
+    room = sum(room_for(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
+    return max(1, room // resources.workers)
+
+
+# --- folders ------------------------------------------------------------------------------------
+
+
+def check_lasting(folders: Folders) -> None:
+    """Refuse folders inside the copy of the project that Ray makes for a submitted job, and deletes.
+
+    Raises:
+        StudyError: names the folder and the remedy.
+    """
+    for name, folder in folders:
+        if isinstance(folder, Path) and RAYS_COPIES in folder.parts:
+            raise StudyError(
+                f"folders.{name}: {folder} is in the copy of the project that Ray made for this job, and is "
+                "deleted with it; give an absolute path that all nodes see, or a URL"
+            )
+
+
+def check_seen(study: Study, *written: str) -> None:
+    """Refuse folders that a node that may run trials does not see, before the first one starts.
+
+    Args:
+        study: what is to be run; its images are prepared.
+        written: the folders that nodes write to (fields of `spec.Folders`).
+
+    Raises:
+        StudyError: names the node, the folder and the remedy.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    others = {
+        node["NodeID"]: node["NodeManagerHostname"]
+        for node in ray.nodes()
+        if node["Alive"] and node["NodeID"] != here and fits(node["Resources"], study.resources)
+    }
+    if not others:
+        return
+    folders = {name: getattr(study.folders, name) for name in written}
+    probes = {name: folder / f".seen-{uuid.uuid4().hex}" for name, folder in folders.items()}
+    images = data.folder_of(study.data.images, study.folders.data) / data.SIDECAR
+    weights = [storage.at(model.checkpoint) for model in study.zoo.values() if model.checkpoint]
+    files = [*probes.items(), ("data", images), *(("zoo", path) for path in weights)]
+    try:
+        for name, probe in probes.items():
+            storage.prepare(folders[name], name)
+            storage.write(probe, b"-")
+        looking = {
+            ray.remote(num_cpus=0)(first_unseen)
+            .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False), max_retries=0)
+            .remote(files, set(folders.values())): node
+            for node in others
+        }
+        for reference, node in looking.items():
+            try:
+                unseen = ray.get(reference, timeout=SECONDS_TO_LOOK)
+            except ray.exceptions.RayError:
+                continue  # a node that has gone, or is too busy to answer, is no reason to stop
+            if unseen:
+                name, path = unseen
+                raise StudyError(
+                    f"folders.{name}: the node {others[node]} does not see {path}, or cannot write there; "
+                    "give a folder that all nodes share, or a URL"
+                )
+    finally:
+        for probe in probes.values():
+            storage.remove(probe)
+
+
+def first_unseen(files: Sequence[tuple[str, Location]], written: set[Location]) -> tuple[str, str] | None:
+    """On a node: the first file that is not there, or whose folder is to be written and cannot be."""
+    for name, path in files:
+        try:
+            if not path.exists():
+                return name, str(path)
+            if path.parent in written:
+                storage.make_writable(path.parent)
+        except (OSError, StorageError):
+            return name, str(path)
+    return None
+
+
+# --- tasks --------------------------------------------------------------------------------------
 
 
 def as_completed(
@@ -78,12 +213,3 @@ def as_completed(
 def reason(error: ray.exceptions.RayError) -> str:
     """Why a task failed, in a line: what its function raised, or what became of its worker."""
     return str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
-
-
-def slots(resources: Resources) -> int:
-    """How many trials (or trainings) fit on the cluster at once."""
-    total = ray.cluster_resources()
-    fits = [int(total.get("CPU", 0) // resources.cpus)]
-    if resources.gpus:
-        fits.append(int(total.get("GPU", 0) / resources.gpus))
-    return max(1, min(fits))

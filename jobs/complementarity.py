@@ -245,6 +245,7 @@ def job() -> None:
 
     folders = {name: getattr(arguments, name) for name in console.FOLDERS}
     study = spec.load(arguments.study, **folders).absolute()
+    cluster.check_lasting(study.folders)
     split = arguments.split
     complementarity.check_split(study, split)
     chosen = complementarity.select(study, arguments.models)
@@ -270,6 +271,7 @@ def job() -> None:
     describe_classes(study, images, arguments.embed)
     if todo or build_zoo.missing(study):
         cluster.start()
+        cluster.check_seen(study, "results", "outputs", "zoo")
     build_zoo.build(study)
     records.write_plan(study.results, "atlas", study.name, list(models))
     if todo:

@@ -25,6 +25,7 @@ from study.errors import StudyError
 from study.storage import Location
 
 DEFAULT = Path("~/.cache/transfer-lab")
+TEMPORARY = ".temporary-"  # how names of folders begin that are no entries: no longer, or not yet
 
 
 def of(folders: spec.Folders, location: Location) -> Cache | None:
@@ -60,24 +61,13 @@ class Cache:
         Raises:
             StudyError: it cannot fit beside what is in use, or the cache cannot be written.
         """
-        path = self.folder / name
+        if name not in self._held:
+            self._held[name] = self._use(name)
         try:
-            locks = self.folder / ".locks"
-            locks.mkdir(parents=True, exist_ok=True)
-            self._use(name)
-            if path.exists():
-                return path
-            # One copy at a time: the others of this node want the disk, and most often the same entry.
-            with _locked(locks / ".filling"):
-                if not path.exists():
-                    self._make_room(name, size)
-                    self._copy(path, fill)
-        except PermissionError as error:
-            raise StudyError(
-                f"{self.folder}: the cache cannot be written ({error.strerror}); choose another folder with "
-                "folders.cache"
-            ) from error
-        return path
+            return self._filled(name, size, fill)
+        except BaseException:
+            self.release(name)
+            raise
 
     @contextlib.contextmanager
     def copy(self, location: Location, anew: bool = False) -> Iterator[Path]:
@@ -93,13 +83,14 @@ class Cache:
         size, modified = storage.stamp(location)
         version = hashlib.sha256(f"{location} {size} {modified}".encode()).hexdigest()[:16]
         name = f"{location.stem}-{version}"
-        if anew:
-            self.drop(name)
-        folder = self.entry(name, size, lambda new: storage.download(location, new / location.name))
+        lock = self._use(name)  # of this use alone: threads may copy the same file
         try:
+            if anew:
+                self.drop(name)
+            folder = self._filled(name, size, lambda new: storage.download(location, new / location.name))
             yield folder / location.name
         finally:
-            self.release(name)
+            os.close(lock)
 
     def release(self, name: str) -> None:
         """This process needs an entry no more; what it has open it can still read."""
@@ -108,19 +99,41 @@ class Cache:
     def drop(self, name: str) -> None:
         """Remove an entry, damaged or out of date, whoever uses it: what is open can still be read."""
         with _locked(self.folder / ".locks" / ".filling"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+            self._remove(self.folder / name)
 
-    def _use(self, name: str) -> None:
-        lock = self.folder / ".locks" / name
-        if name not in self._held:
-            self._held[name] = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-            fcntl.flock(self._held[name], fcntl.LOCK_SH)
-        os.utime(lock)  # when it was used last
+    def _use(self, name: str) -> int:
+        """An open lock, which says until it is closed that an entry is in use."""
+        locks = self.folder / ".locks"
+        try:
+            locks.mkdir(parents=True, exist_ok=True)
+            lock = os.open(locks / name, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise StudyError(
+                f"{self.folder}: the cache cannot be written ({error.strerror}); choose another folder with "
+                "folders.cache"
+            ) from error
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        return lock
+
+    def _filled(self, name: str, size: int, fill: Callable[[Path], None]) -> Path:
+        """The folder of an entry that is in use, filled if it is not there."""
+        path, locks = self.folder / name, self.folder / ".locks"
+        os.utime(locks / name)  # when it was used last
+        if not path.exists():
+            # One copy at a time: the others of this node want the disk, and most often the same entry.
+            with _locked(locks / ".filling"):
+                if not path.exists():
+                    for left in self.folder.glob(f"{TEMPORARY}*"):  # by one that was killed: we are alone
+                        shutil.rmtree(left, ignore_errors=True)
+                    self._make_room(name, size)
+                    self._copy(path, fill)
+        return path
+
+    def _temporary(self) -> Path:
+        return self.folder / f"{TEMPORARY}{uuid.uuid4().hex}"
 
     def _copy(self, path: Path, fill: Callable[[Path], None]) -> None:
-        for left in self.folder.glob(".filling-*"):  # by one that was killed: we alone are filling now
-            shutil.rmtree(left, ignore_errors=True)
-        temporary = self.folder / f".filling-{uuid.uuid4().hex}"
+        temporary = self._temporary()
         temporary.mkdir()
         try:
             fill(temporary)
@@ -128,16 +141,24 @@ class Cache:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
+    def _remove(self, path: Path) -> None:
+        # Out of the way at once: who is killed here must not leave half of an entry.
+        temporary = self._temporary()
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
+
     def _make_room(self, name: str, size: int) -> None:
         sizes = {path: _size(path) for path in self.folder.glob("[!.]*")}
         free = shutil.disk_usage(self.folder).free
         room = min(self.limit, sum(sizes.values()) + free) - sum(sizes.values())
-        for path in sorted(sizes, key=self._last_used):
+        # For what is larger than the whole cache nothing has to go.
+        for path in sorted(sizes, key=self._last_used) if size <= self.limit else ():
             if room >= size:
                 return
             with _unused(self.folder / ".locks" / path.name) as unused:
                 if unused:
-                    shutil.rmtree(path, ignore_errors=True)
+                    self._remove(path)
                     room += sizes[path]
         if room < size:
             raise StudyError(

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,9 +29,10 @@ from study.errors import StudyError
 from study.storage import Location
 
 TABLES = ("trials", "history", "predictions")
-MERGED = "merged-"  # how names of merged files begin; ids of trials are hexadecimal
 BYTES = 64 << 20  # of small files that go into a merged one
 ROW_GROUP = 1 << 17  # rows: sorted by trial, so that a reader of some trials can pass over the others
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,13 @@ def compact(
         A line a table.
 
     Raises:
-        StudyError: a file is no readable record, or another compaction is at work.
+        StudyError: there is no such folder, a file is no readable record, or another compaction is at work.
     """
+    if not (results / "trials").exists():
+        raise StudyError(
+            f"{results}: no trial is recorded there; run the study first, or choose another folder with "
+            "--results"
+        )
     with _alone(results):
         status = records.status(results, "trials")
         finished = {trial for trial, state in status.items() if state == "ok"}
@@ -79,29 +87,36 @@ def _compact(results: Location, table: str, finished: set[str], progress: Callab
     merged_before: set[str] = set()
     small = []
     for path in storage.files(results / table, ".parquet"):
-        if path.name.startswith(MERGED):
-            with records.open_table(results, table, path.stem) as file:
-                merged_before |= set(file.read(columns=["trial"])["trial"].unique().to_pylist())
+        if path.name.startswith(records.MERGED):
+            trials = _read(results, table, path.stem, columns=["trial"])["trial"]
+            merged_before |= set(trials.unique().to_pylist())
         elif path.stem in finished:
             small.append(path)
     # Merged before, and not removed then, or recorded once more by another sweep since.
-    for path in (path for path in small if path.stem in merged_before):
-        storage.remove(path)
+    _all(storage.remove, [path for path in small if path.stem in merged_before])
     small = [path for path in small if path.stem not in merged_before]
-    done = 0
+    done = merged = 0
     for batch in _batches(small):
-        _merge(results, table, batch)
+        if len(batch) > 1:
+            _merge(results, table, batch)
+            merged += len(batch)
         done += len(batch)
         progress(table, done / len(small))
-    return Merged(table, len(small), len(storage.files(results / table, ".parquet")))
+    return Merged(table, merged, len(storage.files(results / table, ".parquet")))
+
+
+def _all(action: Callable[[Location], T], paths: list[Location]) -> list[T]:
+    """Several at once: what a store far away takes its time for."""
+    with ThreadPoolExecutor(records.READERS) as pool:
+        return list(pool.map(action, paths))
 
 
 def _batches(paths: list[Location]) -> Iterator[list[Location]]:
     """Files in their order, as many together as take `BYTES`."""
     batch, size = [], 0
-    for path in paths:
+    for path, (bytes_, _) in zip(paths, _all(storage.stamp, paths), strict=True):
         batch.append(path)
-        size += storage.stamp(path)[0]
+        size += bytes_
         if size >= BYTES:
             yield batch
             batch, size = [], 0
@@ -110,10 +125,8 @@ def _batches(paths: list[Location]) -> Iterator[list[Location]]:
 
 
 def _merge(results: Location, table: str, paths: list[Location]) -> None:
-    if len(paths) == 1:
-        return
-    rows = pa.concat_tables([_read(results, table, path.stem) for path in paths])
-    name = MERGED + spec.content_hash([path.stem for path in paths])
+    rows = pa.concat_tables(_all(lambda path: _read(results, table, path.stem), paths))
+    name = records.MERGED + spec.content_hash([path.stem for path in paths])
     content = pa.BufferOutputStream()
     pq.write_table(rows, content, compression="zstd", write_page_checksum=True, row_group_size=ROW_GROUP)
     merged = results / table / f"{name}.parquet"
@@ -123,14 +136,13 @@ def _merge(results: Location, table: str, paths: list[Location]) -> None:
         raise StudyError(
             f"{merged}: was not read back as it was written; nothing was removed; check the disk"
         )
-    for path in paths:
-        storage.remove(path)
+    _all(storage.remove, paths)
 
 
-def _read(results: Location, table: str, name: str) -> pa.Table:
+def _read(results: Location, table: str, name: str, columns: list[str] | None = None) -> pa.Table:
     try:
         with records.open_table(results, table, name) as file:
-            return file.read()
+            return file.read(columns)
     except (OSError, pa.ArrowException) as error:
         raise StudyError(
             f"{results / table / f'{name}.parquet'}: not a readable record ({str(error).splitlines()[0]}); "

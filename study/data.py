@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import functools
 import gzip
-import hashlib
 import inspect
 import json
 import os
@@ -39,7 +38,7 @@ from torch import Tensor
 
 from study import mistakes, spec, storage
 from study.cache import Cache
-from study.errors import StudyError
+from study.errors import StorageError, StudyError
 from study.storage import Location
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -53,15 +52,24 @@ class Images:
 
     `labels` is int64 [count], the class of every sample by index; `subsets` gives the half-open
     range of indices of 'train' and 'test'; `side` is the shorter side of the images in pixels, the
-    largest there is.
+    largest there is. `locate` gives the file's path on this machine, after copying it where it has to be.
     """
 
-    path: Path
+    locate: Callable[[], Path]
     classes: tuple[str, ...]
     subsets: dict[str, tuple[int, int]]
     side: int
     sha256: str
     labels: NDArray[np.int64]
+
+    @functools.cached_property
+    def path(self) -> Path:
+        """The file's path on this machine. Who asks for no pixels (a driver) needs no copy of it.
+
+        Raises:
+            StudyError: the file is missing, truncated or damaged.
+        """
+        return self.locate()
 
 
 # --- sources ------------------------------------------------------------------------------------
@@ -192,11 +200,13 @@ def prepare(source: spec.Source, data: Location, cache: Cache | None = None) -> 
             from before are damaged.
     """
     if not is_prepared(source, data):
-        folder, beside = folder_of(source, data), data if isinstance(data, Path) else cache.folder
-        temporary = beside / f".{folder.name}.{uuid.uuid4().hex}.tmp"
+        folder = folder_of(source, data)
+        # For a store they are written beside the cache's entries, under names that it passes over.
+        here, downloads = (data, "downloads") if isinstance(data, Path) else (cache.folder, ".downloads")
+        temporary = here / f".{folder.name}.{uuid.uuid4().hex}.tmp"
         try:
             temporary.mkdir(parents=True)
-            _write(source, beside / "downloads", temporary)
+            _write(source, here / downloads, temporary)
             if isinstance(folder, Path):
                 _rename_unless_there(temporary, folder)
             else:
@@ -209,7 +219,7 @@ def prepare(source: spec.Source, data: Location, cache: Cache | None = None) -> 
 
 
 def _upload(temporary: Path, folder: Location) -> None:
-    storage.make_writable(folder)
+    storage.make(folder)
     for name in (*FILES, SIDECAR):  # the sidecar last: with it the data are there
         storage.upload(temporary / name, folder / name)
 
@@ -285,53 +295,71 @@ def open_images(source: spec.Source, data: Location, cache: Cache | None = None)
         raise StudyError(f"{folder}: the data are not prepared; run jobs/prepare_data.py")
     path = folder / SIDECAR
     try:
-        content = storage.read(path)
-        sidecar = json.loads(content)
+        sidecar = json.loads(storage.read(path))
         if sidecar["source"] != source.model_dump(mode="json"):
             raise StudyError(f"{path}: describes another source than the study; {remedy}")
-        files, train = sidecar["files"], sidecar["counts"]["train"]
+        train = sidecar["counts"]["train"]
+        beton, labels = (
+            functools.partial(_locate, folder / name, sidecar["files"][name], cache, remedy) for name in FILES
+        )
         if cache is None:
-            for name in FILES:
-                _check_file(folder / name, files[name], remedy)
+            beton()  # nothing is copied, so it is checked at once
         else:
-            name = f"{folder.name}-{hashlib.sha256(content).hexdigest()[:16]}"
-            size = sum(files[name]["bytes"] for name in FILES)
-            folder = cache.entry(name, size, lambda copy: _copy(folder, copy, files, remedy))
+            size, _ = storage.stamp(folder / "images.beton")
+            _check_size(size, sidecar["files"]["images.beton"]["bytes"], folder / "images.beton", remedy)
         return Images(
-            path=folder / "images.beton",
+            locate=beton,
             classes=tuple(sidecar["classes"]),
             subsets={"train": (0, train), "test": (train, train + sidecar["counts"]["test"])},
             side=sidecar["side"],
-            sha256=files["images.beton"]["sha256"],
-            labels=np.load(folder / "labels.npy"),
+            sha256=sidecar["files"]["images.beton"]["sha256"],
+            labels=np.load(labels()),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise StudyError(f"{path}: the sidecar is missing or damaged; {remedy}") from error
+    except OSError as error:
+        raise StudyError(
+            f"{folder}: cannot be read ({storage.reason(error)}); see to its permissions"
+        ) from error
 
 
-def _copy(folder: Location, copy: Path, files: dict, remedy: str) -> None:
-    """Copy a source's files into a folder, and check the copies."""
-    for name in FILES:
+def _locate(file: Location, expected: dict, cache: Cache | None, remedy: str) -> Path:
+    """A file of the data where it can be used, checked; in the cache for the life of the process."""
+    if cache is None:
+        _check_file(file, expected, remedy)
+        return file
+
+    def fill(copy: Path) -> None:
         try:
-            storage.download(folder / name, copy / name)
+            storage.download(file, copy / file.name)
+            _check_file(copy / file.name, expected, remedy, file)
         except FileNotFoundError as error:
-            raise StudyError(f"{folder / name}: the file is missing; {remedy}") from error
-        _check_file(copy / name, files[name], remedy, folder / name)
+            raise StorageError(f"{file}: the file is missing; {remedy}") from error
+
+    entry = f"{file.parent.name}-{file.stem}-{expected['sha256'][:16]}"
+    return cache.entry(entry, expected["bytes"], fill) / file.name
 
 
 def _check_file(path: Path, expected: dict, remedy: str, original: Location | None = None) -> None:
-    """Refuse a file that is not as its sidecar says; `original` is what it is a copy of."""
+    """Refuse a file that is not as its sidecar says; `original` is what it is a copy of.
+
+    Raises:
+        StorageError: told of the original: no trial is to blame for it.
+    """
     told = original or path
     if not path.is_file():
-        raise StudyError(f"{told}: the file is missing; {remedy}")
+        raise StorageError(f"{told}: the file is missing; {remedy}")
     status = path.stat()
-    if status.st_size != expected["bytes"]:
-        raise StudyError(
-            f"{told}: truncated or half-written ({status.st_size} bytes, should be {expected['bytes']}); "
-            f"{remedy}"
-        )
+    _check_size(status.st_size, expected["bytes"], told, remedy)
     if _sha256_once(path, status.st_size, status.st_mtime_ns) != expected["sha256"]:
-        raise StudyError(f"{told}: damaged (its SHA-256 is not the recorded one); {remedy}")
+        raise StorageError(f"{told}: damaged (its SHA-256 is not the recorded one); {remedy}")
+
+
+def _check_size(found: int, expected: int, told: Location, remedy: str) -> None:
+    if found != expected:
+        raise StorageError(
+            f"{told}: truncated or half-written ({found} bytes, should be {expected}); {remedy}"
+        )
 
 
 @functools.lru_cache

@@ -15,4 +15,5 @@ class DivergedError(Exception):
 
 
 class StorageError(StudyError):
-    """Storage that failed for longer than one waits. It ends a sweep, and is no trial's fault."""
+    """Storage that failed for longer than one waits, or holds damaged data. It ends a sweep: no trial is to
+    blame for it."""

@@ -196,7 +196,7 @@ class Store:
                 with self.cache.copy(path, anew=True) as copy:
                     found, problem = _open(copy)
             return found, problem
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None, ""
 
     def _lock(self, name: str) -> FileLock:
@@ -210,13 +210,18 @@ class Store:
 
     def _write(self, path: Location, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
         header = {"key": path.stem, "sha256": _sha256(tensors), **about}
-        here = path if isinstance(path, Path) else self.cache.folder / ".computing" / path.name
         try:
-            with storage.replacing(here) as temporary:
-                safetensors.torch.save_file(tensors, temporary, metadata=header)
-            if here is not path:
+            if isinstance(path, Path):
+                with storage.replacing(path) as temporary:
+                    safetensors.torch.save_file(tensors, temporary, metadata=header)
+                return
+            # Named after the key, whose lock we hold: what one that was killed left is written over.
+            here = self.cache.folder / ".computing" / path.name
+            try:
+                safetensors.torch.save_file(tensors, here, metadata=header)
                 storage.upload(here, path)
-                here.unlink()
+            finally:
+                here.unlink(missing_ok=True)
         except (OSError, safetensors.SafetensorError) as error:
             raise self._cannot_be_written(error) from error
 

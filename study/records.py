@@ -40,6 +40,7 @@ from study import storage
 from study.errors import StorageError, StudyError
 from study.storage import Location
 
+MERGED = "merged-"  # how names of compacted files begin; ids of trials are hexadecimal
 READERS = 16  # files read at once: what a store far away takes its time for
 
 
@@ -340,15 +341,21 @@ def status(results: Location, table: str) -> dict[str, str]:
     paths = storage.files(results / table, ".parquet")
     with ThreadPoolExecutor(READERS) as pool:
         read = list(pool.map(_status, paths))
-    if None in read:
-        if paths == storage.files(results / table, ".parquet"):
-            raise StudyError(f"{paths[read.index(None)]}: cannot be opened; remove it")
-        return status(results, table)  # compacted meanwhile: what it held is in a file that is new
+    now = storage.files(results / table, ".parquet")
+    if None in read and now == paths:
+        raise StudyError(f"{paths[read.index(None)]}: cannot be opened; remove it")
+    if None in read or _merged(now) != _merged(paths):
+        # Compacted meanwhile: what is gone, or was when the folder's list came to it, is in a new file.
+        return status(results, table)
     found: dict[str, str] = {}
     for states in read:
         # A trial may stand in a compacted file and, run by two sweeps at once, in one of its own.
         found |= {name: state for name, state in states.items() if found.get(name) != "ok"}
     return found
+
+
+def _merged(paths: Iterable[Location]) -> list[Location]:
+    return [path for path in paths if path.name.startswith(MERGED)]
 
 
 def status_of(results: Location, table: str, name: str) -> str | None:

@@ -297,7 +297,7 @@ class Folders(Strict):
     outputs: Location = Path("outputs")
     results: Location | None = None
     cache: Path | None = None
-    cache_gib: float = Field(default=100, gt=0)
+    cache_gib: float = Field(default=250, gt=0)
 
 
 class Trial(Strict):

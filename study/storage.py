@@ -25,10 +25,10 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -54,8 +54,12 @@ def patience() -> float:
 
 
 @functools.lru_cache(maxsize=64)
-def _file_system(root: str) -> fs.FileSystem:
-    return fs.FileSystem.from_uri(root)[0]
+def _file_system(root: str) -> tuple[fs.FileSystem, str]:
+    """A store, and what it calls the folder that its URL without a path names (a bucket, most often)."""
+    system, base = fs.FileSystem.from_uri(root)
+    if system.type_name in OBJECT_STORES and not base:
+        raise ValueError("it names no bucket")
+    return system, base.rstrip("/")
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,14 @@ class Remote:
     query: str = ""
 
     def __str__(self) -> str:
-        # A URL may carry credentials, which belong in no message.
-        scheme, _, rest = self.url.partition("://")
-        return f"{scheme}://{rest.rpartition('@')[2]}"
+        # Credentials belong in no message: key:secret@bucket, but abfs://container:secret@account.
+        scheme, authority, path = self._parts
+        who, _, host = authority.rpartition("@")
+        bucket = f"{who.partition(':')[0]}@" if who and scheme.startswith("abfs") else ""
+        return f"{scheme}://{bucket}{host}{path}"
+
+    def __repr__(self) -> str:
+        return f"Remote('{self}')"
 
     def __truediv__(self, name: object) -> Remote:
         return Remote(f"{self.url.rstrip('/')}/{name}", self.query)
@@ -102,17 +111,26 @@ class Remote:
         return self
 
     @property
+    def _parts(self) -> tuple[str, str, str]:
+        """Scheme, authority, and path with its slash."""
+        scheme, _, rest = self.url.partition("://")
+        authority, slash, path = rest.partition("/")
+        return scheme, authority, slash + path
+
+    @property
+    def _store(self) -> tuple[fs.FileSystem, str]:
+        scheme, authority, _ = self._parts
+        return _file_system(f"{scheme}://{authority}" + (f"?{self.query}" if self.query else ""))
+
+    @property
     def system(self) -> fs.FileSystem:
         """The store, as pyarrow talks to it."""
-        parts = urlsplit(self.url)
-        return _file_system(f"{parts.scheme}://{parts.netloc}" + (f"?{self.query}" if self.query else ""))
+        return self._store[0]
 
     @property
     def key(self) -> str:
         """What the store calls it."""
-        parts = urlsplit(self.url)
-        place = parts.netloc.rpartition("@")[2] if parts.scheme in ("s3", "gs", "gcs", "abfs") else ""
-        return f"{place}{parts.path}"
+        return self._store[1] + self._parts[2]
 
     def exists(self) -> bool:
         """Whether there is such a file or folder."""
@@ -134,20 +152,25 @@ def at(text: str | Location) -> Location:
     if "://" not in text:
         return Path(text)
     url, _, query = text.partition("?")
-    if url.startswith("file://"):
-        return Path(urlsplit(url).path)
-    remote = Remote(url.rstrip("/"), query)
+    scheme, _, place = url.partition("://")
+    remote = Remote(f"{scheme}://{place.rstrip('/')}", query)
     try:
+        if scheme == "file":
+            return Path(fs.FileSystem.from_uri(url)[1])
         remote.system  # noqa: B018 - built once, to find out
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise ValueError(f"'{remote}' is no URL that pyarrow can open ({_first_line(error)})") from error
+        # What pyarrow says of a URL may quote it, credentials and all.
+        why = "are its credentials percent-encoded?" if "@" in url else reason(error)
+        shown = f"{scheme}://{place.rpartition('@')[2]}"
+        raise ValueError(f"'{shown}' is no URL that pyarrow can open ({why})") from None
     return remote
 
 
 # --- patience -----------------------------------------------------------------------------------
 
 
-def _first_line(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """What went wrong, in a line."""
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
 
 
@@ -176,7 +199,7 @@ def patiently(location: Location, action: Callable[[], T]) -> T:
                 raise
             if time.monotonic() - begun + wait > patience():
                 raise StorageError(
-                    f"{location}: cannot be reached or written ({_first_line(error)}), tried for "
+                    f"{location}: cannot be reached or written ({reason(error)}), tried for "
                     f"{time.monotonic() - begun:.0f} s; mend the storage, then run the same command again: "
                     "what is recorded stays, and it goes on from there"
                 ) from error
@@ -195,7 +218,7 @@ def open_file(location: Location) -> pa.NativeFile:
         FileNotFoundError: there is none.
     """
     if isinstance(location, Path):
-        return pa.OSFile(str(location))
+        return patiently(location, lambda: pa.OSFile(str(location)))
     return patiently(location, lambda: location.system.open_input_file(location.key))
 
 
@@ -218,7 +241,7 @@ def read(location: Location) -> bytes:
 def files(folder: Location, suffix: str) -> list[Location]:
     """The files of a folder whose names end so, sorted; temporary ones left out, none where it is missing."""
     if isinstance(folder, Path):
-        return sorted(folder.glob(f"[!.]*{suffix}"))
+        return patiently(folder, lambda: sorted(folder.glob(f"[!.]*{suffix}")))
     selector = fs.FileSelector(folder.key, allow_not_found=True)
     found = patiently(folder, lambda: folder.system.get_file_info(selector))
     names = [info.base_name for info in found if info.type == fs.FileType.File]
@@ -232,7 +255,7 @@ def stamp(location: Location) -> tuple[int, int]:
         FileNotFoundError: there is none.
     """
     if isinstance(location, Path):
-        status = location.stat()
+        status = patiently(location, location.stat)
         return status.st_size, status.st_mtime_ns
     info = patiently(location, lambda: location.system.get_file_info(location.key))
     if info.type != fs.FileType.File:
@@ -261,6 +284,8 @@ def download(location: Location, path: Path) -> None:
             shutil.copyfileobj(source, target, CHUNK)
             if target.tell() != source.size():
                 raise OSError(errno.EIO, f"only {target.tell()} of {source.size()} bytes could be read")
+            target.flush()
+            os.fsync(target.fileno())  # a copy is trusted for good: a crash must not leave an empty one
 
     patiently(location, copy)
 
@@ -301,7 +326,7 @@ def write(location: Location, content: bytes | pa.Buffer) -> None:
             with replacing(location) as temporary:
                 temporary.write_bytes(content)
         else:
-            _put(location, lambda stream: stream.write(content))
+            _put(location, content)
 
     patiently(location, once)
 
@@ -314,22 +339,26 @@ def upload(path: Path, location: Location) -> None:
             with replacing(location) as temporary:
                 shutil.copyfile(path, temporary)
         else:
-            with path.open("rb") as source:
-                _put(location, lambda stream: shutil.copyfileobj(source, stream, CHUNK))
+            with pa.memory_map(str(path)) as source:
+                _put(location, source.read_buffer())
 
     patiently(location, once)
 
 
-def _put(location: Remote, fill: Callable[[pa.NativeFile], object]) -> None:
-    system = location.system
-    if system.type_name in OBJECT_STORES:
-        with system.open_output_stream(location.key) as stream:
-            fill(stream)
-        return
-    temporary = location.parent / f".{location.name}.{uuid.uuid4().hex}.tmp"
-    with system.open_output_stream(temporary.key) as stream:
-        fill(stream)
-    system.move(temporary.key, location.key)
+def _put(location: Remote, content: bytes | pa.Buffer) -> None:
+    def put(target: Remote) -> None:
+        with target.system.open_output_stream(target.key) as stream:
+            stream.write(content)
+
+    # pyarrow completes an upload when its stream is closed, for whatever reason, and has no way to give
+    # one up. So the content goes in one piece, and from a thread, which Ctrl-C or SIGTERM never interrupt.
+    with ThreadPoolExecutor(1) as thread:
+        if location.system.type_name in OBJECT_STORES:
+            thread.submit(put, location).result()
+        else:
+            temporary = location.parent / f".{location.name}.{uuid.uuid4().hex}.tmp"
+            thread.submit(put, temporary).result()
+            location.system.move(temporary.key, location.key)
 
 
 def remove(location: Location) -> None:
@@ -339,6 +368,18 @@ def remove(location: Location) -> None:
         return
     with contextlib.suppress(FileNotFoundError):
         patiently(location, lambda: location.system.delete_file(location.key))
+
+
+def make(folder: Location) -> None:
+    """Make a folder, where a store has such a thing at all."""
+
+    def once() -> None:
+        if isinstance(folder, Path):
+            folder.mkdir(parents=True, exist_ok=True)
+        elif folder.system.type_name not in OBJECT_STORES:
+            folder.system.create_dir(folder.key, recursive=True)
+
+    patiently(folder, once)
 
 
 def make_writable(folder: Location) -> None:
@@ -376,6 +417,6 @@ def prepare(folder: Location, name: str, parts: Iterable[str] = ()) -> None:
             make_writable(place)
     except OSError as error:
         raise StudyError(
-            f"{folder}: the {name} folder cannot be written ({_first_line(error)}); choose another one with "
+            f"{folder}: the {name} folder cannot be written ({reason(error)}); choose another one with "
             f"--{name}"
         ) from error

@@ -162,9 +162,10 @@ class Workspace:
 
     def environment(self) -> dict:
         """Where and with what something is run: columns that every record has."""
-        on_gpu = self.device.type == "cuda"
+        # A node that only notes what failed elsewhere may have none.
+        on_gpu = self.device.type == "cuda" and torch.cuda.is_available()
         return {
-            "device": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else self.device.type,
             "host": platform.node(),
             "finished": datetime.now(UTC),
             "python_version": platform.python_version(),

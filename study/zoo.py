@@ -171,7 +171,7 @@ def trained_path(model: spec.Model, data: spec.Data, zoo: Location) -> Location:
 
 def save_trained(classifier: Classifier, facts: dict, path: Location) -> None:
     """Write trained weights, and beside them a JSON file with facts of the training; whole or not at all."""
-    storage.make_writable(path.parent)
+    storage.make(path.parent)
     storage.write(path.with_suffix(".json"), json.dumps(facts, indent=1).encode())
     tensors = {name: t.contiguous().clone() for name, t in classifier.network.state_dict().items()}
     storage.write(path, safetensors.torch.save(tensors))

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from study import data, knowledge, methods, pretraining, records, spec, transfer, workspace, zoo
+from study.checkpoints import Checkpoint
 from study.errors import DivergedError
 from study.workspace import Workspace
 
@@ -28,9 +29,8 @@ def budget(trial: spec.Trial, **changes) -> spec.Trial:
     return trial.model_copy(update={"budget": trial.budget.model_copy(update=changes)})
 
 
-@pytest.mark.parametrize("method", ["xe", "kl", "xe_kl_mcl", "kl_dp", "kl_dp_unsupervised"])
-def test_the_same_trial_twice_gives_the_same_record(study, workspace, method):
-    first, second = (transfer.run(trial_of(study, method), workspace) for _ in range(2))
+def assert_same(first: transfer.Record, second: transfer.Record) -> None:
+    """Bit for bit, timings aside."""
     assert {k: v for k, v in first.row.items() if k not in TIMINGS} == {
         k: v for k, v in second.row.items() if k not in TIMINGS
     }
@@ -39,6 +39,14 @@ def test_the_same_trial_twice_gives_the_same_record(study, workspace, method):
     assert {k: v for k, v in first.history.items() if k != "seconds"} == {
         k: v for k, v in second.history.items() if k != "seconds"
     }
+
+
+METHODS = ["xe", "kl", "xe_kl_mcl", "kl_dp", "kl_dp_unsupervised"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_trial_twice_gives_the_same_record(study, workspace, method):
+    assert_same(*(transfer.run(trial_of(study, method), workspace) for _ in range(2)))
 
 
 def elsewhere(study, folder) -> spec.Folders:
@@ -276,6 +284,87 @@ def test_any_loader_and_any_device_give_the_same(study, workspace, tmp_path, dev
         assert same.mean() >= (1 if device == "cpu" else 0.9)
 
 
+# --- interrupted trials -------------------------------------------------------------------------
+
+
+class Interrupted(Exception):
+    pass
+
+
+def until(epochs: int):
+    """A `progress` that interrupts after so many calls."""
+    calls = []
+
+    def progress(share: float) -> None:
+        calls.append(share)
+        if len(calls) == epochs:
+            raise Interrupted
+
+    return progress
+
+
+def dropping(trial: spec.Trial) -> spec.Trial:
+    """With a student that draws random numbers in every step: dropout."""
+    kwargs = {"embed_dim": 16, "num_blocks": 1, "proj_drop_rate": 0.3, "drop_rate": 0.3}
+    student = spec.Model(
+        timm="tiny_mixer", family="mlp", kwargs=kwargs, config=trial.student.config, untrained=0, name="drops"
+    )
+    return trial.model_copy(update={"student": student})
+
+
+@pytest.mark.parametrize(
+    ("method", "student"), [(m, "mixer") for m in METHODS] + [("xe_kl_mcl", "resnet"), ("kl_dp", "dropping")]
+)
+def test_an_interrupted_trial_gives_the_same_record(study, workspace, tmp_path, method, student):
+    trial = trial_of(study, method, "mixer" if student == "dropping" else student)
+    trial = budget(dropping(trial) if student == "dropping" else trial, epochs=3, batch_size=40)
+    undisturbed = transfer.run(trial, workspace)
+    location = tmp_path / "trial.pt"
+    for _ in range(trial.budget.epochs):  # an epoch a run; the last one has nothing left to train
+        with pytest.raises(Interrupted):
+            transfer.run(trial, workspace, until(1), Checkpoint(location, trial.id))
+    epochs = []
+    taken_up = transfer.run(trial, workspace, epochs.append, Checkpoint(location, trial.id))
+    assert epochs == []
+    assert_same(taken_up, undisturbed)
+    assert taken_up.row["seconds_train"] >= sum(taken_up.history["seconds"])
+    assert taken_up.row["seconds"] >= taken_up.row["seconds_train"]
+
+
+def test_what_was_not_kept_is_trained_again(study, workspace, tmp_path):
+    trial = budget(trial_of(study, "kl"), epochs=3)
+    undisturbed = transfer.run(trial, workspace)
+    location, epochs = tmp_path / "trial.pt", []
+    with pytest.raises(Interrupted):
+        transfer.run(trial, workspace, until(2), Checkpoint(location, trial.id, every=3600))
+    assert not location.exists()
+    assert_same(transfer.run(trial, workspace, epochs.append, Checkpoint(location, trial.id)), undisturbed)
+    assert len(epochs) == 3
+    location.write_bytes(location.read_bytes()[:-1])  # a damaged one: from the beginning, again
+    transfer.run(trial, workspace, epochs.append, Checkpoint(location, trial.id))
+    assert len(epochs) == 6
+
+
+def test_a_state_that_came_from_other_weights_is_not_gone_on_from(study, workspace, tmp_path, monkeypatch):
+    trial = trial_of(study, "kl")
+    checkpoint = Checkpoint(tmp_path / "trial.pt", trial.id)
+    undisturbed = transfer.run(trial, workspace)
+    load = Workspace.load
+
+    def other_teacher(self, model):
+        classifier = load(self, model)
+        if model == trial.teacher:
+            torch.nn.init.zeros_(classifier.network.get_classifier().bias)
+            classifier.weights = zoo.fingerprint(classifier.network)
+        return classifier
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Workspace, "load", other_teacher)
+        with pytest.raises(Interrupted):
+            transfer.run(trial, workspace, until(1), checkpoint)
+    assert_same(transfer.run(trial, workspace, checkpoint=checkpoint), undisturbed)
+
+
 # --- slow weights -------------------------------------------------------------------------------
 
 
@@ -306,6 +395,16 @@ def test_slow_weights_start_at_the_students_own():
         model.weight.add_(1)
     slow.update_parameters(model)
     torch.testing.assert_close(slow.module.weight, start + 0.1)
+
+
+def test_slow_weights_leave_whole_numbers_whole():
+    """Tables of indices, as Swin's for positions: torch's own average would round some down."""
+    model = torch.nn.Linear(1, 1)
+    model.register_buffer("table", torch.arange(200), persistent=False)
+    slow = transfer.slow_weights(model, 0.9999)
+    for _ in range(50):
+        slow.update_parameters(model)
+    assert torch.equal(slow.module.table, torch.arange(200))
 
 
 def test_a_tau_of_one_would_leave_the_student_where_it_was(study, workspace):
