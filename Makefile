@@ -3,8 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+HOSTS_NEED := iproute2 openssh-client openssh-server procps rsync util-linux
 
-.PHONY: demo test bench lint format docs clean
+.PHONY: demo test test-cluster bench lint format docs clean
 
 demo: $(VENV)/installed-semantics
 	$(BIN)/python jobs/transfer_sweep.py studies/demo.yaml
@@ -14,6 +15,12 @@ demo: $(VENV)/installed-semantics
 
 test: $(VENV)/installed-dev lint
 	$(BIN)/python -m pytest
+
+# Three hosts as namespaces on this machine: needs root.
+test-cluster: $(VENV)/installed-dev
+	dpkg --status $(HOSTS_NEED) >/dev/null 2>&1 || \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends $(HOSTS_NEED); }
+	$(BIN)/python -m pytest tests/cluster -m cluster
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/complementarity.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import ray
 import yaml
+from ray._private import services
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import jobs
@@ -35,21 +37,31 @@ def start() -> None:
     Raises:
         StudyError: RAY_ADDRESS names a cluster that does not answer.
     """
+    running = services.canonicalize_bootstrap_address(os.environ.get("RAY_ADDRESS") or None)
+    if running and not answers(running):  # Ray would try for minutes
+        raise StudyError(
+            f"the Ray cluster ({running}) does not answer; start it, or, if it is gone for good, run "
+            "`ray stop` and unset RAY_ADDRESS"
+        )
     packages = [str(Path(package.__file__).parent) for package in (study, jobs)]
     patience = {storage.PATIENCE: os.environ[storage.PATIENCE]} if storage.PATIENCE in os.environ else {}
+    ray.init(
+        include_dashboard=False,
+        configure_logging=True,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        runtime_env={"py_modules": packages, "excludes": ["__pycache__"], "env_vars": patience},
+    )
+
+
+def answers(address: str) -> bool:
+    """Whether somebody listens at an address, 'host:port'."""
+    host, _, port = address.rpartition(":")
     try:
-        ray.init(
-            include_dashboard=False,
-            configure_logging=True,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            runtime_env={"py_modules": packages, "excludes": ["__pycache__"], "env_vars": patience},
-        )
-    except ConnectionError as error:
-        address = os.environ.get("RAY_ADDRESS", "this machine's")
-        raise StudyError(
-            f"the Ray cluster ({address}) does not answer; start it, or unset RAY_ADDRESS"
-        ) from error
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def nodes() -> list[dict[str, float]]:

@@ -17,7 +17,7 @@ import tempfile
 from ray import train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from study import checkpoints, records, spec, transfer, workspace
+from study import spec, transfer, workspace
 from study.errors import DivergedError, StudyError
 
 # What a trial of Ray Tune asks for that calls `run`. It must hold no CPU that its workers wait for, and Tune
@@ -84,12 +84,8 @@ def _work(config: dict) -> DivergedError | StudyError | None:
     """The trial, as one of its workers; a trial that all of them must give up is no reason to try again."""
     trial, study = config["trial"], config["study"]
     place = workspace.of(study)
-    checkpoint = checkpoints.of(study, trial)
     try:
-        record = transfer.run(trial, place, checkpoint=checkpoint)
+        transfer.run_and_record(trial, place, study)
     except (DivergedError, StudyError) as error:
         return error
-    if record is not None:
-        records.write_trial(study.results, trial.id, record.row, record.predictions, record.history)
-        checkpoint.remove()
     return None

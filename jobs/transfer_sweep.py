@@ -8,118 +8,89 @@ ran it, so what is finished stays finished whatever happens to this process; run
 
 from __future__ import annotations
 
-import logging
-import math
+import contextlib
 import os
-import tempfile
+import platform
+import statistics
 import time
+from functools import partial
 
-import pandas as pd
-from ray import tune
+import ray
 from rich.table import Table
 
-from jobs import build_zoo, cluster, console, prepare_data
-from study import data, outputs, records, spec, transfer, workspace, zoo
-from study.errors import DivergedError, StudyError
+from jobs import build_zoo, cluster, console, data_parallel, prepare_data, waves
+from study import checkpoints, data, outputs, records, spec, storage, transfer, workspace, zoo
+from study.errors import DivergedError, StorageError, StudyError
 
-# Tune's own tables and log files would bury the progress line, and cost time a trial; its habit of
-# changing to a folder a trial would break relative paths.
-QUIET_TUNE = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-}
+SAMPLE = 100  # recorded trials that say how long the next ones take
 
 
-def run_trial(config: dict, study: spec.Study, trials: dict[str, spec.Trial]) -> None:
-    """One trial in a Ray worker: run it and write its record, unless another sweep has meanwhile."""
-    trial, results = trials[config["trial"]], study.results
-    if records.status_of(results, "trials", trial.id) == "ok":
-        tune.report({"status": "ok"})
-        return
-    place = workspace.of(study)
+def run_trial(trial: spec.Trial, study: spec.Study) -> dict[str, str]:
+    """One trial in a Ray worker; reports what came of it, as `waves.run` wants to know it."""
     try:
-        record = transfer.run(trial, place)
+        return {"status": run_and_record(trial, study)}
+    except StorageError as error:
+        return {"status": "unrecorded", "reason": str(error)}
+
+
+def run_and_record(trial: spec.Trial, study: spec.Study) -> str:
+    """Run a trial and write its record, unless another sweep has meanwhile; the status recorded."""
+    if not (study.results / "plans").exists():
+        raise RuntimeError(f"{study.results}: the node {platform.node()} does not see the results folder")
+    if records.status_of(study.results, "trials", trial.id) == "ok":
+        return "ok"
+    try:
+        if study.resources.workers > 1:
+            data_parallel.run(trial, study)
+        else:
+            transfer.run_and_record(trial, workspace.of(study), study)
+    except StorageError:
+        raise
     except (DivergedError, StudyError) as error:  # the same again if tried again: recorded, not retried
-        records.write_failure(results, "trials", trial.id, transfer.failure(trial, place, str(error)))
-        tune.report({"status": "failed"})
-        return
-    records.write_trial(results, trial.id, record.row, record.predictions, record.history)
-    tune.report({"status": "ok"})
+        record_failures(study, {trial: str(error)})
+        return "failed"
+    return "ok"
 
 
-class Watch(tune.Callback):
-    """Counts what happens to the trials, for the progress line."""
-
-    def __init__(self, tracker: console.Tracker) -> None:
-        self.tracker = tracker
-        self.running: set[str] = set()
-        self.done = self.failed = 0
-
-    def __getstate__(self):
-        return {}  # Tune pickles its callbacks to restore a run, which this project never asks it to
-
-    def on_trial_start(self, iteration, trials, trial, **info):
-        self.running.add(trial.trial_id)
-
-    def on_trial_complete(self, iteration, trials, trial, **info):
-        self.running.discard(trial.trial_id)
-        failed = (trial.last_result or {}).get("status") == "failed"
-        self.failed += failed
-        self.done += not failed
-
-    def on_trial_error(self, iteration, trials, trial, **info):
-        self.running.discard(trial.trial_id)
-        self.failed += 1
-
-    def on_step_end(self, iteration, trials, **info):
-        total = int(self.tracker.total)
-        text = f"{self.done} of {total} done, {len(self.running)} running, {self.failed} failed"
-        self.tracker.update(self.done + self.failed, text)
+def record_failures(study: spec.Study, reasons: dict[spec.Trial, str]) -> None:
+    """Record why trials failed, on a node that has the data."""
+    for trial, reason in reasons.items():
+        row = transfer.failure(trial, workspace.of(study), reason)
+        records.write_failure(study.results, "trials", trial.id, row)
+        checkpoints.of(study, trial).remove()
 
 
 def sweep(study: spec.Study, todo: list[spec.Trial], seconds: float | None) -> None:
     """Run trials. Needs Ray to be started, the data and the zoo to be there."""
     cluster.check(study.resources)
-    os.environ |= QUIET_TUNE
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     trials = {trial.id: trial for trial in todo}
-    trainable = tune.with_parameters(run_trial, study=study, trials=trials)
-    request = {"cpu": study.resources.cpus, "gpu": study.resources.gpus}
     expected = seconds and seconds * len(todo) / cluster.slots(study.resources)
-    with (
-        tempfile.TemporaryDirectory(prefix="sweep-") as scratch,
-        console.Tracker("sweep", len(todo), expected) as tracker,
-    ):
-        tuner = tune.Tuner(
-            tune.with_resources(trainable, request),
-            param_space={"trial": tune.grid_search(list(trials))},
-            tune_config=tune.TuneConfig(reuse_actors=True),
-            # Tune's own state is scratch: the records say what is finished.
-            run_config=tune.RunConfig(
-                name=study.name,
-                storage_path=scratch,
-                failure_config=tune.FailureConfig(max_failures=2),
-                callbacks=[Watch(tracker)],
-                verbose=0,
-            ),
-        )
-        outcome = tuner.fit()
-    for result in outcome:
-        if result.error is not None:
-            trial = trials[result.config["trial"]]
-            row = transfer.failure(trial, workspace.of(study), str(result.error).strip().splitlines()[-1])
-            records.write_failure(study.results, "trials", trial.id, row)
+    request, at_once = {"cpu": study.resources.cpus, "gpu": study.resources.gpus}, None
+    if study.resources.workers > 1:  # which ask for themselves: as many trials as there is room for
+        request, at_once = data_parallel.CALLER, cluster.slots(study.resources)
+    with console.Tracker("sweep", len(todo), expected) as tracker:
+        run = partial(run_trial, study=study)
+        errors = waves.run(run, trials, request=request, tracker=tracker, at_once=at_once)
+    if errors:
+        reasons = {trials[name]: reason for name, reason in errors.items()}
+        for ended in cluster.as_completed(record_failures, {"failures": (study, reasons)}, study.resources):
+            if ended and isinstance(ended[1], ray.exceptions.RayError):
+                raise StudyError(
+                    f"{len(errors)} trials failed (such as: {next(iter(errors.values()))}), which could not "
+                    f"be recorded ({cluster.reason(ended[1])})"
+                )
 
 
 def seconds_per_trial(study: spec.Study) -> float | None:
-    """What a trial takes: measured by the recorded ones, else as the study says, else unknown."""
-    folder = study.results / "trials"
-    if any(folder.glob("[!.]*.parquet")):
-        seconds = pd.read_parquet(folder, columns=["seconds"])["seconds"].median()
-        if not math.isnan(seconds):
-            return float(seconds)
-    return study.resources.seconds
+    """What a trial takes: measured by some recorded ones, else as the study says, else unknown."""
+    seconds = []
+    for path in storage.files(study.results / "trials", ".parquet")[:SAMPLE]:
+        with (
+            contextlib.suppress(FileNotFoundError),  # compacted meanwhile
+            records.open_table(study.results, "trials", path.stem) as file,
+        ):
+            seconds += file.read(columns=["seconds"])["seconds"].drop_null().to_pylist()
+    return statistics.median(seconds) if seconds else study.resources.seconds
 
 
 def plan_table(study: spec.Study, trials: list[spec.Trial], status: dict[str, str]) -> Table:
@@ -138,14 +109,16 @@ def print_plan(study: spec.Study, trials: list[spec.Trial], todo: list[spec.Tria
     out = console.console
     out.print(f"study {study.name}: {len(study.ordered_pairs())} pairs, {len(study.seeds)} seeds")
     out.print(plan_table(study, trials, status))
-    if not data.folder_of(study.data.images, study.folders.data).exists():
+    if not data.is_prepared(study.data.images, study.folders.data):
         out.print(f"data: to be written to {data.folder_of(study.data.images, study.folders.data)}")
     untrained = build_zoo.missing(study)
     if untrained:
         out.print(f"zoo: to be trained: {', '.join(model.name for model in untrained)}")
-    out.print(f"each trial needs {study.resources.cpus} CPUs and {study.resources.gpus:g} GPUs")
+    resources, workers = study.resources, study.resources.workers
+    each = f", on each of {workers} workers" if workers > 1 else ""
+    out.print(f"each trial needs {resources.cpus} CPUs and {resources.gpus:g} GPUs{each}")
     seconds = seconds_per_trial(study)
-    slots = len(os.sched_getaffinity(0)) // study.resources.cpus if not study.resources.gpus else 0
+    slots = len(os.sched_getaffinity(0)) // (resources.cpus * workers) if not resources.gpus else 0
     if seconds is None:
         out.print("estimated time: unknown, since no trial is recorded and resources.seconds is not set")
     else:
@@ -165,6 +138,7 @@ def job() -> int:
 
     folders = {name: getattr(arguments, name) for name in console.FOLDERS}
     study = spec.load(arguments.study, **folders).absolute()
+    cluster.check_lasting(study.folders)
     build_zoo.check(study)
     trials = study.trials()
     status = records.status(study.results, "trials")
@@ -178,8 +152,10 @@ def job() -> int:
     images = prepare_data.prepare(study)
     zoo.check_classes(study, len(images.classes))
     zoo.check_checkpoints(study, len(images.classes))
+    transfer.check_workers(study, len(images.classes))
     if todo or build_zoo.missing(study):
         cluster.start()
+        cluster.check_seen(study, "results", "outputs", "zoo")
     build_zoo.build(study)
     records.write_plan(study.results, "plans", study.name, [trial.id for trial in trials])
     out = console.console

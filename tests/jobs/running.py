@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -16,9 +17,15 @@ def command(job: str, *arguments) -> list[str]:
     return [sys.executable, str(ROOT / job), *map(str, arguments)]
 
 
-def run(job: str, *arguments, timeout: float = 240) -> subprocess.CompletedProcess:
+def run(job: str, *arguments, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        command(job, *arguments), capture_output=True, text=True, cwd=ROOT, timeout=timeout, check=False
+        command(job, *arguments),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | environment,
+        timeout=timeout,
+        check=False,
     )
 
 
@@ -51,10 +58,11 @@ def recorded(results: Path, table: str = "trials") -> list[Path]:
     return sorted((results / table).glob("[!.]*.parquet"))
 
 
-def start(job: str, *arguments) -> subprocess.Popen:
+def start(job: str, *arguments, **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
         command(job, *arguments),
         cwd=ROOT,
+        env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
