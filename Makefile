@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 HOSTS_NEED := iproute2 openssh-client openssh-server procps rsync util-linux
 
-.PHONY: demo test test-cluster bench lint format docs clean
+.PHONY: demo test test-cluster test-faults bench lint format docs clean
 
 demo: $(VENV)/installed-semantics
 	$(BIN)/python jobs/transfer_sweep.py studies/demo.yaml
@@ -16,15 +16,19 @@ demo: $(VENV)/installed-semantics
 test: $(VENV)/installed-dev lint
 	$(BIN)/python -m pytest
 
-# Three hosts as namespaces on this machine: needs root.
+# Three hosts made of namespaces: needs root on Linux, and skips where it may not make any.
 test-cluster: $(VENV)/installed-dev
 	dpkg --status $(HOSTS_NEED) >/dev/null 2>&1 || \
 		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends $(HOSTS_NEED); }
-	$(BIN)/python -m pytest tests/cluster -m cluster
+	$(BIN)/python -m pytest -m cluster
+
+test-faults: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m faults
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/complementarity.py
 	$(BIN)/python benchmarks/atlas_growth.py
+	$(BIN)/python benchmarks/scale.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

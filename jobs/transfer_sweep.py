@@ -19,7 +19,7 @@ import ray
 from rich.table import Table
 
 from jobs import build_zoo, cluster, console, data_parallel, prepare_data, waves
-from study import checkpoints, data, outputs, records, spec, storage, transfer, workspace, zoo
+from study import checkpoints, data, outputs, records, spec, storage, transfer, workers, workspace, zoo
 from study.errors import DivergedError, StorageError, StudyError
 
 SAMPLE = 100  # recorded trials that say how long the next ones take
@@ -114,11 +114,11 @@ def print_plan(study: spec.Study, trials: list[spec.Trial], todo: list[spec.Tria
     untrained = build_zoo.missing(study)
     if untrained:
         out.print(f"zoo: to be trained: {', '.join(model.name for model in untrained)}")
-    resources, workers = study.resources, study.resources.workers
-    each = f", on each of {workers} workers" if workers > 1 else ""
+    resources = study.resources
+    each = f", on each of {resources.workers} workers" if resources.workers > 1 else ""
     out.print(f"each trial needs {resources.cpus} CPUs and {resources.gpus:g} GPUs{each}")
     seconds = seconds_per_trial(study)
-    slots = len(os.sched_getaffinity(0)) // (resources.cpus * workers) if not resources.gpus else 0
+    slots = len(os.sched_getaffinity(0)) // (resources.cpus * resources.workers) if not resources.gpus else 0
     if seconds is None:
         out.print("estimated time: unknown, since no trial is recorded and resources.seconds is not set")
     else:
@@ -152,7 +152,7 @@ def job() -> int:
     images = prepare_data.prepare(study)
     zoo.check_classes(study, len(images.classes))
     zoo.check_checkpoints(study, len(images.classes))
-    transfer.check_workers(study, len(images.classes))
+    workers.check(study, len(images.classes))
     if todo or build_zoo.missing(study):
         cluster.start()
         cluster.check_seen(study, "results", "outputs", "zoo")

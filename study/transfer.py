@@ -8,37 +8,31 @@ float16 and looked up; otherwise they run live. Both give the same losses to tha
 
 `run` is an ordinary function: it needs no Ray, only a `Workspace`. With a `Checkpoint` it goes on where
 an interrupted run of the same trial stopped. Called by every worker of a torch process group it trains
-data-parallel: each worker takes an equal part of every batch, so that losses (means over samples),
-gradients and BatchNorm statistics are those of the whole batch, and the result is that of one worker
-up to the order of summation. Only dropout differs: each worker draws masks of its own.
+data-parallel (`study.workers`), and the result is that of one worker up to the order of summation. Only
+dropout differs: each worker draws masks of its own.
 
-Left out on purpose: several teachers, models too large for one device, and BatchNorm students on
-several CPU workers (torch synchronises their statistics on GPUs alone).
+Left out on purpose: several teachers.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from study import checkpoints, evaluate, knowledge, methods, records, spec, views, zoo
+from study import checkpoints, evaluate, knowledge, methods, records, spec, views, workers, zoo
 from study.checkpoints import Checkpoint
-from study.data import Batches
-from study.errors import DivergedError, StudyError
+from study.errors import DivergedError
 from study.evaluate import Predictions
-from study.timm_import import timm
 from study.workspace import Workspace
 
 T = TypeVar("T")
@@ -82,8 +76,8 @@ def run(
     """
     if trial.data != workspace.data:
         raise ValueError("the workspace is opened on other data than the trial's")
-    rank, workers = _place()
-    _check_batch(workers, min(trial.budget.batch_size, len(workspace.splits["transfer"])))
+    rank, count = workers.place()
+    workers.check_batch(count, min(trial.budget.batch_size, len(workspace.splits["transfer"])))
     started = time.perf_counter()
 
     def load():
@@ -97,7 +91,7 @@ def run(
     with torch.random.fork_rng(_cuda_devices(workspace.device)):
         torch.manual_seed(trial.seed + rank)
         # The first worker computes outputs that are not there yet, the others then look them up.
-        student, teacher, before, taught_by, frozen_outputs = _first_then_others(load)
+        student, teacher, before, taught_by, frozen_outputs = workers.first_then_others(load)
         origin = {
             "data": workspace.images.sha256,
             "student": student.weights,
@@ -110,11 +104,11 @@ def run(
 
         def keep(state: dict[str, Any]) -> None:
             if checkpoint is not None:
-                _by_the_first(lambda: checkpoint.save({"origin": origin, **state}))
+                workers.by_the_first(lambda: checkpoint.save({"origin": origin, **state}))
 
         result, history, slow_decay = _train(trial, workspace, student, frozen_outputs, kept, keep, progress)
         trained = time.perf_counter()
-        after = _by_the_first(lambda: workspace.predict(result))
+        after = workers.by_the_first(lambda: workspace.predict(result))
     ended = time.perf_counter()
     if after is None:
         return None
@@ -209,7 +203,7 @@ def _train(
     budget, method, device = trial.budget, trial.method, workspace.device
     samples, batches = workspace.splits["transfer"], workspace.batches(student.crop)
     steps = budget.epochs * -(-len(samples) // budget.batch_size)
-    forward = _data_parallel(student, trial.student.name, device)
+    forward = workers.data_parallel(student, trial.student.name, device)
     optimizer = torch.optim.SGD(
         student.parameters(), lr=method.lr, momentum=budget.momentum, weight_decay=budget.weight_decay
     )
@@ -236,7 +230,8 @@ def _train(
         started = time.perf_counter()
         loss_sum, taught = torch.zeros((), device=device), None
         order = np.random.default_rng((trial.seed, epoch)).permutation(samples)
-        for weight, counted, pixels, labels, indices in _parts(batches, order, budget.batch_size, device):
+        parts = workers.parts(batches, order, budget.batch_size, device)
+        for weight, counted, pixels, labels, indices in parts:
             view = views.augment(pixels, indices, trial.seed, epoch, flip=budget.flip)
             with evaluate.autocast(device):
                 logits = forward(view)
@@ -258,7 +253,7 @@ def _train(
             loss_sum += loss.detach() * counted
             if from_teacher is not None:
                 taught = from_teacher[:counted].sum() + (0 if taught is None else taught)
-        loss_sum, taught = _over_workers(loss_sum), taught if taught is None else _over_workers(taught)
+        loss_sum, taught = workers.total(loss_sum), taught if taught is None else workers.total(taught)
         if not torch.isfinite(loss_sum):
             raise DivergedError(f"the loss is not finite in epoch {epoch}; lower the method's lr")
         history["epoch"].append(epoch)
@@ -318,8 +313,8 @@ def _kept_state(checkpoint: Checkpoint | None, origin: dict[str, Any]) -> dict[s
     """
     if checkpoint is None:
         return None
-    states = [_by_the_first(checkpoint.load)]
-    if _place()[1] > 1:
+    states = [workers.by_the_first(checkpoint.load)]
+    if workers.place()[1] > 1:
         dist.broadcast_object_list(states, src=0)
     (state,) = states
     return state if state and state["origin"] == origin else None
@@ -344,160 +339,16 @@ def _cuda_devices(device: torch.device) -> list[int]:
 def _random_states(device: torch.device) -> list[list[Tensor]]:
     """States of torch's random generators, CPU and then CUDA, of every worker."""
     mine = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, _cuda_devices(device))]
-    return _gathered(mine)
+    return workers.gathered(mine)
 
 
 def _set_random_states(states: list[list[Tensor]], device: torch.device) -> None:
-    rank, workers = _place()
-    if len(states) == workers:  # else there is no going on with the same dropout
+    rank, count = workers.place()
+    if len(states) == count:  # else there is no going on with the same dropout
         cpu, *cuda = states[rank]
         torch.set_rng_state(cpu)
         for state, number in zip(cuda, _cuda_devices(device), strict=True):
             torch.cuda.set_rng_state(state, number)
-
-
-# --- several workers ----------------------------------------------------------------------------
-
-
-def check_workers(study: spec.Study, classes: int) -> None:
-    """Refuse workers that cannot share a trial, before any starts.
-
-    Args:
-        study: the study.
-        classes: number of classes of its data.
-
-    Raises:
-        StudyError: there are more workers than samples in a batch, several on one GPU, or several on
-            CPUs for a student with BatchNorm.
-    """
-    resources = study.resources
-    if resources.workers == 1:
-        return
-    _check_batch(resources.workers, study.budget.batch_size)
-    if 0 < resources.gpus < 1:
-        raise StudyError(
-            f"resources.gpus: {resources.workers} workers cannot share a GPU; set gpus to 1 or workers to 1"
-        )
-    if not resources.gpus:
-        for name in dict.fromkeys(student for student, _ in study.ordered_pairs()):
-            # With random weights: what matters here needs none from anywhere.
-            chance = {"checkpoint": None, "checkpoint_sha256": None, "recipe": None, "untrained": 0}
-            _check_batch_norm(zoo.build(study.zoo[name].model_copy(update=chance), classes), name)
-
-
-def _check_batch(workers: int, samples: int) -> None:
-    if workers > samples:
-        raise StudyError(
-            f"resources.workers: {workers} workers cannot share a batch of {samples} samples; lower it to "
-            f"{samples} at most"
-        )
-
-
-def _has_batch_norm(model: nn.Module) -> bool:
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
-
-
-def _check_batch_norm(student: nn.Module, name: str) -> None:
-    if _has_batch_norm(student):
-        raise StudyError(
-            f"zoo.{name}: has BatchNorm, whose statistics several workers can share on GPUs alone; set "
-            "resources.workers to 1, or leave it out as a student"
-        )
-
-
-def _place() -> tuple[int, int]:
-    """This worker's number, and how many there are; (0, 1) outside a process group."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
-
-
-def _data_parallel(student: zoo.Classifier, name: str, device: torch.device) -> nn.Module:
-    """What to call in place of the student, so that its gradients are averaged over the workers."""
-    if _place()[1] == 1:
-        return student
-    if device.type == "cpu":
-        _check_batch_norm(student, name)
-    # timm's own, which knows its layers that join BatchNorm and activation.
-    student.network = timm.layers.convert_sync_batchnorm(student.network)
-    # Buffers are the same everywhere already. In some of timm's models not every parameter is used.
-    return DistributedDataParallel(student, forward_sync_buffers=False, static_graph=True)
-
-
-def _parts(
-    batches: Batches, order: NDArray[np.integer], batch_size: int, device: torch.device
-) -> Iterator[tuple[float, int, Tensor, Tensor, Tensor]]:
-    """This worker's part of every batch of an epoch.
-
-    A last batch with fewer samples than there are workers is computed by each of them, whole: the
-    mean of their gradients, and BatchNorm's statistics, are then still those of the batch.
-
-    Args:
-        batches: the loader.
-        order: int [n], indices of samples; at least as many as workers.
-        batch_size: samples of a batch, over all workers; at least as many as workers.
-        device: where the tensors go.
-
-    Yields:
-        the weight of the part's mean loss (over workers, weights average to 1), how many of its samples
-        count for sums over all workers, and pixels, labels and indices as `Batches.epoch` gives them.
-    """
-    rank, workers = _place()
-    full, rest = np.split(order, [len(order) // batch_size * batch_size])
-    mine = full.reshape(-1, batch_size)[:, rank::workers]
-    shared = len(rest) < workers
-    own = np.concatenate([mine.ravel(), rest[:0] if shared else rest[rank::workers]])
-    for number, part in enumerate(batches.epoch(own, mine.shape[1], device)):
-        count, of = len(part[0]), batch_size if number < len(mine) else len(rest)
-        yield count * workers / of, count, *part
-    if shared and len(rest):
-        for part in batches.epoch(rest, len(rest), device):
-            yield 1.0, len(rest) if rank == 0 else 0, *part
-
-
-def _over_workers(amount: Tensor) -> Tensor:
-    """The sum over all workers."""
-    if _place()[1] > 1:
-        dist.all_reduce(amount)
-    return amount
-
-
-def _gathered(mine: T) -> list[T]:
-    """What every worker has, in their order."""
-    everyones = [mine] * _place()[1]
-    if len(everyones) > 1:
-        dist.all_gather_object(everyones, mine)
-    return everyones
-
-
-def _together(action: Callable[[], T] | None) -> T | None:
-    """Do something, or nothing, and wait for the others; a `StudyError` of one is raised by all.
-
-    So no worker waits for ever for one that has given up.
-    """
-    result = error = None
-    try:
-        result = action and action()
-    except StudyError as raised:
-        error = raised
-    for raised in _gathered(error):
-        if raised is not None:
-            raise raised
-    return result
-
-
-def _by_the_first(action: Callable[[], T]) -> T | None:
-    """What the first worker gets by doing something that the others wait for; None on the others."""
-    return _together(action if _place()[0] == 0 else None)
-
-
-def _first_then_others(action: Callable[[], T]) -> T:
-    """What each worker gets by doing something, the first one before the others."""
-    if _place()[1] == 1:
-        return action()
-    first = _by_the_first(action)
-    others = _together(action if _place()[0] > 0 else None)
-    return others if first is None else first
 
 
 # --- the record ---------------------------------------------------------------------------------

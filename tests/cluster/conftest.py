@@ -1,4 +1,4 @@
-"""Tests marked `cluster` start a cluster, as root, for minutes: they run when asked for (`-m cluster`)."""
+"""How long the parts of a cluster's life take, told after the tests."""
 
 import contextlib
 import time
@@ -9,15 +9,7 @@ SECONDS = pytest.StashKey[dict[str, float]]()
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "cluster: on several hosts; needs root on Linux; `make test-cluster`")
     config.stash[SECONDS] = {}
-
-
-def pytest_collection_modifyitems(config, items):
-    if not config.option.markexpr:
-        left = [item for item in items if item.get_closest_marker("cluster")]
-        config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if item not in left]
 
 
 def pytest_terminal_summary(terminalreporter, config):

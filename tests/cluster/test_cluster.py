@@ -157,6 +157,17 @@ def test_a_submitted_sweep_runs_on_all_hosts(cluster, write_study, clock):
     assert set(trials_of(results)["host"]) == set(NODES)
 
 
+def test_results_that_a_host_does_not_see_are_refused(cluster, write_study):
+    study, _ = write_study("unseen", methods={"xe": {"lr": 1e-2}})
+    results = "/tmp/results"  # each host has a /tmp of its own
+    done = cluster.hosts.run("laptop", cluster.at_laptop(f"{cluster.submit(study)} --results {results}"), 120)
+    assert done.returncode != 0
+    assert f"does not see {results}/.seen-" in done.stdout
+    assert "Traceback" not in done.stdout
+    left = cluster.hosts.run("head", f"find {results} -name '*.parquet'", 10)
+    assert left.stdout.strip() == ""
+
+
 def test_a_host_cut_off_in_a_sweep_costs_no_trial(cluster, write_study, clock):
     study, results = write_study("cut", methods={"kl": {"lr": 1e-2}}, seeds=list(range(20)))
     with clock("trials, a host cut off"):

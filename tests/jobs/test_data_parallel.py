@@ -14,13 +14,13 @@ import torch.distributed as dist
 from ray import tune
 
 from jobs import data_parallel
-from study import records, spec, transfer
+from study import records, spec, transfer, workers
 from study.errors import DivergedError, StudyError
 from tests.jobs.running import refused, run, trials_of
-from tests.study.test_data_parallel import assert_close
 from tests.study.test_transfer import budget, trial_of
+from tests.study.test_workers import assert_close
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.faults
 
 WORK = data_parallel._work
 
@@ -76,7 +76,7 @@ def test_a_trial_of_tune_that_holds_nothing_gives_two_workers_what_they_need(
 def mortal(config: dict) -> object:
     """The work, noting the batches of each epoch; the second worker dies, once, in the second epoch."""
     notes = Path(config["study"].results)
-    parts = transfer._parts
+    parts = workers.parts
 
     def noting(*arguments):
         epoch = len(list(notes.glob(f"{os.getpid()}-*")))
@@ -85,7 +85,7 @@ def mortal(config: dict) -> object:
             os.kill(os.getpid(), signal.SIGKILL)
         yield from parts(*arguments)
 
-    transfer._parts = noting
+    workers.parts = noting
     return WORK(config)
 
 

@@ -22,7 +22,7 @@ from study import spec, storage, transfer
 from tests.jobs.running import recorded, results_of, run, start, wait_until, workers_of
 from tests.s3 import KEYS, S3
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.faults
 
 SWEEP = "jobs/transfer_sweep.py"
 TIMINGS = ["seconds_load", "seconds_train", "seconds_evaluate", "seconds", "finished"]

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study import data, spec, transfer
+from study import data, spec, transfer, workers
 from study.checkpoints import Checkpoint
 from study.errors import DivergedError, StudyError
 from study.workspace import Workspace
@@ -223,17 +223,17 @@ class Listed:
             yield (order[start : start + batch_size],)
 
 
-@given(workers=st.integers(1, 9), batch_size=st.integers(1, 40), samples=st.integers(1, 150))
-def test_the_parts_make_the_batch(workers, batch_size, samples):
+@given(count=st.integers(1, 9), batch_size=st.integers(1, 40), samples=st.integers(1, 150))
+def test_the_parts_make_the_batch(count, batch_size, samples):
     """Their weighted means average to the batch's mean, and each sample counts once."""
-    if workers > min(batch_size, samples):
+    if count > min(batch_size, samples):
         return
     order = np.random.default_rng(samples).permutation(samples)
     with pytest.MonkeyPatch.context() as patch:
         parts = []
-        for rank in range(workers):
-            patch.setattr(transfer, "_place", lambda rank=rank: (rank, workers))
-            parts.append(list(transfer._parts(Listed(), order, batch_size, "cpu")))
+        for rank in range(count):
+            patch.setattr(workers, "place", lambda rank=rank: (rank, count))
+            parts.append(list(workers.parts(Listed(), order, batch_size, "cpu")))
     batches = [order[start : start + batch_size] for start in range(0, samples, batch_size)]
     assert {len(mine) for mine in parts} == {len(batches)}  # else one would wait for ever
     for batch, shares in zip(batches, zip(*parts, strict=True), strict=True):
@@ -241,7 +241,7 @@ def test_the_parts_make_the_batch(workers, batch_size, samples):
         assert np.mean(means) == pytest.approx(batch.mean())
         counted = np.concatenate([indices[:counted] for _, counted, indices in shares])
         assert sorted(counted) == sorted(batch)
-        assert max(len(indices) for _, _, indices in shares) <= max(-(-batch_size // workers), workers - 1)
+        assert max(len(indices) for _, _, indices in shares) <= max(-(-batch_size // count), count - 1)
 
 
 def resources(study: spec.Study, **changes) -> spec.Study:
@@ -249,13 +249,13 @@ def resources(study: spec.Study, **changes) -> spec.Study:
 
 
 def test_workers_that_cannot_share_a_trial_are_refused_beforehand(study):
-    transfer.check_workers(resources(study, workers=1), 10)
+    workers.check(resources(study, workers=1), 10)
     with pytest.raises(StudyError, match=r"zoo\.resnet: has BatchNorm.*resources\.workers to 1"):
-        transfer.check_workers(resources(study, workers=2), 10)
-    transfer.check_workers(resources(study, workers=2, gpus=1), 10)
+        workers.check(resources(study, workers=2), 10)
+    workers.check(resources(study, workers=2, gpus=1), 10)
     with pytest.raises(StudyError, match=r"resources\.gpus: 2 workers cannot share a GPU"):
-        transfer.check_workers(resources(study, workers=2, gpus=0.5), 10)
+        workers.check(resources(study, workers=2, gpus=0.5), 10)
     with pytest.raises(StudyError, match=r"33 workers cannot share a batch of 32"):
-        transfer.check_workers(resources(study, workers=33, gpus=1), 10)
+        workers.check(resources(study, workers=33, gpus=1), 10)
     teaching = study.model_copy(update={"pairs": [("mixer", "resnet")]})
-    transfer.check_workers(resources(teaching, workers=2), 10)  # a teacher may have BatchNorm
+    workers.check(resources(teaching, workers=2), 10)  # a teacher may have BatchNorm
