@@ -40,7 +40,8 @@ def load(results: Path | str) -> pd.DataFrame:
     """
     folder = Path(results) / "trials"
     if not folder.is_dir():
-        raise ResultsError(f"{folder}: no such folder; give the results folder of a study that has run")
+        remedy = "fetch it from its URL first" if ":/" in str(results) else "give that of a study that has run"
+        raise ResultsError(f"{folder}: no such folder of results; {remedy}")
     trials = read(folder, "run its trial again")
     plans = Path(results) / "plans"
     if plans.is_dir() and any(plans.glob("*.parquet")):

@@ -47,14 +47,14 @@ def run_and_record(trial: spec.Trial, study: spec.Study) -> str:
     except StorageError:
         raise
     except (DivergedError, StudyError) as error:  # the same again if tried again: recorded, not retried
-        record_failures(study, {trial: str(error)})
+        record_failures(study, [(trial, str(error))])
         return "failed"
     return "ok"
 
 
-def record_failures(study: spec.Study, reasons: dict[spec.Trial, str]) -> None:
-    """Record why trials failed, on a node that has the data."""
-    for trial, reason in reasons.items():
+def record_failures(study: spec.Study, failed: list[tuple[spec.Trial, str]]) -> None:
+    """Record trials that failed, and why."""
+    for trial, reason in failed:
         row = transfer.failure(trial, workspace.of(study), reason)
         records.write_failure(study.results, "trials", trial.id, row)
         checkpoints.of(study, trial).remove()
@@ -72,8 +72,9 @@ def sweep(study: spec.Study, todo: list[spec.Trial], seconds: float | None) -> N
         run = partial(run_trial, study=study)
         errors = waves.run(run, trials, request=request, tracker=tracker, at_once=at_once)
     if errors:
-        reasons = {trials[name]: reason for name, reason in errors.items()}
-        for ended in cluster.as_completed(record_failures, {"failures": (study, reasons)}, study.resources):
+        failed = [(trials[name], reason) for name, reason in errors.items()]
+        # By a worker, since the data need not be where this runs.
+        for ended in cluster.as_completed(record_failures, {"failures": (study, failed)}, study.resources):
             if ended and isinstance(ended[1], ray.exceptions.RayError):
                 raise StudyError(
                     f"{len(errors)} trials failed (such as: {next(iter(errors.values()))}), which could not "

@@ -50,7 +50,10 @@ class Method(BaseModel):
 
     @abstractmethod
     def loss(self, out: Outputs) -> tuple[Tensor, Tensor | None]:
-        """The scalar loss, and the bool mask [batch] of samples the teacher taught (or None)."""
+        """The scalar loss, and the bool mask [batch] of samples the teacher taught (or None).
+
+        The loss is a mean over samples: several workers average those of their parts of a batch.
+        """
 
 
 class XE(Method):

@@ -114,6 +114,21 @@ def test_a_worker_host_is_killed(cluster, study, write_study, workspace):
     assert not checkpoints(results)
 
 
+def test_the_nodes_have_another_version_of_the_project(
+    content, write_study, workspace, tmp_path, monkeypatch
+):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "__init__.py").write_text("raise ImportError('the version of the node')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    content["methods"] = {"kl": {"lr": 1e-2}}
+    path = write_study(content)
+    with running_cluster() as cluster:
+        monkeypatch.delenv("PYTHONPATH")
+        done = run(SWEEP, path, RAY_ADDRESS=cluster.address)
+    assert done.returncode == 0, done.stderr
+    same_as_undisturbed(path, workspace)
+
+
 def test_the_head_is_killed(cluster, study, write_study, workspace):
     path, results = write_study(study), results_of(study)
     process = start(SWEEP, path, RAY_ADDRESS=cluster.address)
