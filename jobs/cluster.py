@@ -37,7 +37,13 @@ def start() -> None:
     Raises:
         StudyError: RAY_ADDRESS names a cluster that does not answer.
     """
-    running = services.canonicalize_bootstrap_address(os.environ.get("RAY_ADDRESS") or None)
+    named = os.environ.get("RAY_ADDRESS")
+    try:
+        running = services.canonicalize_bootstrap_address(named or None)
+    except ValueError as error:
+        raise StudyError(
+            f"RAY_ADDRESS: '{named}' is not an address, 'host:port'; correct or unset it"
+        ) from error
     if running and not answers(running):  # Ray would try for minutes
         raise StudyError(
             f"the Ray cluster ({running}) does not answer; start it, or, if it is gone for good, run "

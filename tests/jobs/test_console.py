@@ -1,5 +1,7 @@
 """What the person at the terminal is told."""
 
+from pathlib import Path
+
 import pytest
 
 from jobs import console
@@ -46,3 +48,25 @@ def test_what_can_be_mended_is_a_sentence_and_a_status(raised, status, said, cap
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         console.main(lambda: 1 / 0)
+
+
+def test_a_script_that_was_submitted_works_in_the_projects_folder(tmp_path, monkeypatch):
+    jobs, home = tmp_path / "project" / "jobs", tmp_path / "home"
+    for folder in (jobs, home):
+        folder.mkdir(parents=True)
+        (folder / "sweep.py").write_text("print('sweep')")
+    (home / "other.py").touch()
+    monkeypatch.chdir(home)
+    for script in (jobs / "sweep.py", home / "other.py"):  # in its place, and none of the project's
+        console.go_home(script, jobs)
+        assert Path.cwd() == home
+    console.go_home(home / "sweep.py", jobs)
+    assert Path.cwd() == jobs.parent
+
+
+def test_a_script_of_another_version_than_the_project_is_refused(tmp_path):
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "sweep.py").write_text("print('yesterday')")
+    (tmp_path / "sweep.py").write_text("print('today')")
+    with pytest.raises(StudyError, match=r"not the version that was submitted; .*ray up --no-restart"):
+        console.go_home(tmp_path / "sweep.py", tmp_path / "jobs")

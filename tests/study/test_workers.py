@@ -167,6 +167,7 @@ def assert_close(several: transfer.Record, single: transfer.Record) -> None:
             assert np.array_equal(several.predictions[name], values), name
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
 @pytest.mark.parametrize("method", METHODS)
 def test_two_workers_give_what_one_gives(study, workspace, outcomes, method, batch_size):
@@ -175,25 +176,30 @@ def test_two_workers_give_what_one_gives(study, workspace, outcomes, method, bat
     assert outcomes[0][method, batch_size].row["slow_decay"] == single.row["slow_decay"]
 
 
+@pytest.mark.faults
 def test_views_are_the_same_on_any_worker(study, workspace, outcomes):
     single = transfer.run(budget(trial_of(study, "kl_dp"), batch_size=31, flip=True), workspace)
     assert_close(outcomes[0]["flip"], single)
 
 
+@pytest.mark.faults
 def test_a_parameter_that_is_not_used_stops_nothing(outcomes):
     assert_close(outcomes[0]["unused"], outcomes[0]["kl", 31])
 
 
+@pytest.mark.faults
 def test_an_interrupted_trial_of_two_workers_gives_the_same_record(outcomes):
     assert_same(outcomes[0]["in pieces"], outcomes[0]["undisturbed"])
 
 
+@pytest.mark.faults
 def test_the_record_comes_from_the_first_alone(outcomes):
     assert {name for name, outcome in outcomes[1].items() if outcome is not None} == {
         name for name, outcome in outcomes[0].items() if isinstance(outcome, Exception)
     }
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("name", "kind", "words"),
     [
