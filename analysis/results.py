@@ -40,7 +40,9 @@ def load(results: Path | str) -> pd.DataFrame:
     """
     folder = Path(results) / "trials"
     if not folder.is_dir():
-        remedy = "fetch it from its URL first" if ":/" in str(results) else "give that of a study that has run"
+        remedy = (
+            "fetch it from its URL first" if ":/" in str(results) else "give that of a study that has run"
+        )
         raise ResultsError(f"{folder}: no such folder of results; {remedy}")
     trials = read(folder, "run its trial again")
     plans = Path(results) / "plans"
