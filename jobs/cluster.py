@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -58,6 +59,8 @@ def start() -> None:
         log_to_driver=False,
         runtime_env={"py_modules": packages, "excludes": ["__pycache__"], "env_vars": patience},
     )
+    # Ray has replaced the handler there was by one that aborts; Ctrl-C is what Tune, too, ends in order for.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def answers(address: str) -> bool:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import sys
 import tempfile
 import threading
@@ -80,8 +79,6 @@ def run(
     """
     os.environ |= QUIET_TUNE
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    # Ray's start replaced the handler there was by one that aborts; Ctrl-C is what Tune ends in order for.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     names, watch, errors = list(configurations), Watch(tracker), {}
     with cluster_watched(tracker):
         for start in range(0, len(names), wave):

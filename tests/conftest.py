@@ -122,3 +122,16 @@ def workspace(base):
     for model in study.zoo.values():
         pretraining.build(model, place)
     return place
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """An S3 server, and its keys in the environment, until the module's tests are done."""
+    from tests.s3 import KEYS, S3
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in KEYS.items():
+            patch.setenv(name, value)
+        server = S3()
+        yield server
+        server.stop()

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -20,7 +21,6 @@ from ray.cluster_utils import Cluster
 
 from study import spec, storage, transfer
 from tests.jobs.running import recorded, results_of, run, start, wait_until, workers_of
-from tests.s3 import KEYS, S3
 
 pytestmark = pytest.mark.faults
 
@@ -215,22 +215,15 @@ def test_the_disk_under_the_results_is_full(study, write_study, workspace, small
     same_as_undisturbed(path, workspace)
 
 
-def test_the_store_answers_errors_for_a_while(study, write_study, workspace, tmp_path, monkeypatch):
-    for name, value in KEYS.items():
-        monkeypatch.setenv(name, value)
-    server = S3()
-    study["folders"] = {name: server.url(name) for name in ("zoo", "outputs", "results")} | {
-        "data": study["folders"]["data"],
-        "cache": str(tmp_path / "cache"),
-    }
-    study["folders"]["zoo"] = str(workspace.folders.zoo)
+def test_the_store_answers_errors_for_a_while(s3, study, write_study, workspace, tmp_path):
+    study["folders"] |= {name: s3.url(name) for name in ("outputs", "results")}
+    study["folders"]["cache"] = str(tmp_path / "cache")
     path = write_study(study)
     process = start(SWEEP, path)
-    wait_until(lambda: any(key.startswith("results/trials/") for key in set(server.keys())))
-    server.fail_for(15)
+    wait_until(lambda: {"trials", "checkpoints"} <= {Path(key).parent.name for key in set(s3.keys())})
+    s3.fail_for(15)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
-    assert server.failed
+    assert s3.failed
     same_as_undisturbed(path, workspace, spec.load(path).results.system)
-    assert not any(key.endswith(".ckpt") for key in set(server.keys()))
-    server.stop()
+    assert not any(key.endswith(".pt") for key in set(s3.keys()))

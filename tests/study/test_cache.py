@@ -19,20 +19,9 @@ from hypothesis import strategies as st
 from study import cache, spec, storage
 from study.cache import Cache
 from study.errors import StudyError
-from tests.s3 import KEYS, S3
 
 ROOM = 1000  # bytes, in most tests
 FORK = multiprocessing.get_context("fork")
-
-
-@pytest.fixture(scope="module")
-def s3():
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEYS.items():
-            patch.setenv(name, value)
-        server = S3()
-        yield server
-        server.stop()
 
 
 @pytest.fixture(params=["path", "s3"])

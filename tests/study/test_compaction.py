@@ -21,22 +21,11 @@ from jobs import compact as compact_job
 from jobs import console
 from study import compaction, records, storage
 from study.errors import StudyError
-from tests.s3 import KEYS, S3
 from tests.study.test_records import FAILED, HISTORY, PREDICTIONS, ROW
 
 FORK = multiprocessing.get_context("fork")
 FINISHED = [f"{number:04x}" for number in range(5)]
 FAILING, HALF = "00fa", "00ff"
-
-
-@pytest.fixture(scope="module")
-def s3():
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEYS.items():
-            patch.setenv(name, value)
-        server = S3()
-        yield server
-        server.stop()
 
 
 def record(results, trial: str, **row) -> None:

@@ -18,21 +18,10 @@ from study.cache import Cache
 from study.data import Crop
 from study.errors import StudyError
 from study.workspace import Workspace
-from tests.s3 import KEYS, S3
 from tests.study.test_outputs import KEY, LOGITS, computed, never
 from tests.study.test_transfer import assert_same, trial_of
 
 GIB = 1 << 30
-
-
-@pytest.fixture(scope="module")
-def s3():
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEYS.items():
-            patch.setenv(name, value)
-        server = S3()
-        yield server
-        server.stop()
 
 
 @pytest.fixture

@@ -21,19 +21,8 @@ from moto.s3.models import s3_backends
 
 from study import storage
 from study.errors import StorageError, StudyError
-from tests.s3 import KEYS, S3
 
 LARGE = 48 << 20  # several parts of an upload
-
-
-@pytest.fixture(scope="module")
-def s3():
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEYS.items():
-            patch.setenv(name, value)
-        server = S3()
-        yield server
-        server.stop()
 
 
 @pytest.fixture
