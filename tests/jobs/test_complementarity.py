@@ -176,6 +176,7 @@ def long_atlas(small, write_study):
     return write_study(small), results_of(small)
 
 
+@pytest.mark.faults
 def test_a_killed_atlas_recomputes_no_finished_model(long_atlas):
     path, results = long_atlas
     process = start(JOB, path, "--batch-size", 1, "--embed", "none")

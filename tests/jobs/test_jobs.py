@@ -20,7 +20,6 @@ from tests.jobs.running import (
     start,
     trials_of,
     wait_until,
-    workers_of,
 )
 
 SWEEP = "jobs/transfer_sweep.py"
@@ -131,7 +130,7 @@ def test_the_papers_studies_are_planned_offline(name, pairs):
     assert "8 CPUs and 1 GPUs" in planned.stdout
 
 
-# --- interruptions ------------------------------------------------------------------------------
+# --- interruptions (what is killed with -9: test_faults) ----------------------------------------
 
 
 @pytest.fixture
@@ -140,24 +139,6 @@ def long_study(workspace, content, write_study):
     content["seeds"] = list(range(12))
     content["methods"] = {"kl": {"lr": 1e-2}}
     return write_study(content), results_of(content)
-
-
-def test_a_killed_sweep_loses_nothing_and_goes_on(long_study):
-    path, results = long_study
-    process = start(SWEEP, path)
-    wait_until(lambda: len(recorded(results)) >= 2)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    wait_until(lambda: not workers_of(process.pid))  # they end by themselves, without their driver
-    kept = {file: file.stat().st_mtime_ns for file in recorded(results)}
-    assert 2 <= len(kept) < 24
-    assert (trials_of(results)["status"] == "ok").all()
-
-    done = sweep(path)
-    assert done.returncode == 0, done.stderr
-    assert f"sweep: {24 - len(kept)} of 24 trials to run" in done.stdout
-    assert {file: file.stat().st_mtime_ns for file in kept} == kept
-    assert set(trials_of(results)["trial"]) == {trial.id for trial in spec.load(path).trials()}
 
 
 @pytest.mark.parametrize(
