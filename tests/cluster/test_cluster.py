@@ -13,7 +13,6 @@ The tests are one story, in this order.
 from __future__ import annotations
 
 import copy
-import importlib.util
 import os
 import sys
 import time
@@ -184,7 +183,6 @@ def test_a_host_cut_off_in_a_sweep_costs_no_trial(cluster, write_study, clock):
         cluster.wait_for_nodes(len(NODES), 120)
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("aiohttp_cors"), reason="needs ray[default], the dashboard")
 def test_a_job_needs_nothing_on_the_head(cluster, write_study, clock):
     study, results = write_study("job", methods={"xe": {"lr": 1e-2}})
     with clock("job"):
