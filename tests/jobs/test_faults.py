@@ -154,12 +154,15 @@ def test_a_process_is_killed(study, write_study, workspace, killed):
     wait_until(lambda: recorded(results) and checkpoints(results))
     kept = {file: file.stat().st_mtime_ns for file in recorded(results)}
     if killed == "driver":
-        for victim in [process.pid, *(int(line.split()[1]) for line in workers_of(process.pid))]:
-            os.kill(victim, signal.SIGKILL)
+        os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        wait_until(lambda: not workers_of(process.pid))
+        wait_until(lambda: not workers_of(process.pid))  # they end by themselves, without their driver
+        trials = pd.read_parquet(results / "trials")
+        assert (trials["status"] == "ok").all()
+        assert len(trials) < 8
         done = run(SWEEP, path)
         assert done.returncode == 0, done.stderr
+        assert f"sweep: {8 - len(trials)} of 8 trials to run" in done.stdout
     else:
         victim = next(line for line in workers_of(process.pid) if "ImplicitFunc" in line)
         os.kill(int(victim.split()[1]), signal.SIGKILL)
