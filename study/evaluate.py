@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from study.data import Batches
+from study.batches import Batches
 
 
 @dataclass(frozen=True)

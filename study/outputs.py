@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from study import evaluate, spec, storage
+from study.batches import Crop
 from study.cache import Cache
-from study.data import Crop
 from study.errors import StudyError
 from study.evaluate import Predictions
 from study.storage import Location

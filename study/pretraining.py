@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from study import evaluate, objectives, spec, views, zoo
-from study.data import Batches
+from study.batches import Batches
 from study.errors import DivergedError
 from study.workspace import Workspace
 

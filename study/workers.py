@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from study import spec, zoo
-from study.data import Batches
+from study.batches import Batches
 from study.errors import StudyError
 from study.timm_import import timm
 

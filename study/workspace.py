@@ -21,6 +21,7 @@ from torch import Tensor
 from study import __version__, cache, evaluate, spec, zoo
 from study import data as study_data
 from study import outputs as study_outputs
+from study.batches import Batches, Crop
 from study.errors import StudyError
 from study.evaluate import Predictions
 from study.outputs import Outputs
@@ -65,8 +66,8 @@ class Workspace:
         self._samples = {name: study_outputs.hash_of_samples(i) for name, i in self.splits.items()}
         self.batches = functools.cache(self._batches)
 
-    def _batches(self, crop: study_data.Crop) -> study_data.Batches:
-        return study_data.Batches(self.images, crop, self.threads)
+    def _batches(self, crop: Crop) -> Batches:
+        return Batches(self.images, crop, self.threads)
 
     def load(self, model: spec.Model) -> zoo.Classifier:
         """A fresh copy of a model, on the device, in `eval` mode.
@@ -85,7 +86,7 @@ class Workspace:
         model: spec.Model,
         classifier: zoo.Classifier,
         split: str,
-        crop: study_data.Crop | None = None,
+        crop: Crop | None = None,
         top_k: int | None = None,
         batch_size: int = 256,
     ) -> Outputs:
@@ -136,9 +137,7 @@ class Workspace:
         logits = evaluate.logits(classifier, batches, self.splits["evaluation"], self.device)
         return evaluate.predictions(logits)
 
-    def transfer_logits(
-        self, model: spec.Model, classifier: zoo.Classifier, crop: study_data.Crop
-    ) -> Tensor | None:
+    def transfer_logits(self, model: spec.Model, classifier: zoo.Classifier, crop: Crop) -> Tensor | None:
         """A frozen model's logits on the unaugmented transfer set.
 
         Args:

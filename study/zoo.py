@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import study.tiny_models  # noqa: F401 - registers the demo's small models with timm
 from study import cache, mistakes, spec, storage
-from study.data import Crop
+from study.batches import Crop
 from study.errors import StudyError
 from study.storage import Location
 from study.timm_import import timm

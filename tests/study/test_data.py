@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from study import data, spec
+from study.batches import Batches, Crop
 from study.errors import StudyError
 from tests.conftest import fashion_mnist, write_image_folder
 
@@ -39,7 +40,7 @@ def test_pixels_labels_and_indices_come_back_exactly(workspace, image_folder):
     files = [sample for part in ("train", "test") for sample in sorted((image_folder / part).rglob("*.png"))]
     order = np.random.default_rng(0).permutation(len(files))
     seen = []
-    for pixels, labels, indices in workspace.batches(data.Crop()).epoch(order, 64):
+    for pixels, labels, indices in workspace.batches(Crop()).epoch(order, 64):
         for image, label, index in zip(pixels, labels, indices, strict=True):
             path = files[index]
             expected = np.asarray(Image.open(path).convert("RGB"))
@@ -59,7 +60,7 @@ def test_torch_threads_stay_as_they_were(workspace):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        next(iter(workspace.batches(data.Crop()).epoch(np.arange(8), 4)))
+        next(iter(workspace.batches(Crop()).epoch(np.arange(8), 4)))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -77,7 +78,7 @@ def test_large_images_are_shrunk_and_written_as_jpeg(tmp_path):
     assert sidecar["counts"] == {"train": 30, "test": 30}
     assert sidecar["classes"] == ["class0", "class1"]
     assert (Reader(str(opened.path)).metadata["f0"]["mode"] == IMAGE_MODES["jpg"]).all()
-    batches = data.Batches(opened, data.Crop(0.5))
+    batches = Batches(opened, Crop(0.5))
     pixels, _, indices = next(iter(batches.epoch(np.arange(4), 4)))
     assert pixels.shape == (4, 3, 48, 48)
     file = sorted((tmp_path / "train").rglob("*.png"))[int(indices[0])]
@@ -97,14 +98,14 @@ def test_squash_keeps_the_central_part_of_both_sides(tmp_path, size):
     opened = data.prepare(folder_source(tmp_path), tmp_path / "data")
     assert opened.side == 64
     for pct, side in ((1.0, 64), (0.75, 48)):
-        batches = data.Batches(opened, data.Crop(pct, "squash"))
+        batches = Batches(opened, Crop(pct, "squash"))
         ((pixels, _, _),) = batches.epoch(np.arange(1), 1)
         assert pixels.shape == (1, 3, side, side)
         square = np.asarray(whole.resize((64, 64), Image.Resampling.BOX), dtype=float)
         edge = (64 - side) // 2
         expected = square[edge : edge + side, edge : edge + side]
         assert np.abs(pixels[0].permute(1, 2, 0).numpy() - expected).mean() < 4  # JPEG, and its filter
-        centre = data.Batches(opened, data.Crop(pct))
+        centre = Batches(opened, Crop(pct))
         ((other, _, _),) = centre.epoch(np.arange(1), 1)
         assert np.abs(other[0].permute(1, 2, 0).numpy() - expected).mean() > 8
 

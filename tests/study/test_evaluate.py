@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from study import evaluate, spec, zoo
-from study.data import Crop
+from study.batches import Crop
 
 CPU = torch.device("cpu")
 

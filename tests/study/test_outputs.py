@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from study import evaluate, outputs, spec
-from study.data import Crop
+from study.batches import Crop
 from study.errors import StudyError
 from study.workspace import Workspace
 

@@ -14,8 +14,8 @@ import torch
 from jobs import console
 from jobs import outputs as outputs_job
 from study import data, outputs, spec, storage, transfer, zoo
+from study.batches import Crop
 from study.cache import Cache
-from study.data import Crop
 from study.errors import StudyError
 from study.workspace import Workspace
 from tests.study.test_outputs import KEY, LOGITS, computed, never

@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from study import data, knowledge, methods, pretraining, records, spec, transfer, workspace, zoo
+from study import knowledge, methods, pretraining, records, spec, transfer, workspace, zoo
+from study.batches import Crop
 from study.checkpoints import Checkpoint
 from study.errors import DivergedError
 from study.workspace import Workspace
@@ -70,7 +71,7 @@ def test_kl_dp_is_the_loop_written_out_by_hand(study, workspace, name):
     record = transfer.run(trial, workspace)
 
     samples = workspace.splits["transfer"]
-    pixels = {int(i): p.clone() for b in [workspace.batches(data.Crop())] for p, _, i in b.epoch(samples, 1)}
+    pixels = {int(i): p.clone() for b in [workspace.batches(Crop())] for p, _, i in b.epoch(samples, 1)}
     labels = torch.from_numpy(workspace.images.labels)
     student, frozen = workspace.load(trial.student), workspace.load(trial.student)
     teacher = workspace.load(trial.teacher)
@@ -125,7 +126,7 @@ def test_live_outputs_with_flips_are_reproducible_and_other(study, workspace):
 
 def test_the_unsupervised_path_reads_no_label(study, workspace, monkeypatch):
     expected = transfer.run(trial_of(study, "kl_dp_unsupervised"), workspace)
-    batches = workspace.batches(data.Crop())
+    batches = workspace.batches(Crop())
     epoch = type(batches).epoch
 
     def without_labels(self, *arguments):
@@ -227,7 +228,7 @@ def test_models_of_other_sizes_share_the_students_crop_and_keep_their_own_in_eva
     cropped = base.model_copy(update={"name": "cropped", "config": config})
     pretraining.build(cropped, workspace)
     everything = np.arange(len(workspace.images.labels))
-    pixels = torch.cat([p.clone() for p, _, _ in workspace.batches(data.Crop()).epoch(everything, 64)])
+    pixels = torch.cat([p.clone() for p, _, _ in workspace.batches(Crop()).epoch(everything, 64)])
     centre = pixels[:, :, 2:26, 2:26]
 
     teacher_model = study.zoo["mixer"]
@@ -272,7 +273,7 @@ class ArrayBatches:
 def test_any_loader_and_any_device_give_the_same(study, workspace, tmp_path, device):
     """On CUDA the models run under bfloat16 autocast, so only roughly the same."""
     everything = np.arange(len(workspace.images.labels))
-    pixels = torch.cat([p.clone() for p, _, _ in workspace.batches(data.Crop()).epoch(everything, 64)])
+    pixels = torch.cat([p.clone() for p, _, _ in workspace.batches(Crop()).epoch(everything, 64)])
     other = Workspace(workspace.data, elsewhere(study, tmp_path), device, threads=1)
     other.batches = lambda crop: ArrayBatches(pixels, workspace.images.labels)
     for method in ("kl_dp", "xe_kl_mcl"):

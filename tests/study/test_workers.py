@@ -14,7 +14,8 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study import data, spec, transfer, workers
+from study import spec, transfer, workers
+from study.batches import Crop
 from study.checkpoints import Checkpoint
 from study.errors import DivergedError, StudyError
 from study.workspace import Workspace
@@ -136,7 +137,7 @@ def outcomes(base, workspace, tmp_path_factory) -> list[dict]:
     """What each of two workers got, by name."""
     folder = tmp_path_factory.mktemp("workers")
     everything = np.arange(len(workspace.images.labels))
-    pixels = torch.cat([p.clone() for p, _, _ in workspace.batches(data.Crop()).epoch(everything, 64)])
+    pixels = torch.cat([p.clone() for p, _, _ in workspace.batches(Crop()).epoch(everything, 64)])
     torch.save(pixels, folder / "pixels.pt")
     context = torch.multiprocessing.start_processes(
         worker, (folder, base), nprocs=WORKERS, join=False, start_method="spawn"
