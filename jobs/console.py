@@ -126,7 +126,7 @@ class Tracker:
     def left(self) -> str:
         """The time left, judged by what was expected, or once a twentieth is done by the pace so far.
 
-        The first trials of a worker also compile its loaders: their pace says little.
+        The first trials of a worker also import torch and decode images: their pace says little.
         """
         elapsed = time.monotonic() - self.started
         if self.done and (self.expected is None or self.done >= self.total / 20):

@@ -19,7 +19,20 @@ import ray
 from rich.table import Table
 
 from jobs import build_zoo, cluster, console, data_parallel, prepare_data, waves
-from study import checkpoints, data, outputs, records, spec, storage, transfer, workers, workspace, zoo
+from study import (
+    cache,
+    checkpoints,
+    data,
+    outputs,
+    records,
+    reuse,
+    spec,
+    storage,
+    transfer,
+    workers,
+    workspace,
+    zoo,
+)
 from study.errors import DivergedError, StorageError, StudyError
 
 SAMPLE = 100  # recorded trials that say how long the next ones take
@@ -105,6 +118,17 @@ def plan_table(study: spec.Study, trials: list[spec.Trial], status: dict[str, st
     return made
 
 
+def decided(study: spec.Study, trials: list[spec.Trial], images: data.Images) -> reuse.Decision:
+    """What becomes of frozen models' outputs on the transfer set."""
+    samples = len(data.split(images, study.data.splits)["transfer"])
+    return reuse.decide(study, trials, samples, len(images.classes))
+
+
+def in_order(todo: list[spec.Trial]) -> list[spec.Trial]:
+    """Trials so that a worker meets the same student, and then the same teacher, again."""
+    return sorted(todo, key=lambda trial: (trial.student.name, trial.teacher.name if trial.teacher else ""))
+
+
 def print_plan(study: spec.Study, trials: list[spec.Trial], todo: list[spec.Trial], status: dict) -> None:
     """What a run would do."""
     out = console.console
@@ -112,12 +136,22 @@ def print_plan(study: spec.Study, trials: list[spec.Trial], todo: list[spec.Tria
     out.print(plan_table(study, trials, status))
     if not data.is_prepared(study.data.images, study.folders.data):
         out.print(f"data: to be written to {data.folder_of(study.data.images, study.folders.data)}")
+        out.print("outputs of frozen models: cached or live is decided once the data are there")
+    else:
+        images = data.open_images(
+            study.data.images, study.folders.data, cache.of(study.folders, study.folders.data)
+        )
+        out.print(f"outputs of frozen models: {decided(study, trials, images)}")
     untrained = build_zoo.missing(study)
     if untrained:
         out.print(f"zoo: to be trained: {', '.join(model.name for model in untrained)}")
     resources = study.resources
     each = f", on each of {resources.workers} workers" if resources.workers > 1 else ""
     out.print(f"each trial needs {resources.cpus} CPUs and {resources.gpus:g} GPUs{each}")
+    kept = "0.4 of its share of a GPU's memory"
+    if resources.keep_gib is not None or not resources.gpus:
+        kept = f"{workspace.keep_bytes(resources, 'cpu') / 2**30:.3g} GiB"
+    out.print(f"each worker keeps models, images and outputs for its next trials: {kept} at most")
     seconds = seconds_per_trial(study)
     slots = len(os.sched_getaffinity(0)) // (resources.cpus * resources.workers) if not resources.gpus else 0
     if seconds is None:
@@ -161,9 +195,13 @@ def job() -> int:
     records.write_plan(study.results, "plans", study.name, [trial.id for trial in trials])
     out = console.console
     if todo:
+        decision = decided(study, trials, images)
+        out.print(f"outputs of frozen models: {decision}")
         out.print(f"sweep: {len(todo)} of {len(trials)} trials to run; results in {study.results}")
         started = time.monotonic()
-        sweep(study, todo, seconds_per_trial(study))
+        outputs_used = study.outputs.model_copy(update={"transfer": decision.transfer})
+        study = study.model_copy(update={"outputs": outputs_used})
+        sweep(study, in_order(todo), seconds_per_trial(study))
         out.print(f"sweep: took {console.duration(time.monotonic() - started)}")
 
     status = records.status(study.results, "trials")

@@ -1,7 +1,7 @@
 """One function, once for each of many configurations, on Ray: Tune as the sweeps use it.
 
-Tune hands the configurations to workers that stay (`reuse_actors`), so that a trial pays for no import
-and no compiled loader again. One Tuner takes as many as it is given at a flat price a trial, but keeps
+Tune hands the configurations to workers that stay (`reuse_actors`), so that a trial pays for no import and
+finds models and images in memory. One Tuner takes as many as it is given at a flat price a trial, but keeps
 some 35 kB of each until it ends; hence waves, so large that their ends cost next to nothing (figures in
 docs/scale.md): at a wave's end slots stand idle until its last trial is done, and workers start anew.
 

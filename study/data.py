@@ -225,22 +225,22 @@ def _rename_unless_there(temporary: Path, folder: Path) -> None:
 
 def _write(source: spec.Source, downloads: Path, folder: Path) -> None:
     train, test = _open_source(source, downloads)
-    from ffcv.fields import IntField, RGBImageField
-    from ffcv.writer import DatasetWriter
+    from study.ffcv_import import ffcv
 
     problems = folder / "problems.txt"
     samples = _Samples((train, test), source.short_side, problems)
     beton = folder / "images.beton"
     writer = {"write_mode": "smart", "smart_threshold": RAW_BELOW_BYTES, "jpeg_quality": source.jpeg_quality}
-    fields = {"image": RGBImageField(**writer), "label": IntField(), "index": IntField()}
-    DatasetWriter(str(beton), fields, num_workers=len(os.sched_getaffinity(0))).from_indexed_dataset(samples)
+    number = ffcv.fields.IntField
+    fields = {"image": ffcv.fields.RGBImageField(**writer), "label": number(), "index": number()}
+    ffcv.writer.DatasetWriter(
+        str(beton), fields, num_workers=len(os.sched_getaffinity(0))
+    ).from_indexed_dataset(samples)
     if problems.exists():
         first, *others = problems.read_text().splitlines()
         raise StudyError(first + (f" ({len(others)} more)" if others else ""))
 
-    from ffcv.reader import Reader
-
-    metadata = Reader(str(beton)).metadata
+    metadata = ffcv.reader.Reader(str(beton)).metadata
     sides = np.minimum(metadata["f0"]["height"], metadata["f0"]["width"])
     labels = metadata["f1"].astype(np.int64)
     np.save(folder / "labels.npy", labels)

@@ -10,7 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from study.batches import Batches
+from study import views
+from study.batches import Batches, Resident
+from study.views import View
+
+# Samples a forward pass, where memory suffices for them: beyond these nothing gets faster.
+BATCH_SIZE = {"cpu": 256, "cuda": 2048}
+_fitted: dict[tuple, int] = {}  # by kind of model: what memory sufficed for in this process
 
 
 @dataclass(frozen=True)
@@ -21,9 +27,15 @@ class Predictions:
     confidence: NDArray[np.float32]
 
 
-def autocast(device: torch.device):
-    """bfloat16 autocast on CUDA; full precision elsewhere."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+def default_precision(device: torch.device) -> str:
+    """What models compute in where a study does not say."""
+    return "bfloat16" if device.type == "cuda" else "float32"
+
+
+def autocast(device: torch.device, precision: str | None = None):
+    """Autocast to bfloat16 if that is the precision (None: the device's default), else nothing."""
+    wanted = (precision or default_precision(device)) == "bfloat16"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -33,64 +45,78 @@ def out_of_memory(error: BaseException) -> bool:
 
 def stream(
     model: nn.Module,
-    batches: Batches,
+    batches: Batches | Resident,
     indices: NDArray[np.int64],
     device: torch.device,
-    batch_size: int = 256,
+    batch_size: int | None = None,
+    view: View | None = None,
+    precision: str | None = None,
 ) -> Iterator[Tensor]:
     """Logits of a model for each sample of `indices`, in that order, a batch at a time.
 
-    Where memory does not suffice for a batch, the batch size is halved from there on.
+    Where memory does not suffice for a batch, the batch size is halved from there on, and this process
+    begins with what was left of it the next time.
 
     Args:
         model: takes uint8 [batch, 3, side, side], gives [batch, classes]; its mode is put back after.
         batches: the loader.
         indices: int64 [samples], no index twice.
         device: where the model is.
-        batch_size: samples a forward pass at most; does not change the result.
+        batch_size: samples a forward pass at most; None: `BATCH_SIZE`. Does not change the result.
+        view: how the samples are shown; None: as they are.
+        precision: what the model computes in; None: the device's default.
 
     Yields:
-        float32 [batch, classes] on the device.
+        float32 [batch, classes] on the device. Nothing waits for the device in between.
 
     Raises:
-        RuntimeError: the loader dropped, repeated or reordered samples, or memory does not suffice for
-            a single one.
+        RuntimeError: the loader dropped, repeated or reordered samples (told once all are through), or
+            memory does not suffice for a single one.
     """
+    kind = (type(getattr(model, "network", model)), sum(p.numel() for p in model.parameters()), device.type)
+    size = min(batch_size or BATCH_SIZE[device.type], _fitted.get(kind, len(indices) or 1))
     was_training = model.training
     model.eval()
+    seen: list[Tensor] = []
     done = 0
     try:
         while done < len(indices):
             try:
-                for pixels, _, index in batches.epoch(indices[done:], batch_size, device):
-                    if not np.array_equal(index.cpu().numpy(), indices[done : done + batch_size]):
-                        raise RuntimeError("the loader did not deliver each sample once, in order")
-                    with torch.no_grad(), autocast(device):
-                        logits = model(pixels).float()
+                for pixels, _, index in batches.epoch(indices[done:], size, device):
+                    with torch.inference_mode(), autocast(device, precision):
+                        logits = model(views.augment(pixels, index, view)).float()
                     yield logits
+                    seen.append(index.clone())
                     done += len(logits)
-                if done < len(indices):
-                    raise RuntimeError("the loader did not deliver each sample once, in order")
+                break
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or batch_size == 1:
+                if not out_of_memory(error) or size == 1:
                     raise
-                batch_size //= 2
+                size = _fitted[kind] = size // 2
+        if not np.array_equal(torch.cat(seen).cpu().numpy() if seen else [], indices):
+            raise RuntimeError("the loader did not deliver each sample once, in order")
     finally:
         model.train(was_training)
 
 
-def logits(
+def predict(
     model: nn.Module,
-    batches: Batches,
+    batches: Batches | Resident,
     indices: NDArray[np.int64],
     device: torch.device,
-    batch_size: int = 256,
-) -> Tensor:
-    """All of `stream` at once: float32 [samples, classes] on the CPU."""
-    return torch.cat([part.cpu() for part in stream(model, batches, indices, device, batch_size)])
+    batch_size: int | None = None,
+    precision: str | None = None,
+) -> Predictions:
+    """What a model says of samples; as `stream`, but collected on the device and moved once."""
+    parts = [
+        predicted(logits)
+        for logits in stream(model, batches, indices, device, batch_size, precision=precision)
+    ]
+    label, confidence = (torch.cat(tensors).cpu().numpy() for tensors in zip(*parts, strict=True))
+    return Predictions(label, confidence)
 
 
-def predictions(logits: Tensor) -> Predictions:
-    """The largest class of logits [samples, classes], and its softmax probability."""
+def predicted(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest class of logits [samples, classes], int32, and its softmax probability, float32."""
     confidence, label = logits.softmax(dim=1).max(dim=1)
-    return Predictions(label.cpu().numpy().astype(np.int32), confidence.cpu().numpy())
+    return label.int(), confidence

@@ -14,7 +14,6 @@ purpose: a limit to the store's size. `entries` says what it holds, `clear` empt
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable
@@ -35,6 +34,7 @@ from study.cache import Cache
 from study.errors import StudyError
 from study.evaluate import Predictions
 from study.storage import Location
+from study.views import View
 
 LAYOUT = 1  # raise it when a change of the code changes what a file means
 
@@ -44,7 +44,8 @@ class Key:
     """All that the outputs of a model on a split depend on.
 
     `weights` and `samples` are SHA-256 of the model's tensors and of the samples' indices,
-    `preprocessing` is what the model does with the crop's pixels, `precision` what it computes in.
+    `preprocessing` is what the model does with the crop's pixels, `precision` what it computes in, `view`
+    how an augmentation shows the samples (None: as they are).
     """
 
     timm: str
@@ -56,11 +57,15 @@ class Key:
     samples: str
     precision: str
     top_k: int | None
+    view: View | None = None
 
     @property
     def name(self) -> str:
         """Name of the file, without its ending."""
-        return spec.content_hash({"layout": LAYOUT, **self.__dict__, "crop": list(self.crop)})
+        content = {**self.__dict__, "crop": list(self.crop), "view": self.view and self.view._asdict()}
+        if self.view is None:
+            del content["view"]
+        return spec.content_hash({"layout": LAYOUT, **content})
 
 
 @dataclass(frozen=True)
@@ -123,8 +128,7 @@ def collect(parts: Iterable[Tensor], samples: int, top_k: int | None) -> tuple[d
     tensors: dict[str, Tensor] = {}
     done = largest = 0
     for logits in parts:
-        said = evaluate.predictions(logits)
-        rows = {"label": torch.from_numpy(said.label), "confidence": torch.from_numpy(said.confidence)}
+        rows = dict(zip(("label", "confidence"), evaluate.predicted(logits), strict=True))
         if top_k is None or top_k >= logits.shape[1]:
             kept = rows["logits"] = logits.half()
         else:
@@ -265,21 +269,26 @@ def _open(path: Path) -> tuple[Outputs | None, str]:
     except (FileNotFoundError, NotADirectoryError):
         return None, ""
     try:
-        return _open_once(path, status.st_size, status.st_mtime_ns), ""
+        return _open_checked(path, status.st_size, status.st_mtime_ns), ""
     except Exception as error:  # a damaged file makes the reader raise anything
         return None, f"damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
 
 
-@functools.lru_cache(maxsize=256)
-def _open_once(path: Path, size: int, modified: int) -> Outputs:
-    """Open and check a file; the check reads all of it, so it is done once a process and file."""
+# What was checked once a process; not the outputs themselves, whose pages would stay in its memory.
+_checked: set[tuple[Path, int, int]] = set()
+
+
+def _open_checked(path: Path, size: int, modified: int) -> Outputs:
+    """Open a file, and check it the first time: the check reads all of it."""
     with safetensors.safe_open(path, framework="pt") as file:
         header = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     if header.get("key") != path.stem:
         raise ValueError("it holds the outputs of another key")
-    if header.get("sha256") != _sha256(tensors):
-        raise ValueError("its SHA-256 is not the recorded one")
+    if (path, size, modified) not in _checked:
+        if header.get("sha256") != _sha256(tensors):
+            raise ValueError("its SHA-256 is not the recorded one")
+        _checked.add((path, size, modified))
     said = Predictions(tensors.pop("label").numpy(), tensors.pop("confidence").numpy())
     return Outputs(header, said, **tensors)
 

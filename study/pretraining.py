@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from study import evaluate, objectives, spec, views, zoo
-from study.batches import Batches
+from study.batches import Batches, Resident
 from study.errors import DivergedError
 from study.workspace import Workspace
 
@@ -25,7 +25,7 @@ from study.workspace import Workspace
 def train(
     classifier: zoo.Classifier,
     recipe: spec.Recipe,
-    batches: Batches,
+    batches: Batches | Resident,
     indices: NDArray[np.int64],
     device: torch.device,
     progress: Callable[[float], None] = lambda share: None,
@@ -45,27 +45,27 @@ def train(
     """
     main = torch.optim.AdamW(classifier.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     steps = recipe.epochs * -(-len(indices) // recipe.batch_size)
-    augmentation = {"flip": recipe.flip, "shift": recipe.shift}
-    phases = [(recipe, main, OneCycleLR(main, max_lr=recipe.lr, total_steps=steps), augmentation)]
+    seen = views.View(recipe.seed, 0, recipe.flip, recipe.shift)
+    phases = [(recipe, main, OneCycleLR(main, max_lr=recipe.lr, total_steps=steps), seen)]
     if recipe.finish:
         finish = recipe.finish
         plain = torch.optim.SGD(
             classifier.parameters(), lr=finish.lr, momentum=finish.momentum, weight_decay=finish.weight_decay
         )
         steps = finish.epochs * -(-len(indices) // finish.batch_size)
-        phases.append((finish, plain, CosineAnnealingLR(plain, T_max=steps), {}))
+        phases.append((finish, plain, CosineAnnealingLR(plain, T_max=steps), None))
 
     total = sum(phase.epochs for phase, *_ in phases)
     epoch = 0
     classifier.train()
-    for phase, optimizer, schedule, augmentation in phases:
+    for phase, optimizer, schedule, seen in phases:
         for _ in range(phase.epochs):
             order = np.random.default_rng((recipe.seed, epoch)).permutation(indices)
+            view = seen and seen._replace(epoch=epoch)
             loss_sum = torch.zeros((), device=device)
             for pixels, labels, index in batches.epoch(order, phase.batch_size, device):
-                view = views.augment(pixels, index, recipe.seed, epoch, **augmentation)
                 with evaluate.autocast(device):
-                    logits = classifier(view)
+                    logits = classifier(views.augment(pixels, index, view))
                 loss = objectives.xe(logits, labels)
                 optimizer.zero_grad()
                 loss.backward()
@@ -102,14 +102,15 @@ def build(
     with torch.random.fork_rng():
         torch.manual_seed(model.recipe.seed)
         classifier = zoo.build(model, len(workspace.images.classes)).to(workspace.device)
-        batches = workspace.batches(classifier.crop)
+        batches = workspace.pixels(classifier.crop, "zoo")
         train(classifier, model.recipe, batches, indices, workspace.device, progress)
     seconds = time.perf_counter() - started
 
     def accuracy(split: str) -> float:
         samples = workspace.splits[split]
-        logits = evaluate.logits(classifier, batches, samples, workspace.device)
-        return float((logits.argmax(1).numpy() == workspace.images.labels[samples]).mean())
+        pixels = workspace.pixels(classifier.crop, split)
+        said = evaluate.predict(classifier, pixels, samples, workspace.device)
+        return float((said.label == workspace.images.labels[samples]).mean())
 
     facts = {
         "name": model.name,

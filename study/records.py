@@ -80,7 +80,7 @@ TRIALS = _schema(
     ("weight_decay", _F, "SGD weight decay"),
     ("schedule", _S, "learning-rate schedule: 'constant' or 'cosine' (to 0)"),
     ("flip", pa.bool_(), "whether the transfer view mirrors samples at random"),
-    ("seed", _I, "seed of the trial: sample order, view, dropout"),
+    ("seed", _I, "seed of the trial: sample order, dropout"),
     ("data", _S, "source of the images"),
     ("data_sha256", _S, "SHA-256 of the .beton file the trial read"),
     ("classes", _I, "number of classes"),

@@ -21,6 +21,7 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -33,6 +34,7 @@ from pydantic import (
 from study import mistakes, storage
 from study.errors import StudyError
 from study.methods import AnyMethod
+from study.views import View
 
 # Part of every trial's id: raise it when a change of the code changes what a trial's result means.
 RESULTS_VERSION = 2
@@ -240,24 +242,76 @@ Pairs = Annotated[
 ]
 
 
+class ResizedCrop(Strict):
+    """Random resized crops: `scale` is the least and largest share of the area kept, `ratio` the least and
+    largest ratio of width to height.
+    """
+
+    scale: tuple[float, float] = (0.35, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    @model_validator(mode="after")
+    def _in_order(self):
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError("scale: give the least and the largest share of the area, between 0 and 1")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError("ratio: give the least and the largest ratio, both above 0")
+        return self
+
+
+def _unset(value: Any) -> bool:
+    """Fields left out where they are not set: trials without them keep the ids they had before."""
+    return value is None
+
+
 class Budget(Strict):
-    """What one transfer may spend: SGD over the transfer set."""
+    """What one transfer may spend, and on which views: SGD over the transfer set.
+
+    With `flip` or `resized_crop` every epoch has a view of its own, drawn by `view_seed` and not by the
+    trial's seed: trials of all seeds see the same views, so what frozen models say of them is computed
+    once. `precision` is what models compute in; without it bfloat16 on CUDA, float32 elsewhere.
+    """
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=1e-3, ge=0)
     schedule: Literal["constant", "cosine"] = "constant"
-    flip: bool = Field(default=False, description="mirror samples at random (the only augmentation)")
+    flip: bool = Field(default=False, description="mirror samples at random")
+    resized_crop: ResizedCrop | None = Field(default=None, exclude_if=_unset)
+    view_seed: Seed = 0
+    precision: Literal["float32", "bfloat16"] | None = Field(default=None, exclude_if=_unset)
+
+    @property
+    def augmented(self) -> bool:
+        """Whether epochs differ in what they show."""
+        return self.flip or self.resized_crop is not None
+
+    @property
+    def views(self) -> list[View | None]:
+        """The different views there are, one an epoch; [None] if all epochs show samples as they are."""
+        return [self.view(epoch) for epoch in range(self.epochs)] if self.augmented else [None]
+
+    def view(self, epoch: int) -> View | None:
+        """What an epoch shows; None: samples as they are."""
+        if not self.augmented:
+            return None
+        view = View(self.view_seed, epoch, flip=self.flip)
+        return view._replace(**dict(self.resized_crop)) if self.resized_crop else view
 
 
 class Resources(Strict):
-    """What one trial needs, and how it is run; none of it changes what comes out.
+    """What one trial needs, and how it is run; none of it changes what comes out, up to rounding.
 
     `cpus` and `gpus` (a share of one, if need be) are for each of its `workers`, which train
     data-parallel on equal parts of every batch. `seconds` is what a trial took where it was measured,
     for estimates alone. What a longer trial has learnt is kept after each epoch that ends more than
     `checkpoint_seconds` after what was kept last.
+
+    Between its trials a process keeps models, decoded images and frozen models' outputs where they are
+    used, `keep_gib` GiB of them at most; without it a share of the device's memory
+    (`study.workspace.keep_bytes`). `compile` trains through torch.compile, which costs each worker a
+    minute or so before it pays (docs/performance.md).
     """
 
     cpus: int = Field(default=1, ge=1)
@@ -265,15 +319,25 @@ class Resources(Strict):
     workers: int = Field(default=1, ge=1)
     seconds: float | None = Field(default=None, gt=0)
     checkpoint_seconds: float = Field(default=60, ge=0)
+    keep_gib: float | None = Field(default=None, ge=0)
+    compile: bool = False
 
 
 class Outputs(Strict):
-    """How outputs of frozen models are kept: every logit, or the `top_k` largest and the mass of the rest.
+    """What becomes of frozen models' outputs.
 
-    What a transfer learns from is kept in full either way.
+    `transfer` says it of what students learn from: 'cached' computes it once and keeps it for all trials,
+    'live' computes it anew in each step, 'auto' decides by reuse and disk (`study.reuse`). On the
+    evaluation split every logit is kept, or the `top_k` largest and the mass of the rest. In a study,
+    `outputs: cached` is short for `outputs: {transfer: cached}`.
     """
 
+    transfer: Literal["auto", "cached", "live"] = "auto"
     top_k: int | None = Field(default=None, ge=1)
+
+
+def _in_full(outputs: Any) -> Any:
+    return {"transfer": outputs} if isinstance(outputs, str) else outputs
 
 
 def _location(value: Any) -> storage.Location:
@@ -318,7 +382,9 @@ class Trial(Strict):
     @property
     def id(self) -> str:
         """Hash of the content, without what changes no record (the study's name, paths of checkpoints)."""
-        unhashed = {"study": True, "student": {"checkpoint"}, "teacher": {"checkpoint"}}
+        unhashed: dict[str, Any] = {"study": True, "student": {"checkpoint"}, "teacher": {"checkpoint"}}
+        if not self.budget.augmented:  # then nothing is drawn by it
+            unhashed["budget"] = {"view_seed"}
         content = self.model_dump(mode="json", exclude=unhashed)
         return content_hash({"results_version": RESULTS_VERSION, **content})
 
@@ -334,7 +400,7 @@ class Study(Strict):
     budget: Budget
     seeds: list[Seed] = Field(default=[0], min_length=1)
     resources: Resources = Resources()
-    outputs: Outputs = Outputs()
+    outputs: Annotated[Outputs, BeforeValidator(_in_full)] = Outputs()
     folders: Folders = Folders()
 
     @model_validator(mode="before")

@@ -2,9 +2,9 @@
 
 After arXiv 2310.17653, section 4: SGD on the transfer set; student, teacher and frozen student see
 the same view of a sample (the student's crop), each resized and normalised its own way; the student
-trains in `train` mode, so BatchNorm statistics move, the frozen models stay in `eval` mode. Where
-the view is the same in every epoch (no flip), the frozen models' logits are computed once, kept as
-float16 and looked up; otherwise they run live. Both give the same losses to that precision.
+trains in `train` mode, so BatchNorm statistics move, the frozen models stay in `eval` mode. Their
+logits are computed once for each view, kept as float16 and looked up by all trials, or computed live in
+each step, as the workspace has it. Both give the same losses to that precision.
 
 `run` is an ordinary function: it needs no Ray, only a `Workspace`. With a `Checkpoint` it goes on where
 an interrupted run of the same trial stopped. Called by every worker of a torch process group it trains
@@ -30,9 +30,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from study import checkpoints, evaluate, knowledge, methods, records, spec, views, workers, zoo
+from study.batches import Crop
 from study.checkpoints import Checkpoint
 from study.errors import DivergedError
 from study.evaluate import Predictions
+from study.views import View
 from study.workspace import Workspace
 
 T = TypeVar("T")
@@ -72,26 +74,34 @@ def run(
         DivergedError: the loss stopped being finite.
         StudyError: a model's weights are missing or damaged, or the workers cannot share the trial. What
             only one worker meets with is raised by all of them.
-        ValueError: the workspace is opened on other data than the trial's.
+        ValueError: the workspace is opened on other data than the trial's, or computes in another precision.
     """
     if trial.data != workspace.data:
         raise ValueError("the workspace is opened on other data than the trial's")
+    if trial.budget.precision not in (None, workspace.precision):
+        raise ValueError("the workspace computes in another precision than the trial's")
     rank, count = workers.place()
     workers.check_batch(count, min(trial.budget.batch_size, len(workspace.splits["transfer"])))
     started = time.perf_counter()
 
     def load():
-        student = workspace.load(trial.student)
-        teacher = trial.teacher and workspace.load(trial.teacher)
+        student = workspace.student(trial.student)
+        teacher = trial.teacher and workspace.frozen(trial.teacher)
         # Run once and looked up afterwards, so their time is not the trial's training.
         before = workspace.evaluation(trial.student, student)
         taught_by = teacher and workspace.evaluation(trial.teacher, teacher)
-        return student, teacher, before, taught_by, _frozen_outputs(trial, workspace, student, teacher)
+        if workspace.cached:
+            # Each trial begins elsewhere, so that several at once share the work of new views.
+            views_needed = trial.budget.views
+            begin = int(trial.id, 16) % len(views_needed)
+            for view in views_needed[begin:] + views_needed[:begin]:
+                _cached(trial, workspace, student.crop, view)
+        return student, teacher, before, taught_by
 
     with torch.random.fork_rng(_cuda_devices(workspace.device)):
         torch.manual_seed(trial.seed + rank)
         # The first worker computes outputs that are not there yet, the others then look them up.
-        student, teacher, before, taught_by, frozen_outputs = workers.first_then_others(load)
+        student, teacher, before, taught_by = workers.first_then_others(load)
         origin = {
             "data": workspace.images.sha256,
             "student": student.weights,
@@ -106,7 +116,7 @@ def run(
             if checkpoint is not None:
                 workers.by_the_first(lambda: checkpoint.save({"origin": origin, **state}))
 
-        result, history, slow_decay = _train(trial, workspace, student, frozen_outputs, kept, keep, progress)
+        result, history, slow_decay = _train(trial, workspace, student, kept, keep, progress)
         trained = time.perf_counter()
         after = workers.by_the_first(lambda: workspace.predict(result))
     ended = time.perf_counter()
@@ -156,41 +166,52 @@ def failure(trial: spec.Trial, workspace: Workspace, reason: str) -> dict:
     return {**_identity(trial, workspace), "status": "failed", "reason": reason}
 
 
-def _frozen_outputs(
-    trial: spec.Trial, workspace: Workspace, student: zoo.Classifier, teacher: zoo.Classifier | None
-) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
-    """A function of (pixels, indices) that gives the logits of the frozen models the method needs."""
-    frozen = {"teacher": (trial.teacher, teacher), "frozen": (trial.student, student)}
-    needed = {name: frozen[name] for name in ("teacher", "frozen") if name in trial.method.needs}
-    cached: dict[str, Tensor] = {}
-    if not trial.budget.flip:
-        for name, (model, classifier) in needed.items():
-            logits = workspace.transfer_logits(model, classifier, student.crop)
-            if logits is not None:
-                cached[name] = logits
-    # `student` is about to train: a frozen student that runs live has to be a copy of its own.
-    live = {
-        name: workspace.load(model) if classifier is student else classifier
-        for name, (model, classifier) in needed.items()
-        if name not in cached
+def frozen_models(trial: spec.Trial) -> dict[str, spec.Model]:
+    """The frozen models whose outputs a trial's method needs, as `methods.Outputs` calls them."""
+    models = {"teacher": trial.teacher, "frozen": trial.student}
+    return {name: model for name, model in models.items() if name in trial.method.needs}
+
+
+def _cached(trial: spec.Trial, workspace: Workspace, crop: Crop, view: View | None) -> dict[str, Tensor]:
+    """What they say of the transfer set in a view, float16 [samples, classes]; computed if need be."""
+    return {
+        name: workspace.transfer_logits(model, workspace.frozen(model), crop, view)
+        for name, model in frozen_models(trial).items()
     }
-    samples = torch.from_numpy(workspace.splits["transfer"]).to(workspace.device)
 
-    @torch.no_grad()
-    def outputs(pixels: Tensor, indices: Tensor) -> dict[str, Tensor]:
-        rows = torch.searchsorted(samples, indices)
-        with evaluate.autocast(workspace.device):
-            said = {name: classifier(pixels).float() for name, classifier in live.items()}
-        return said | {name: logits[rows].float() for name, logits in cached.items()}
 
-    return outputs
+def _frozen_outputs(
+    trial: spec.Trial, workspace: Workspace, crop: Crop, view: View | None
+) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
+    """A function of an epoch's (pixels, indices) that gives the logits of the frozen models needed."""
+    device = workspace.device
+    if workspace.cached:
+        cached = _cached(trial, workspace, crop, view)
+        samples = torch.from_numpy(workspace.splits["transfer"]).to(device)
+
+        def look_up(pixels: Tensor, indices: Tensor) -> dict[str, Tensor]:
+            rows = torch.searchsorted(samples, indices)
+            return {
+                name: logits[rows.to(logits.device)].to(device).float() for name, logits in cached.items()
+            }
+
+        return look_up
+
+    models = {name: workspace.frozen(model) for name, model in frozen_models(trial).items()}
+
+    def compute(pixels: Tensor, indices: Tensor) -> dict[str, Tensor]:
+        with torch.inference_mode(), evaluate.autocast(device, workspace.precision):
+            said = {name: model(pixels) for name, model in models.items()}
+        # Clones, because what inference mode made cannot be part of a loss that is differentiated.
+        return {name: logits.clone().float() for name, logits in said.items()}
+
+    return compute
 
 
 def _train(
     trial: spec.Trial,
     workspace: Workspace,
     student: zoo.Classifier,
-    frozen_outputs: Callable[[Tensor, Tensor], dict[str, Tensor]],
     kept: dict[str, Any] | None,
     keep: Callable[[dict[str, Any]], None],
     progress: Callable[[float], None],
@@ -201,45 +222,36 @@ def _train(
         The result, the history, and the slow weights' τ (or None).
     """
     budget, method, device = trial.budget, trial.method, workspace.device
-    samples, batches = workspace.splits["transfer"], workspace.batches(student.crop)
+    samples, batches = workspace.splits["transfer"], workspace.pixels(student.crop, "transfer")
     steps = budget.epochs * -(-len(samples) // budget.batch_size)
     forward = workers.data_parallel(student, trial.student.name, device)
-    optimizer = torch.optim.SGD(
-        student.parameters(), lr=method.lr, momentum=budget.momentum, weight_decay=budget.weight_decay
-    )
-    schedule = (
-        CosineAnnealingLR(optimizer, T_max=steps)
-        if budget.schedule == "cosine"
-        else LambdaLR(optimizer, lambda step: 1.0)
-    )
+    if workspace.compiled:
+        forward = torch.compile(forward)
+    optimizer, schedule = _optimizer(student, method.lr, budget, steps)
     tau = method.slow_decay(steps)
     slow = None if tau is None else slow_weights(student, tau)
 
     history: dict[str, list] = {"epoch": [], "loss": [], "lr": [], "teacher_share": [], "seconds": []}
     step = 0
     if kept:
-        _restore(student, kept["student"])
-        if slow:
-            _restore(slow, kept["slow"])
-        optimizer.load_state_dict(kept["optimizer"])
-        schedule.load_state_dict(kept["schedule"])
-        history, step = kept["history"], kept["step"]
-        _set_random_states(kept["random"], device)
+        history, step = _take_up(kept, student, slow, optimizer, schedule, device)
     student.train()
     for epoch in range(len(history["epoch"]), budget.epochs):
         started = time.perf_counter()
         loss_sum, taught = torch.zeros((), device=device), None
         order = np.random.default_rng((trial.seed, epoch)).permutation(samples)
+        view = budget.view(epoch)
+        frozen_outputs = _frozen_outputs(trial, workspace, student.crop, view)
         parts = workers.parts(batches, order, budget.batch_size, device)
         for weight, counted, pixels, labels, indices in parts:
-            view = views.augment(pixels, indices, trial.seed, epoch, flip=budget.flip)
-            with evaluate.autocast(device):
-                logits = forward(view)
+            shown = views.augment(pixels, indices, view)
+            with evaluate.autocast(device, workspace.precision):
+                logits = forward(shown)
             loss, from_teacher = method.loss(
                 methods.Outputs(
                     student=logits,
                     labels=labels if "labels" in method.needs else None,
-                    **frozen_outputs(view, indices),
+                    **frozen_outputs(shown, indices),
                 )
             )
             optimizer.zero_grad()
@@ -274,6 +286,20 @@ def _train(
         )
         progress((epoch + 1) / budget.epochs)
     return (slow.module if slow else student), history, tau
+
+
+def _optimizer(student: nn.Module, lr: float, budget: spec.Budget, steps: int):
+    """The optimiser of a transfer and its schedule."""
+    optimizer = torch.optim.SGD(
+        student.parameters(),
+        lr=lr,
+        momentum=budget.momentum,
+        weight_decay=budget.weight_decay,
+        fused=True,  # one pass over all weights instead of some for each: 4 % of a small student's step
+    )
+    if budget.schedule == "cosine":
+        return optimizer, CosineAnnealingLR(optimizer, T_max=steps)
+    return optimizer, LambdaLR(optimizer, lambda step: 1.0)
 
 
 def slow_weights(model: nn.Module, decay: float) -> AveragedModel:
@@ -318,6 +344,17 @@ def _kept_state(checkpoint: Checkpoint | None, origin: dict[str, Any]) -> dict[s
         dist.broadcast_object_list(states, src=0)
     (state,) = states
     return state if state and state["origin"] == origin else None
+
+
+def _take_up(kept: dict[str, Any], student, slow, optimizer, schedule, device) -> tuple[dict, int]:
+    """Put everything into a kept state; the history up to there, and its number of steps."""
+    _restore(student, kept["student"])
+    if slow:
+        _restore(slow, kept["slow"])
+    optimizer.load_state_dict(kept["optimizer"])
+    schedule.load_state_dict(kept["schedule"])
+    _set_random_states(kept["random"], device)
+    return kept["history"], kept["step"]
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

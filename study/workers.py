@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from study import spec, zoo
-from study.batches import Batches
+from study.batches import Batches, Resident
 from study.errors import StudyError
 from study.timm_import import timm
 
@@ -94,7 +94,7 @@ def data_parallel(student: zoo.Classifier, name: str, device: torch.device) -> n
 
 
 def parts(
-    batches: Batches, order: NDArray[np.integer], batch_size: int, device: torch.device
+    batches: Batches | Resident, order: NDArray[np.integer], batch_size: int, device: torch.device
 ) -> Iterator[tuple[float, int, Tensor, Tensor, Tensor]]:
     """This worker's part of every batch of an epoch.
 

@@ -1,39 +1,63 @@
-"""What the trials of one process share: opened data, compiled loaders, outputs of frozen models.
+"""What the trials of one process share: opened data, models, and outputs of frozen models.
 
 A trial leaves nothing behind in its process but what lies here, and everything here is keyed by
-what it holds, so trials may run in any order, one after another, in a reused worker. Outputs of
-frozen models lie in the outputs folder (`study.outputs`), which all processes share.
+what it holds, so trials may run in any order, one after another, in a reused worker. Models, decoded
+images and, on a GPU, outputs are kept where they are used, up to a limit (`keep_bytes`), the least
+recently used dropped first. Outputs of frozen models lie in the outputs folder (`study.outputs`), which
+all processes share.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
+import itertools
+import os
 import platform
+from collections.abc import Callable, Hashable
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import TypeVar
 
 import numpy as np
 import torch
 from cachetools import LRUCache
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from study import __version__, cache, evaluate, spec, zoo
 from study import data as study_data
 from study import outputs as study_outputs
-from study.batches import Batches, Crop
+from study.batches import Batches, Crop, Resident
 from study.errors import StudyError
 from study.evaluate import Predictions
 from study.outputs import Outputs
+from study.views import View
 
-# Outputs kept on a device beside the models, over all models.
-DEVICE_BYTES = 2 << 30
-# A frozen model whose outputs on the transfer set take more than this runs live.
-TRANSFER_BYTES = 1 << 30
+T = TypeVar("T")
+
+# Of the memory of the device a process has to itself, what it keeps between trials.
+KEPT_SHARE = {"cpu": 0.1, "cuda": 0.4}
+
+
+def keep_bytes(resources: spec.Resources, device: torch.device | str) -> int:
+    """Bytes a process keeps on its device between trials: as the study says, or a share of its memory.
+
+    The share of a GPU is that which a trial asks for, that of a machine's memory is by its CPUs.
+    """
+    device = torch.device(device)
+    if resources.keep_gib is not None:
+        return int(resources.keep_gib * 2**30)
+    if device.type == "cuda" and torch.cuda.is_available():  # else it only notes what failed elsewhere
+        memory = torch.cuda.get_device_properties(device).total_memory * resources.gpus
+    else:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        memory *= min(1, resources.cpus / os.cpu_count())
+    return int(KEPT_SHARE[device.type] * memory)
 
 
 class Workspace:
-    """Opened data, loaders and frozen models' outputs for one `Data` on one device.
+    """Opened data, models and frozen models' outputs for one `Data` on one device.
 
     Args:
         data: images and splits.
@@ -42,6 +66,10 @@ class Workspace:
         device: where models run; default CUDA if there is one.
         threads: CPU threads for torch and for decoding; None leaves torch's setting.
         top_k: how many classes of the outputs on the evaluation split are kept; None: every logit.
+        precision: what models compute in; None: the device's default.
+        cached: whether frozen models' outputs on the transfer set are kept, or computed in each step.
+        compiled: whether students train through torch.compile.
+        keep: bytes kept on the device between trials; None: as `keep_bytes` gives by default.
 
     Raises:
         StudyError: the images are missing or damaged.
@@ -54,28 +82,59 @@ class Workspace:
         device: torch.device | str | None = None,
         threads: int | None = None,
         top_k: int | None = None,
+        precision: str | None = None,
+        cached: bool = True,
+        compiled: bool = False,
+        keep: int | None = None,
     ) -> None:
         self.data, self.folders, self.top_k = data, folders, top_k
+        self.cached, self.compiled = cached, compiled
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.precision = precision or evaluate.default_precision(self.device)
         self.threads = threads or torch.get_num_threads()
         torch.set_num_threads(self.threads)
         self.images = study_data.open_images(data.images, folders.data, cache.of(folders, folders.data))
         self.splits = study_data.split(self.images, data.splits)
         self.store = study_outputs.Store(folders.outputs, cache.of(folders, folders.outputs))
-        self._on_device: LRUCache = LRUCache(DEVICE_BYTES, getsizeof=lambda t: t.element_size() * t.numel())
+        limit = keep_bytes(spec.Resources(cpus=self.threads, gpus=1), self.device) if keep is None else keep
+        self._kept: LRUCache = LRUCache(limit, getsizeof=_bytes)
         self._samples = {name: study_outputs.hash_of_samples(i) for name, i in self.splits.items()}
         self.batches = functools.cache(self._batches)
 
     def _batches(self, crop: Crop) -> Batches:
         return Batches(self.images, crop, self.threads)
 
+    def _keep(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What is kept under a key, or else made, and kept if it is not too large."""
+        if key not in self._kept:
+            made = make()
+            if _bytes(made) > self._kept.maxsize:
+                return made
+            self._kept[key] = made
+        return self._kept[key]
+
+    def pixels(self, crop: Crop, split: str) -> Batches | Resident:
+        """Batches of a split: kept decoded on the device if they take half of what is kept at most."""
+        samples, side = self.splits[split], int(crop.pct * self.images.side)
+        if 3 * side * side * len(samples) > self._kept.maxsize / 2:
+            return self.batches(crop)
+        return self._keep(("pixels", crop, split), lambda: Resident(self.batches(crop), samples, self.device))
+
     def load(self, model: spec.Model) -> zoo.Classifier:
-        """A fresh copy of a model, on the device, in `eval` mode.
+        """A model read anew, on the device, in `eval` mode; not kept.
 
         Raises:
             StudyError: its weights are missing, damaged or of another model, or tell other classes apart.
         """
         return zoo.load(model, self.data, len(self.images.classes), self.folders).to(self.device)
+
+    def frozen(self, model: spec.Model) -> zoo.Classifier:
+        """A model as `load` gives it, for everyone: kept, and never to be changed."""
+        return self._keep(("model", model.model_dump_json()), lambda: self.load(model))
+
+    def student(self, model: spec.Model) -> zoo.Classifier:
+        """A copy of `frozen`, to be trained."""
+        return copy.deepcopy(self.frozen(model))
 
     def recipe_indices(self, recipe: spec.Recipe) -> NDArray[np.int64]:
         """The images a recipe trains on."""
@@ -88,7 +147,8 @@ class Workspace:
         split: str,
         crop: Crop | None = None,
         top_k: int | None = None,
-        batch_size: int = 256,
+        batch_size: int | None = None,
+        view: View | None = None,
     ) -> Outputs:
         """What a zoo model says of a split, computed once and kept in the outputs folder.
 
@@ -98,7 +158,8 @@ class Workspace:
             split: name of the split.
             crop: what the model is shown; None: its own crop.
             top_k: how many classes to keep; None: every logit.
-            batch_size: samples a forward pass at most.
+            batch_size: samples a forward pass at most; None: `evaluate.BATCH_SIZE`.
+            view: how an augmentation shows the samples; None: as they are.
 
         Raises:
             StudyError: the outputs are not finite, or cannot be written.
@@ -112,13 +173,16 @@ class Workspace:
             crop=crop,
             data_sha256=self.images.sha256,
             samples=self._samples[split],
-            precision="bfloat16" if self.device.type == "cuda" else "float32",
+            precision=self.precision,
             top_k=top_k,
+            view=view,
         )
 
         def compute() -> tuple[dict[str, Tensor], dict[str, str]]:
-            samples = self.splits[split]
-            parts = evaluate.stream(classifier, self.batches(crop), samples, self.device, batch_size)
+            samples, batches = self.splits[split], self.pixels(crop, split)
+            parts = evaluate.stream(
+                classifier, batches, samples, self.device, batch_size, view, self.precision
+            )
             try:
                 tensors, largest = study_outputs.collect(parts, len(samples), top_k)
             except StudyError as error:
@@ -133,31 +197,28 @@ class Workspace:
 
     def predict(self, classifier: zoo.Classifier) -> Predictions:
         """What any classifier says of the evaluation split, through its own crop; not kept."""
-        batches = self.batches(classifier.crop)
-        logits = evaluate.logits(classifier, batches, self.splits["evaluation"], self.device)
-        return evaluate.predictions(logits)
+        batches, samples = self.pixels(classifier.crop, "evaluation"), self.splits["evaluation"]
+        return evaluate.predict(classifier, batches, samples, self.device, precision=self.precision)
 
-    def transfer_logits(self, model: spec.Model, classifier: zoo.Classifier, crop: Crop) -> Tensor | None:
-        """A frozen model's logits on the unaugmented transfer set.
+    def transfer_logits(
+        self, model: spec.Model, classifier: zoo.Classifier, crop: Crop, view: View | None = None
+    ) -> Tensor:
+        """A frozen model's logits on the transfer set.
 
         Args:
             model: the model, for the key.
             classifier: the same as `load` gave it, not trained since.
             crop: the crop all models of the transfer see (the student's).
+            view: how an augmentation shows the samples; None: as they are.
 
         Returns:
-            float16 [samples of the transfer set, classes], on the device, or memory-mapped on a CPU;
-            None where they are too large to keep.
+            float16 [samples of the transfer set, classes], on the device if that keeps them, or else
+            memory-mapped on the CPU.
         """
-        samples, classes = len(self.splits["transfer"]), len(self.images.classes)
-        if study_outputs.size_of(samples, classes, None) > TRANSFER_BYTES:
-            return None
-        found = self.outputs(model, classifier, "transfer", crop)
-        if self.device.type == "cpu":
+        found = self.outputs(model, classifier, "transfer", crop, view=view)
+        if self.device.type == "cpu" or _bytes(found.logits) > self._kept.maxsize / 4:
             return found.logits
-        if found.header["key"] not in self._on_device:
-            self._on_device[found.header["key"]] = found.logits.to(self.device)
-        return self._on_device[found.header["key"]]
+        return self._keep(("logits", found.header["key"]), lambda: found.logits.to(self.device))
 
     def environment(self) -> dict:
         """Where and with what something is run: columns that every record has."""
@@ -174,12 +235,34 @@ class Workspace:
         }
 
 
+def _bytes(kept: Tensor | nn.Module | Resident) -> int:
+    if isinstance(kept, nn.Module):
+        return sum(t.nbytes for t in itertools.chain(kept.parameters(), kept.buffers()))
+    return kept.nbytes
+
+
 def of(study: spec.Study) -> Workspace:
     """This process's workspace for a study's data, folders and resources; one is kept."""
-    device = "cuda" if study.resources.gpus else "cpu"
-    return _of(study.data, study.folders, device, study.resources.cpus, study.outputs.top_k)
+    return _of(study.data, study.folders, study.resources, study.outputs, study.budget.precision)
 
 
 @functools.lru_cache(maxsize=1)
-def _of(data: spec.Data, folders: spec.Folders, device: str, threads: int, top_k: int | None) -> Workspace:
-    return Workspace(data, folders, device, threads, top_k)
+def _of(
+    data: spec.Data,
+    folders: spec.Folders,
+    resources: spec.Resources,
+    outputs: spec.Outputs,
+    precision: str | None,
+) -> Workspace:
+    device = torch.device("cuda" if resources.gpus else "cpu")
+    return Workspace(
+        data,
+        folders,
+        device,
+        resources.cpus,
+        outputs.top_k,
+        precision,
+        outputs.transfer != "live",
+        resources.compile,
+        keep_bytes(resources, device),
+    )

@@ -163,6 +163,15 @@ def build(model: spec.Model, classes: int) -> Classifier:
     return Classifier(network, config)
 
 
+def crop_of(model: spec.Model) -> Crop:
+    """The crop of a model, as `build` would find it, but without building it."""
+    known = timm.get_pretrained_cfg(model.timm)
+    config = timm.data.resolve_data_config(
+        {}, pretrained_cfg={**(known.to_dict() if known else {}), **model.config}
+    )
+    return Crop(float(config["crop_pct"]), config["crop_mode"])
+
+
 def trained_path(model: spec.Model, data: spec.Data, zoo: Location) -> Location:
     """Where the weights of a trained model lie: its name and the hash of all that makes them."""
     content = {"model": model.model_dump(mode="json"), "data": data.model_dump(mode="json")}

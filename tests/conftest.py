@@ -113,7 +113,7 @@ def write_study(tmp_path):
 
 @pytest.fixture(scope="session")
 def workspace(base):
-    """The small study's workspace, its zoo trained: compiled loaders are shared by all tests."""
+    """The small study's workspace, its zoo trained; shared by all tests."""
     from study import data, pretraining, spec, workspace
 
     study = spec.Study.model_validate(base)

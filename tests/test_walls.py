@@ -44,7 +44,8 @@ def loaded_by(code: str) -> set[str]:
 
 
 def test_all_of_study_imports_without_ray_and_ffcv():
-    modules = [path.stem for path in (ROOT / "study").glob("*.py") if path.stem != "__init__"]
+    own = {"__init__", "ffcv_import"}  # the latter is what imports it, where a file is written or opened
+    modules = [path.stem for path in (ROOT / "study").glob("*.py") if path.stem not in own]
     loaded = loaded_by("; ".join(f"import study.{module}" for module in modules))
     assert "torch" in loaded
     assert not loaded & {"ray", "ffcv", "numba"}

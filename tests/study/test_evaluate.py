@@ -13,6 +13,10 @@ from study.batches import Crop
 CPU = torch.device("cpu")
 
 
+def logits_of(*arguments, **options) -> torch.Tensor:
+    return torch.cat([*evaluate.stream(*arguments, **options)])
+
+
 @pytest.fixture(scope="module", params=["resnet", "mixer"])
 def classifier(request, workspace, base):
     return workspace.load(spec.Study.model_validate(base).zoo[request.param])
@@ -26,12 +30,12 @@ def test_any_batch_size_gives_what_the_images_give(workspace, classifier, image_
     pixels = np.stack([np.asarray(Image.open(files[i]).convert("RGB")) for i in samples])
     with torch.no_grad():
         expected = classifier.eval()(torch.from_numpy(pixels).permute(0, 3, 1, 2))
-    logits = evaluate.logits(classifier, workspace.batches(Crop()), samples, CPU, batch_size)
+    logits = logits_of(classifier, workspace.batches(Crop()), samples, CPU, batch_size)
     assert logits.shape == (len(samples), 10)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
-    said, should = evaluate.predictions(logits), evaluate.predictions(expected)
-    assert np.array_equal(said.label, should.label)
-    np.testing.assert_allclose(said.confidence, should.confidence, rtol=1e-4)
+    said = evaluate.predict(classifier, workspace.batches(Crop()), samples, CPU, batch_size)
+    assert np.array_equal(said.label, expected.argmax(1))
+    np.testing.assert_allclose(said.confidence, expected.softmax(1).amax(1), rtol=1e-4)
 
 
 def test_dropout_is_off_and_the_mode_is_put_back(workspace):
@@ -45,7 +49,7 @@ def test_dropout_is_off_and_the_mode_is_put_back(workspace):
 
     model = Dropping().train()
     samples = workspace.splits["tune"] if len(workspace.splits["tune"]) else workspace.splits["transfer"]
-    first, second = (evaluate.logits(model, workspace.batches(Crop()), samples, CPU) for _ in range(2))
+    first, second = (logits_of(model, workspace.batches(Crop()), samples, CPU) for _ in range(2))
     assert torch.equal(first, second)
     assert model.training
 
@@ -63,7 +67,7 @@ def test_a_loader_that_is_not_exact_is_found_out(fault):
     module = torch.nn.Module()
     module.forward = model
     with pytest.raises(RuntimeError, match="each sample once"):
-        evaluate.logits(module, Faulty(), np.arange(3), CPU)
+        logits_of(module, Faulty(), np.arange(3), CPU)
 
 
 class Hungry(torch.nn.Module):
@@ -82,18 +86,21 @@ class Hungry(torch.nn.Module):
 
 def test_a_batch_that_memory_cannot_hold_is_halved(workspace):
     samples = workspace.splits["evaluation"]
-    expected = evaluate.logits(Hungry(1000), workspace.batches(Crop()), samples, CPU)
+    expected = logits_of(Hungry(1000), workspace.batches(Crop()), samples, CPU)
     model = Hungry(40).train()
-    got = evaluate.logits(model, workspace.batches(Crop()), samples, CPU, batch_size=128)
+    got = logits_of(model, workspace.batches(Crop()), samples, CPU, batch_size=128)
     assert torch.equal(got, expected)
     assert model.batches[:4] == [128, 64, 32, 32]
     assert sum(model.batches[2:]) == len(samples)
     assert model.training
+    again = Hungry(40)
+    logits_of(again, workspace.batches(Crop()), samples, CPU, batch_size=128)
+    assert again.batches[0] == 32  # what sufficed is remembered
 
 
 def test_memory_that_holds_no_sample_is_an_error(workspace):
     with pytest.raises(RuntimeError, match="can't allocate memory"):
-        evaluate.logits(Hungry(0), workspace.batches(Crop()), workspace.splits["evaluation"], CPU)
+        logits_of(Hungry(0), workspace.batches(Crop()), workspace.splits["evaluation"], CPU)
 
 
 def test_other_errors_are_not_taken_for_memory(workspace):
@@ -102,14 +109,14 @@ def test_other_errors_are_not_taken_for_memory(workspace):
             raise RuntimeError("shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="multiplied"):
-        evaluate.logits(Broken(), workspace.batches(Crop()), workspace.splits["evaluation"], CPU)
+        logits_of(Broken(), workspace.batches(Crop()), workspace.splits["evaluation"], CPU)
     assert evaluate.out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
 
 
 def test_predictions_are_the_largest_class_and_its_probability():
-    said = evaluate.predictions(torch.tensor([[0.0, np.log(3.0)], [2.0, 2.0 - np.log(4.0)]]))
-    assert said.label.tolist() == [1, 0]
-    np.testing.assert_allclose(said.confidence, [0.75, 0.8], rtol=1e-6)
+    label, confidence = evaluate.predicted(torch.tensor([[0.0, np.log(3.0)], [2.0, 2.0 - np.log(4.0)]]))
+    assert label.tolist() == [1, 0]
+    np.testing.assert_allclose(confidence, [0.75, 0.8], rtol=1e-6)
 
 
 def test_fingerprint_sees_every_tensor(workspace, base):

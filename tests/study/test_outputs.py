@@ -77,17 +77,20 @@ def test_logits_are_mapped_not_read(store):
     rows = 40_000
     tensors, _ = outputs.collect([torch.zeros(rows, 1000)], rows, None)
     store.get(KEY, lambda: (tensors, {}))
-    outputs._open_once.cache_clear()
 
-    def own_memory() -> int:
+    def memory(kind: str) -> int:
         with open("/proc/self/smaps_rollup") as stream:  # noqa: PTH123 - not a file on a disk
-            (line,) = [line for line in stream if line.startswith("Anonymous")]
+            (line,) = [line for line in stream if line.startswith(kind)]
         return int(line.split()[1]) * 1024
 
-    before = own_memory()
+    own, resident, size = memory("Anonymous"), memory("Rss"), 2 * rows * 1000
     said = store.get(KEY, never)
     assert said.logits.shape == (rows, 1000)
-    assert own_memory() - before < 0.1 * 2 * rows * 1000
+    assert said.logits.max() == 0
+    assert memory("Anonymous") - own < 0.1 * size
+    assert memory("Rss") - resident > 0.9 * size  # pages that all processes share,
+    del said
+    assert memory("Rss") - resident < 0.1 * size  # and that go with the trial
 
 
 def test_rounding_makes_ties_but_changes_no_prediction(store):
@@ -317,9 +320,10 @@ def test_the_workspace_runs_a_model_once_for_all(study, workspace, tmp_path, mon
     model = study.zoo["resnet"]
     first = Workspace(workspace.data, folders, "cpu", threads=1)
     classifier = first.load(model)
-    expected = evaluate.logits(classifier, first.batches(Crop()), first.splits["evaluation"], first.device)
+    samples = first.splits["evaluation"]
+    expected = evaluate.predict(classifier, first.batches(Crop()), samples, first.device)
     said = first.evaluation(model, classifier)
-    assert np.array_equal(said.label, expected.argmax(1).numpy())
+    assert np.array_equal(said.label, expected.label)
     transfer = first.transfer_logits(model, classifier, Crop())
     assert transfer.dtype == torch.float16
     assert len(transfer) == len(first.splits["transfer"])
@@ -342,9 +346,3 @@ def test_other_weights_are_other_outputs(study, workspace, tmp_path):
     other = place.evaluation(model, place.load(blank))
     assert not np.array_equal(trained.label, other.label)
     assert len(place.store.entries()) == 2
-
-
-def test_outputs_too_large_to_keep_run_live(study, workspace, monkeypatch):
-    monkeypatch.setattr("study.workspace.TRANSFER_BYTES", 100 * 10 * 2)
-    model = study.zoo["mixer"]
-    assert workspace.transfer_logits(model, workspace.load(model), Crop()) is None

@@ -13,6 +13,7 @@ import yaml
 
 from study import spec, storage
 from study.errors import StudyError
+from study.views import View
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
@@ -205,7 +206,10 @@ def test_trial_holds_what_the_study_says():
     ("field", "value"),
     [
         ("name", "another"),
-        ("resources", {"cpus": 2, "gpus": 0.5, "seconds": 3}),
+        ("resources", {"cpus": 2, "gpus": 0.5, "seconds": 3, "keep_gib": 1, "compile": True}),
+        ("outputs", "live"),
+        ("budget.view_seed", 3),  # of views that nothing augments
+        ("budget.precision", None),
         ("folders", {"data": "a", "zoo": "b", "results": "c"}),
         ("zoo", dict(reversed(SMALL["zoo"].items()))),
         ("methods", dict(reversed(SMALL["methods"].items()))),
@@ -246,6 +250,8 @@ def test_ids_do_not_depend_on_what_changes_no_result(field, value):
         ("methods.xe.lr", 0.2, lambda student, teacher, method: method == "xe"),
         ("budget.epochs", 2, lambda *key: True),
         ("budget.flip", True, lambda *key: True),
+        ("budget.resized_crop", {}, lambda *key: True),
+        ("budget.precision", "float32", lambda *key: True),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -255,6 +261,39 @@ def test_a_change_gives_new_ids_to_just_the_trials_it_touches(field, value, affe
     new = {key for key in before if after[key].id != before[key].id}
     assert new == {key for key in before if affected(*key[:3])}
     assert len({trial.id for trial in after.values()}) == len(after)
+
+
+@pytest.mark.parametrize("view", [{"flip": True}, {"resized_crop": {"scale": [0.5, 1]}}], ids=str)
+def test_the_seed_of_views_counts_where_there_are_any(view):
+    first = SMALL | {"budget": SMALL["budget"] | view}
+    other = SMALL | {"budget": first["budget"] | {"view_seed": 1}}
+    assert not set(ids(first)) & set(ids(other))
+
+
+def test_ids_are_those_they_were_before_views_and_precision_could_be_set():
+    """Recorded trials of the demo must be found again: their first id, and the hash of all of them."""
+    trials = spec.load(ROOT / "studies" / "demo.yaml").trials()
+    assert trials[0].id == "b9a23ea2a8267086"
+    assert spec.content_hash(sorted(trial.id for trial in trials)) == "a1bcea0770affd88"
+
+
+def test_an_epoch_has_a_view_of_its_own_whatever_the_trials_seed():
+    plain = spec.Budget(epochs=3, batch_size=1)
+    assert plain.views == [None]
+    assert plain.view(2) is None
+    crop = spec.ResizedCrop(scale=(0.5, 0.9))
+    budget = spec.Budget(epochs=2, batch_size=1, flip=True, resized_crop=crop, view_seed=5)
+    assert budget.views == [View(5, epoch, flip=True, scale=(0.5, 0.9)) for epoch in (0, 1)]
+    assert spec.Budget(epochs=1, batch_size=1, flip=True).views == [View(0, 0, flip=True)]
+
+
+def test_outputs_in_a_word_and_in_full():
+    in_a_word, in_full = (
+        spec.Study.model_validate(changed("outputs", value)).outputs
+        for value in ("live", {"transfer": "live"})
+    )
+    assert in_a_word == in_full == spec.Outputs(transfer="live")
+    assert spec.Study.model_validate(SMALL).outputs == spec.Outputs(transfer="auto")
 
 
 def test_a_seed_has_trials_of_its_own():
@@ -387,6 +426,16 @@ MISTAKES = [
     ("pairs", "al", "pairs", "should be 'all'"),
     ("zoo.vit.family", "transformr", "zoo.vit.family", "'transformer'"),
     ("budget.schedule", "cosin", "budget.schedule", "'cosine'"),
+    ("outputs", "cache", "outputs.transfer", "'cached'"),
+    ("outputs", 3, "outputs", "should be a mapping"),
+    ("outputs.transfr", "live", "outputs.transfr", "did you mean 'transfer'?"),
+    ("budget.precision", "bf16", "budget.precision", "'bfloat16'"),
+    ("budget.resized_crop", {"scale": [0.9, 0.5]}, "budget.resized_crop", "least and the largest share"),
+    ("budget.resized_crop", {"scale": [0.5, 2]}, "budget.resized_crop", "between 0 and 1"),
+    ("budget.resized_crop", {"ratio": [0, 2]}, "budget.resized_crop", "both above 0"),
+    ("budget.resized_crop", True, "budget.resized_crop", "should be a mapping"),
+    ("budget.resized_crop", {"size": 3}, "budget.resized_crop.size", "known are scale, ratio"),
+    ("resources.keep_gib", -1, "resources.keep_gib", "greater than or equal to 0"),
     # missing
     *((section, REMOVED, section, "is missing") for section in ("name", "data", "zoo", "pairs", "budget")),
     ("methods", REMOVED, "methods", "is missing"),

@@ -48,21 +48,25 @@ def agreeing(study, place, folder):
 
 
 def flipping(study, place, folder):
-    """Random views, and frozen models that run live."""
-    yield "flip", lambda: transfer.run(budget(trial_of(study, "kl_dp"), batch_size=31, flip=True), place)
+    """Random views, of which frozen models' outputs are kept, and computed live."""
+    trial = budget(trial_of(study, "kl_dp"), batch_size=31, flip=True)
+    yield "flip", lambda: transfer.run(trial, place)
+    live = Workspace(place.data, place.folders, "cpu", threads=1, cached=False)
+    live.batches = place.batches
+    yield "flip live", lambda: transfer.run(trial, live)
 
 
 def with_an_unused_parameter(study, place, folder):
     """As some of timm's models have them."""
-    load = place.load
 
-    def loading(model):
-        classifier = load(model)
+    def student(model):
+        classifier = place.student(model)
         classifier.unused = torch.nn.Parameter(torch.ones(3))
         return classifier
 
-    place = SimpleNamespace(**{n: getattr(place, n) for n in dir(place) if n[0] != "_"} | {"load": loading})
-    yield "unused", lambda: transfer.run(budget(trial_of(study, "kl"), batch_size=31), place)
+    same = {name: getattr(place, name) for name in dir(place) if name[0] != "_"}
+    other = SimpleNamespace(**same | {"student": student})
+    yield "unused", lambda: transfer.run(budget(trial_of(study, "kl"), batch_size=31), other)
 
 
 def interrupted(study, place, folder):
@@ -181,6 +185,7 @@ def test_two_workers_give_what_one_gives(study, workspace, outcomes, method, bat
 def test_views_are_the_same_on_any_worker(study, workspace, outcomes):
     single = transfer.run(budget(trial_of(study, "kl_dp"), batch_size=31, flip=True), workspace)
     assert_close(outcomes[0]["flip"], single)
+    np.testing.assert_allclose(outcomes[0]["flip live"].history["loss"], single.history["loss"], rtol=1e-4)
 
 
 @pytest.mark.faults
