@@ -25,7 +25,12 @@ test-cluster: $(VENV)/installed-dev
 test-faults: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m faults
 
-bench: $(VENV)/installed-dev
+bench: $(VENV)/installed-bench
+	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/torchdistill_trial.py
+	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/complementarity.py
 	$(BIN)/python benchmarks/atlas_growth.py
 	$(BIN)/python benchmarks/scale.py
@@ -52,6 +57,11 @@ $(VENV)/installed-semantics: requirements-semantics.txt $(VENV)/installed
 
 $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed-semantics
 	$(BIN)/pip install --quiet -r requirements-dev.txt
+	touch $@
+
+# Without its dependencies, all of which are there or not needed: nothing pinned may change for a benchmark.
+$(VENV)/installed-bench: requirements-bench.txt $(VENV)/installed-dev
+	$(BIN)/pip install --quiet --no-deps -r requirements-bench.txt
 	touch $@
 
 clean:

@@ -33,6 +33,7 @@ from torch import Tensor
 from study.data import Images
 from study.errors import StorageError, StudyError
 
+GATHERED = 4 << 20  # bytes of kept crops that are fetched at once, if a batch does not take more
 AHEAD = 2  # batches that are decoded while the consumer has one
 STUCK_AFTER = 300.0  # seconds after which a batch that is waited for counts as never coming
 
@@ -183,7 +184,7 @@ class Batches:
 class Resident:
     """The crops of some samples, decoded once and kept; serves them as `Batches` does, only faster.
 
-    `nbytes` is what it takes on the device. It does not change: a batch is a copy.
+    `nbytes` is what it takes on the device. It does not change: batches are copies.
 
     Args:
         batches: of which crops.
@@ -231,10 +232,15 @@ class Resident:
             raise ValueError(f"sample {strangers[0]} is not among those kept")
         positions = np.searchsorted(self._samples, order)
         positions, indices = (_move(torch.from_numpy(of), home) for of in (positions, order))
-        for start in range(0, len(order), batch_size):
-            rows, index = (of[start : start + batch_size] for of in (positions, indices))
-            pixels, labels = _rows(self._pixels, rows), _rows(self._labels, rows)
-            yield pixels.to(device).permute(0, 3, 1, 2), labels.to(device), index.to(device)
+        # Some batches at a time: one of small images takes less than the calls that fetch it.
+        piece = batch_size * max(1, GATHERED // (batch_size * self._pixels.shape[1:].numel()))
+        for rows, index in zip(positions.split(piece), indices.split(piece), strict=True):
+            if not len(rows):  # torch splits nothing into one part
+                return
+            pixels = _rows(self._pixels, rows).to(device).permute(0, 3, 1, 2)
+            labels = _rows(self._labels, rows).to(device)
+            parts = (of.split(batch_size) for of in (pixels, labels, index.to(device)))
+            yield from zip(*parts, strict=True)
 
 
 # On a CPU numpy moves bytes: torch shares even small copies among threads, which takes milliseconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -34,8 +35,9 @@ def default_precision(device: torch.device) -> str:
 
 def autocast(device: torch.device, precision: str | None = None):
     """Autocast to bfloat16 if that is the precision (None: the device's default), else nothing."""
-    wanted = (precision or default_precision(device)) == "bfloat16"
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+    if (precision or default_precision(device)) == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def out_of_memory(error: BaseException) -> bool:

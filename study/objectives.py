@@ -26,9 +26,12 @@ def kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0)
     Returns:
         Scalar tensor, float32, in nats.
     """
-    student = F.log_softmax(student_logits.float() / temperature, dim=1)
-    teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=1)
-    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    student, teacher = student_logits.float(), teacher_logits.detach().float()
+    if temperature != 1:  # with which nothing would change, for 1 % of a small student's step
+        student, teacher = student / temperature, teacher / temperature
+    log_student, log_teacher = F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1)
+    divergence = F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+    return divergence if temperature == 1 else temperature**2 * divergence
 
 
 def xe(student_logits: Tensor, labels: Tensor) -> Tensor:

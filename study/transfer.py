@@ -238,7 +238,8 @@ def _train(
     student.train()
     for epoch in range(len(history["epoch"]), budget.epochs):
         started = time.perf_counter()
-        loss_sum, taught = torch.zeros((), device=device), None
+        # Sums are taken at the end: each small operation in a step is a hundredth of a small student's.
+        losses, counts, taught = [], [], []
         order = np.random.default_rng((trial.seed, epoch)).permutation(samples)
         view = budget.view(epoch)
         frozen_outputs = _frozen_outputs(trial, workspace, student.crop, view)
@@ -255,23 +256,26 @@ def _train(
                 )
             )
             optimizer.zero_grad()
-            (weight * loss).backward()
+            (loss if weight == 1 else weight * loss).backward()
             optimizer.step()
             step += 1
             if slow and step % method.every == 0:
                 slow.update_parameters(student)
             lr = schedule.get_last_lr()[0]
             schedule.step()
-            loss_sum += loss.detach() * counted
+            losses.append(loss.detach())
+            counts.append(counted)
             if from_teacher is not None:
-                taught = from_teacher[:counted].sum() + (0 if taught is None else taught)
-        loss_sum, taught = workers.total(loss_sum), taught if taught is None else workers.total(taught)
+                taught.append(from_teacher[:counted])
+        loss_sum = workers.total(torch.stack(losses).double() @ torch.tensor(counts, device=device).double())
         if not torch.isfinite(loss_sum):
             raise DivergedError(f"the loss is not finite in epoch {epoch}; lower the method's lr")
         history["epoch"].append(epoch)
         history["loss"].append(float(loss_sum) / len(samples))
         history["lr"].append(lr)
-        history["teacher_share"].append(None if taught is None else float(taught) / len(samples))
+        history["teacher_share"].append(
+            float(workers.total(torch.cat(taught).sum())) / len(samples) if taught else None
+        )
         history["seconds"].append(time.perf_counter() - started)
         keep(
             {

@@ -10,6 +10,7 @@ import subprocess
 import pandas as pd
 import pytest
 
+from jobs import transfer_sweep
 from study import data, spec
 from tests.jobs.running import (
     ROOT,
@@ -42,6 +43,7 @@ def test_a_study_from_nothing_to_its_figure(content, write_study, tmp_path):
     assert planned.returncode == 0, planned.stderr
     assert "2 pairs" in planned.stdout
     assert "zoo: to be trained: " in planned.stdout
+    assert "cached or live is decided once the data are there" in planned.stdout
     assert not results.exists()
 
     done = sweep(path)
@@ -59,6 +61,8 @@ def test_a_study_from_nothing_to_its_figure(content, write_study, tmp_path):
     assert set(failed["method"]) == {"exploding"}
     assert failed["reason"].str.contains("not finite").all()
     assert "2 trials failed" in done.stdout
+    # Two epochs of the teacher's for kl, exploding and xe_kl_mcl, of both for KL+DP, for each of two pairs.
+    assert "outputs of frozen models: cached: 2 forward passes over the transfer set, not 28" in done.stdout
     planned = {trial.id for trial in spec.load(path).trials()}
     assert set(trials["trial"]) == planned
     for table in ("predictions", "history"):
@@ -128,6 +132,34 @@ def test_the_papers_studies_are_planned_offline(name, pairs):
     assert planned.returncode == 0, planned.stderr
     assert f"{pairs} pairs" in planned.stdout
     assert "8 CPUs and 1 GPUs" in planned.stdout
+
+
+def test_trials_come_so_that_a_worker_meets_the_same_models_again(content):
+    content["seeds"] = [0, 1]
+    todo = spec.Study.model_validate(content).trials()
+    ordered = transfer_sweep.in_order(todo)
+    assert {trial.id for trial in ordered} == {trial.id for trial in todo}
+    met = [(trial.student.name, trial.teacher and trial.teacher.name) for trial in ordered]
+    changes = [pair for pair, before in zip(met, [None, *met], strict=False) if pair != before]
+    assert len(changes) == len(set(met)) == 4
+    assert [student for student, _ in changes] == sorted(student for student, _ in changes)
+
+
+def test_live_outputs_and_a_limit_are_told_and_obeyed(workspace, content, write_study):
+    """Crops that one trial alone needs: no file is written for them, and the plan says why."""
+    content["budget"] |= {"resized_crop": {"scale": [0.5, 1]}, "epochs": 1, "view_seed": 99}
+    content["methods"] = {"kl": content["methods"]["kl"]}
+    content["pairs"] = [["mixer", "resnet"]]
+    content["resources"] = {"keep_gib": 0.25}
+    path = write_study(content)
+    plan = sweep(path, "--dry-run").stdout
+    assert "outputs of frozen models: live: no two trials share a forward pass" in plan
+    assert "keeps models, images and outputs for its next trials: 0.25 GiB at most" in plan
+    files = sorted(workspace.store.folder.iterdir())
+    done = sweep(path)
+    assert done.returncode == 0, done.stdout
+    assert sorted(workspace.store.folder.iterdir()) == files
+    assert trials_of(results_of(content))["status"].tolist() == ["ok"]
 
 
 # --- interruptions (what is killed with -9: test_faults) ----------------------------------------

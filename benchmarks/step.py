@@ -1,0 +1,169 @@
+"""What a trial's training costs beside the student's own, and what each setting of a step is worth.
+
+The limit is the bare student loop: forward, cross-entropy, backward and optimiser step on batches that
+lie in memory, with the trial's optimiser. A KL+DP trial (`seconds_train` of its record) is held against
+it, with outputs of the frozen models from the cache and live; live also computes two forward passes, so
+that loop does, too. Students are the demo's, one thread, two epochs over its transfer set; each figure is
+the time of all six against that of their loops.
+
+Then, for each student alone: channels-last weights, the fused optimiser, bfloat16 and torch.compile
+against none of them, and how many steps it takes until compiling has repaid itself.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from study import data, spec, transfer
+from study.workspace import Workspace
+from timing import figure, in_turns
+
+ROOT = Path(__file__).resolve().parents[1]
+ROUNDS, EPOCHS, STEPS = 5, 2, 40
+
+
+def demo(folder: str) -> spec.Study:
+    """The demo, evaluated on the test images alone; its models untrained, which changes no time."""
+    study = spec.load(ROOT / "studies" / "demo.yaml").absolute()
+    zoo = {name: m.model_copy(update={"recipe": None, "untrained": 0}) for name, m in study.zoo.items()}
+    splits = study.data.splits.model_copy(update={"evaluate_rest": False})
+    folders = study.folders.model_copy(update={"outputs": Path(folder)})
+    return study.model_copy(
+        update={
+            "zoo": zoo,
+            "data": study.data.model_copy(update={"splits": splits}),
+            "budget": study.budget.model_copy(update={"epochs": EPOCHS}),
+            "folders": folders,
+        }
+    )
+
+
+def seconds_of(trials: list[spec.Trial], workspace: Workspace) -> float:
+    """Seconds of training of all trials."""
+    return sum(transfer.run(trial, workspace).row["seconds_train"] for trial in trials)
+
+
+def bare_seconds(trials: list[spec.Trial], workspace: Workspace, frozen_passes: bool = False) -> float:
+    """Seconds of the bare loop of all trials' students, on the trials' batches."""
+    total = 0.0
+    for trial in trials:
+        student, budget = workspace.student(trial.student).train(), trial.budget
+        frozen = [workspace.frozen(model) for model in (trial.teacher, trial.student)]
+        samples, pixels = workspace.splits["transfer"], workspace.pixels(student.crop, "transfer")
+        orders = [np.random.default_rng((0, epoch)).permutation(samples) for epoch in range(budget.epochs)]
+        batches = [batch for order in orders for batch in pixels.epoch(order, budget.batch_size)]
+        optimizer = torch.optim.SGD(
+            student.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-3, fused=True
+        )
+        begin = time.perf_counter()
+        for images, labels, _ in batches:
+            if frozen_passes:
+                with torch.inference_mode():
+                    for model in frozen:
+                        model(images)
+            loss = F.cross_entropy(student(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        total += time.perf_counter() - begin
+    return total
+
+
+def steps(
+    model: spec.Model,
+    workspace: Workspace,
+    *,
+    channels_last: bool = False,
+    fused: bool = False,
+    bfloat16: bool = False,
+    compiled: bool = False,
+) -> tuple[float, float]:
+    """Seconds of the first two steps, and the median of a later one, of a student alone."""
+    student = workspace.student(model).train()
+    student.network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    forward = torch.compile(student) if compiled else student
+    optimizer = torch.optim.SGD(student.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-3, fused=fused)
+    order = workspace.splits["transfer"][: 64 * STEPS]
+    seconds = []
+    for images, labels, _ in workspace.pixels(student.crop, "transfer").epoch(order, 64):
+        x = images if channels_last else images.contiguous()
+        begin = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            logits = forward(x)
+        loss = F.cross_entropy(logits.float(), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seconds.append(time.perf_counter() - begin)
+    return sum(seconds[:2]), statistics.median(seconds[2:])
+
+
+def trial_figures(study: spec.Study, workspaces: dict[str, Workspace]) -> None:
+    trials = [trial for trial in study.trials() if trial.name == "kl_dp" and trial.teacher.name == "convnext"]
+    seconds: dict[str, list[float]] = {name: [] for name in ("bare", "cached", "bare_passes", "live")}
+    seconds_of(trials[:1], workspaces["cached"])  # the images are decoded, and outputs computed, once
+    for trial in trials[1:]:
+        seconds_of([trial], workspaces["cached"])
+    runs = {
+        "bare": partial(bare_seconds, trials, workspaces["cached"]),
+        "cached": partial(seconds_of, trials, workspaces["cached"]),
+        "bare_passes": partial(bare_seconds, trials, workspaces["cached"], frozen_passes=True),
+        "live": partial(seconds_of, trials, workspaces["live"]),
+    }
+    in_turns(ROUNDS, **{name: lambda n=name, r=run: seconds[n].append(r()) for name, run in runs.items()})
+    bare, cached, bare_passes, live = (np.array(values) for values in seconds.values())
+    figure("kl_dp trial's training, outputs cached / bare student loop", cached / bare, "ratio", at_most=1.10)
+    figure(
+        "kl_dp trial's training, outputs live / bare student loop and two forward passes",
+        live / bare_passes,
+        "ratio",
+        at_most=1.10,
+    )
+    figure("kl_dp trial's training, outputs live / cached", live / cached, "ratio")
+
+
+def setting_figures(study: spec.Study, workspace: Workspace) -> None:
+    chosen = {"channels_last": True, "fused": True}
+    settings = {
+        "channels-last weights": ({"fused": True}, chosen),
+        "fused optimiser": ({"channels_last": True}, chosen),
+        "bfloat16": (chosen, chosen | {"bfloat16": True}),
+        "torch.compile": (chosen, chosen | {"compiled": True}),
+    }
+    for name in study.pairs.students:
+        model = study.zoo[name]
+        for what, (without, with_it) in settings.items():
+            ratios, repaid = [], []
+            for _ in range(ROUNDS):
+                _, plain = steps(model, workspace, **without)
+                first, step = steps(model, workspace, **with_it)
+                ratios.append(step / plain)
+                if step < plain:
+                    repaid.append(first / (plain - step))
+            figure(f"{name}: step with {what} / without", ratios, "ratio")
+            if what == "torch.compile" and len(repaid) == ROUNDS:  # else it never is
+                figure(f"{name}: steps after which compiling has repaid itself", repaid, "steps")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        study = demo(folder)
+        data.prepare(study.data.images, study.folders.data)
+        workspaces = {
+            name: Workspace(study.data, study.folders, "cpu", threads=1, cached=name == "cached")
+            for name in ("cached", "live")
+        }
+        trial_figures(study, workspaces)
+        setting_figures(study, workspaces["cached"])
+
+
+if __name__ == "__main__":
+    main()
