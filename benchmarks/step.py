@@ -6,12 +6,13 @@ it, with outputs of the frozen models from the cache and live; live also compute
 that loop does, too. Students are the demo's, one thread, two epochs over its transfer set; each figure is
 the time of all six against that of their loops.
 
-Then, for each student alone: channels-last weights, the fused optimiser, bfloat16 and torch.compile
-against none of them, and how many steps it takes until compiling has repaid itself.
+Then, for students alone: channels-last weights, the fused optimiser, bfloat16 and torch.compile, each with
+and without, and how many steps it takes until compiling has repaid itself.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
 import time
@@ -24,10 +25,11 @@ import torch.nn.functional as F
 
 from study import data, spec, transfer
 from study.workspace import Workspace
-from timing import figure, in_turns
+from timing import figure
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS, EPOCHS, STEPS = 5, 2, 40
+COMPILED = ("densenet", "vit", "mixer")  # a family each
 
 
 def demo(folder: str) -> spec.Study:
@@ -46,35 +48,30 @@ def demo(folder: str) -> spec.Study:
     )
 
 
-def seconds_of(trials: list[spec.Trial], workspace: Workspace) -> float:
-    """Seconds of training of all trials."""
-    return sum(transfer.run(trial, workspace).row["seconds_train"] for trial in trials)
+def seconds_of(trial: spec.Trial, workspace: Workspace) -> float:
+    """Seconds of a trial's training."""
+    return transfer.run(trial, workspace).row["seconds_train"]
 
 
-def bare_seconds(trials: list[spec.Trial], workspace: Workspace, frozen_passes: bool = False) -> float:
-    """Seconds of the bare loop of all trials' students, on the trials' batches."""
-    total = 0.0
-    for trial in trials:
-        student, budget = workspace.student(trial.student).train(), trial.budget
-        frozen = [workspace.frozen(model) for model in (trial.teacher, trial.student)]
-        samples, pixels = workspace.splits["transfer"], workspace.pixels(student.crop, "transfer")
-        orders = [np.random.default_rng((0, epoch)).permutation(samples) for epoch in range(budget.epochs)]
-        batches = [batch for order in orders for batch in pixels.epoch(order, budget.batch_size)]
-        optimizer = torch.optim.SGD(
-            student.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-3, fused=True
-        )
-        begin = time.perf_counter()
-        for images, labels, _ in batches:
-            if frozen_passes:
-                with torch.inference_mode():
-                    for model in frozen:
-                        model(images)
-            loss = F.cross_entropy(student(images), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        total += time.perf_counter() - begin
-    return total
+def bare_seconds(trial: spec.Trial, workspace: Workspace, frozen_passes: bool = False) -> float:
+    """Seconds of the bare loop of a trial's student, on the trial's batches."""
+    student, budget = workspace.student(trial.student).train(), trial.budget
+    frozen = [workspace.frozen(model) for model in (trial.teacher, trial.student)]
+    samples, pixels = workspace.splits["transfer"], workspace.pixels(student.crop, "transfer")
+    orders = [np.random.default_rng((0, epoch)).permutation(samples) for epoch in range(budget.epochs)]
+    batches = [batch for order in orders for batch in pixels.epoch(order, budget.batch_size)]
+    optimizer = torch.optim.SGD(student.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-3, fused=True)
+    begin = time.perf_counter()
+    for images, labels, _ in batches:
+        if frozen_passes:
+            with torch.inference_mode():
+                for model in frozen:
+                    model(images)
+        loss = F.cross_entropy(student(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return time.perf_counter() - begin
 
 
 def steps(
@@ -108,18 +105,20 @@ def steps(
 
 def trial_figures(study: spec.Study, workspaces: dict[str, Workspace]) -> None:
     trials = [trial for trial in study.trials() if trial.name == "kl_dp" and trial.teacher.name == "convnext"]
-    seconds: dict[str, list[float]] = {name: [] for name in ("bare", "cached", "bare_passes", "live")}
-    seconds_of(trials[:1], workspaces["cached"])  # the images are decoded, and outputs computed, once
-    for trial in trials[1:]:
-        seconds_of([trial], workspaces["cached"])
     runs = {
-        "bare": partial(bare_seconds, trials, workspaces["cached"]),
-        "cached": partial(seconds_of, trials, workspaces["cached"]),
-        "bare_passes": partial(bare_seconds, trials, workspaces["cached"], frozen_passes=True),
-        "live": partial(seconds_of, trials, workspaces["live"]),
+        "bare": partial(bare_seconds, workspace=workspaces["cached"]),
+        "cached": partial(seconds_of, workspace=workspaces["cached"]),
+        "bare_passes": partial(bare_seconds, workspace=workspaces["cached"], frozen_passes=True),
+        "live": partial(seconds_of, workspace=workspaces["live"]),
     }
-    in_turns(ROUNDS, **{name: lambda n=name, r=run: seconds[n].append(r()) for name, run in runs.items()})
-    bare, cached, bare_passes, live = (np.array(values) for values in seconds.values())
+    for trial in trials:  # images are decoded, and outputs computed, once
+        seconds_of(trial, workspaces["cached"])
+    rounds = []
+    for _ in range(ROUNDS):
+        # A student after the other, so that what is compared lies seconds apart.
+        seconds = [[run(trial) for run in runs.values()] for trial in trials]
+        rounds.append(np.sum(seconds, axis=0))
+    bare, cached, bare_passes, live = np.array(rounds).T
     figure("kl_dp trial's training, outputs cached / bare student loop", cached / bare, "ratio", at_most=1.10)
     figure(
         "kl_dp trial's training, outputs live / bare student loop and two forward passes",
@@ -136,21 +135,34 @@ def setting_figures(study: spec.Study, workspace: Workspace) -> None:
         "channels-last weights": ({"fused": True}, chosen),
         "fused optimiser": ({"channels_last": True}, chosen),
         "bfloat16": (chosen, chosen | {"bfloat16": True}),
-        "torch.compile": (chosen, chosen | {"compiled": True}),
     }
     for name in study.pairs.students:
-        model = study.zoo[name]
         for what, (without, with_it) in settings.items():
-            ratios, repaid = [], []
-            for _ in range(ROUNDS):
-                _, plain = steps(model, workspace, **without)
-                first, step = steps(model, workspace, **with_it)
-                ratios.append(step / plain)
-                if step < plain:
-                    repaid.append(first / (plain - step))
-            figure(f"{name}: step with {what} / without", ratios, "ratio")
-            if what == "torch.compile" and len(repaid) == ROUNDS:  # else it never is
-                figure(f"{name}: steps after which compiling has repaid itself", repaid, "steps")
+            pairs = [
+                (steps(study.zoo[name], workspace, **with_it), steps(study.zoo[name], workspace, **without))
+                for _ in range(ROUNDS)
+            ]
+            figure(f"{name}: step with {what} / without", [a[1] / b[1] for a, b in pairs], "ratio")
+
+
+def compile_figures(study: spec.Study, workspace: Workspace, folder: str) -> None:
+    chosen = {"channels_last": True, "fused": True}
+    for name in COMPILED:
+        ratios, new, known = [], [], []
+        for number in range(ROUNDS):
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{folder}/compiled-{name}-{number}"
+            _, plain = steps(study.zoo[name], workspace, **chosen)
+            for first in (new, known):  # the second time as in another process of the machine
+                torch.compiler.reset()
+                begin, step = steps(study.zoo[name], workspace, **chosen, compiled=True)
+                first.append(begin)
+            ratios.append(step / plain)
+        figure(f"{name}: step with torch.compile / without", ratios, "ratio")
+        saved = plain * (1 - np.array(ratios))
+        for what, first in (("nothing cached", new), ("cached on disk", known)):
+            figure(f"{name}: first two steps with torch.compile, {what}", first, "s")
+            if (saved > 0).all():  # else it never is
+                figure(f"{name}: steps until that has repaid itself, {what}", first / saved, "steps")
 
 
 def main() -> None:
@@ -163,6 +175,7 @@ def main() -> None:
         }
         trial_figures(study, workspaces)
         setting_figures(study, workspaces["cached"])
+        compile_figures(study, workspaces["cached"], folder)
 
 
 if __name__ == "__main__":

@@ -310,8 +310,8 @@ class Resources(Strict):
 
     Between its trials a process keeps models, decoded images and frozen models' outputs where they are
     used, `keep_gib` GiB of them at most; without it a share of the device's memory
-    (`study.workspace.keep_bytes`). `compile` trains through torch.compile, which costs each worker a
-    minute or so before it pays (docs/performance.md).
+    (`study.workspace.keep_bytes`). `compile` trains through torch.compile, which takes some seconds for each
+    architecture before it pays (docs/performance.md).
     """
 
     cpus: int = Field(default=1, ge=1)

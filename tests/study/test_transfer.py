@@ -176,6 +176,21 @@ def test_a_workspace_of_another_precision_is_refused(study, workspace):
         transfer.run(budget(trial_of(study, "kl"), precision="bfloat16"), workspace)
 
 
+def test_a_compiled_student_learns_the_same(study, workspace):
+    """Three batches of 32 and one of 4, and slow weights of what is compiled."""
+    place = Workspace(workspace.data, study.folders, "cpu", threads=1, compiled=True)
+    compiled = []
+    with pytest.MonkeyPatch.context() as patch:
+        compiling = torch.compile
+        patch.setattr(torch, "compile", lambda module: compiled.append(module) or compiling(module))
+        got = transfer.run(trial_of(study, "xe_kl_mcl"), place)
+    expected = transfer.run(trial_of(study, "xe_kl_mcl"), workspace)
+    assert len(compiled) == 1
+    np.testing.assert_allclose(got.history["loss"], expected.history["loss"], rtol=1e-4)
+    same = got.predictions["student_after"] == expected.predictions["student_after"]
+    assert same.mean() > 0.99
+
+
 def test_bfloat16_gives_roughly_the_same(study, workspace, tmp_path):
     place = Workspace(workspace.data, elsewhere(study, tmp_path), "cpu", threads=1, precision="bfloat16")
     trial = trial_of(study, "kl_dp", "resnet")
