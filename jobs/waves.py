@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 import ray
 from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
 
 from jobs import cluster, console
 from study.errors import StudyError
@@ -106,7 +107,9 @@ def _wave(
                 tune.with_parameters(_trial, function=function, configurations=configurations), request
             ),
             param_space={"name": tune.grid_search(list(configurations))},
-            tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=at_once),
+            tune_config=tune.TuneConfig(
+                reuse_actors=True, max_concurrent_trials=at_once, scheduler=InOrder()
+            ),
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=scratch,
@@ -130,6 +133,28 @@ def _wave(
 def _trial(config: dict, function: Callable, configurations: dict) -> None:
     """In a worker: what Tune calls a trial."""
     tune.report(function(configurations[config["name"]]))
+
+
+class InOrder(FIFOScheduler):
+    """Gives a free worker the next trial, but none whose own worker is just starting.
+
+    Tune's own choice is the first trial that does not run yet, and ends the worker that starts for it: where
+    some worker gets free more often than a start takes (short trials, or many workers), a node that joins
+    late would never get to run one. Reads private parts of Tune (requirements.txt pins its minor version),
+    which has no other way to tell; Tune itself starts workers wherever there is room for them.
+    """
+
+    def choose_trial_to_run(self, tune_controller) -> Trial | None:
+        tune_itself = tune_controller._tune_controller
+        if not tune_itself._actor_cache.num_cached_objects:
+            return None
+        without_room = set(tune_itself._actor_manager.pending_actors)
+        for trial in tune_controller.get_trials():
+            if trial.status == Trial.PENDING:
+                worker = tune_itself._trial_to_actor.get(trial)
+                if worker is None or worker in without_room:
+                    return trial
+        return None
 
 
 class Unrecorded(tune.Stopper):

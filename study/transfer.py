@@ -20,7 +20,7 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from study.evaluate import Predictions
 from study.views import View
 from study.workspace import Workspace
 
-T = TypeVar("T")
+Frozen = dict[str, tuple[spec.Model, zoo.Classifier]]  # by name in `methods.Outputs`
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,22 @@ def run(
         # Run once and looked up afterwards, so their time is not the trial's training.
         before = workspace.evaluation(trial.student, student)
         taught_by = teacher and workspace.evaluation(trial.teacher, teacher)
+        frozen = {
+            name: (model, teacher if name == "teacher" else workspace.frozen(model))
+            for name, model in frozen_models(trial).items()
+        }
         if workspace.cached:
             # Each trial begins elsewhere, so that several at once share the work of new views.
             views_needed = trial.budget.views
             begin = int(trial.id, 16) % len(views_needed)
             for view in views_needed[begin:] + views_needed[:begin]:
-                _cached(trial, workspace, student.crop, view)
-        return student, teacher, before, taught_by
+                _cached(frozen, workspace, student.crop, view)
+        return student, teacher, frozen, before, taught_by
 
     with torch.random.fork_rng(_cuda_devices(workspace.device)):
         torch.manual_seed(trial.seed + rank)
         # The first worker computes outputs that are not there yet, the others then look them up.
-        student, teacher, before, taught_by = workers.first_then_others(load)
+        student, teacher, frozen, before, taught_by = workers.first_then_others(load)
         origin = {
             "data": workspace.images.sha256,
             "student": student.weights,
@@ -116,7 +120,7 @@ def run(
             if checkpoint is not None:
                 workers.by_the_first(lambda: checkpoint.save({"origin": origin, **state}))
 
-        result, history, slow_decay = _train(trial, workspace, student, kept, keep, progress)
+        result, history, slow_decay = _train(trial, workspace, student, frozen, kept, keep, progress)
         trained = time.perf_counter()
         after = workers.by_the_first(lambda: workspace.predict(result))
     ended = time.perf_counter()
@@ -172,21 +176,21 @@ def frozen_models(trial: spec.Trial) -> dict[str, spec.Model]:
     return {name: model for name, model in models.items() if name in trial.method.needs}
 
 
-def _cached(trial: spec.Trial, workspace: Workspace, crop: Crop, view: View | None) -> dict[str, Tensor]:
+def _cached(frozen: Frozen, workspace: Workspace, crop: Crop, view: View | None) -> dict[str, Tensor]:
     """What they say of the transfer set in a view, float16 [samples, classes]; computed if need be."""
     return {
-        name: workspace.transfer_logits(model, workspace.frozen(model), crop, view)
-        for name, model in frozen_models(trial).items()
+        name: workspace.transfer_logits(model, classifier, crop, view)
+        for name, (model, classifier) in frozen.items()
     }
 
 
 def _frozen_outputs(
-    trial: spec.Trial, workspace: Workspace, crop: Crop, view: View | None
+    frozen: Frozen, workspace: Workspace, crop: Crop, view: View | None
 ) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
-    """A function of an epoch's (pixels, indices) that gives the logits of the frozen models needed."""
+    """A function of an epoch's (pixels, indices) that gives the logits of frozen models."""
     device = workspace.device
     if workspace.cached:
-        cached = _cached(trial, workspace, crop, view)
+        cached = _cached(frozen, workspace, crop, view)
         samples = torch.from_numpy(workspace.splits["transfer"]).to(device)
 
         def look_up(pixels: Tensor, indices: Tensor) -> dict[str, Tensor]:
@@ -197,11 +201,9 @@ def _frozen_outputs(
 
         return look_up
 
-    models = {name: workspace.frozen(model) for name, model in frozen_models(trial).items()}
-
     def compute(pixels: Tensor, indices: Tensor) -> dict[str, Tensor]:
         with torch.inference_mode(), evaluate.autocast(device, workspace.precision):
-            said = {name: model(pixels) for name, model in models.items()}
+            said = {name: classifier(pixels) for name, (_, classifier) in frozen.items()}
         # Clones, because what inference mode made cannot be part of a loss that is differentiated.
         return {name: logits.clone().float() for name, logits in said.items()}
 
@@ -212,6 +214,7 @@ def _train(
     trial: spec.Trial,
     workspace: Workspace,
     student: zoo.Classifier,
+    frozen: Frozen,
     kept: dict[str, Any] | None,
     keep: Callable[[dict[str, Any]], None],
     progress: Callable[[float], None],
@@ -242,7 +245,7 @@ def _train(
         losses, counts, taught = [], [], []
         order = np.random.default_rng((trial.seed, epoch)).permutation(samples)
         view = budget.view(epoch)
-        frozen_outputs = _frozen_outputs(trial, workspace, student.crop, view)
+        frozen_outputs = _frozen_outputs(frozen, workspace, student.crop, view)
         parts = workers.parts(batches, order, budget.batch_size, device)
         for weight, counted, pixels, labels, indices in parts:
             shown = views.augment(pixels, indices, view)

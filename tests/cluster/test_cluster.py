@@ -148,10 +148,12 @@ def complete(study: Path, results: Path) -> None:
 
 
 def test_a_submitted_sweep_runs_on_all_hosts(cluster, write_study, clock):
-    study, results = write_study("first", methods={name: {"lr": 1e-2} for name in ("xe", "kl", "kl_dp")})
+    methods = {name: {"lr": 1e-2} for name in ("xe", "kl", "kl_dp")}
+    # So many that a host whose worker starts last still gets some.
+    study, results = write_study("first", methods=methods, seeds=list(range(12)))
     with clock("data, zoo and trials"):
         said = cluster.do(cluster.submit(study))
-    assert "sweep: 6 of 6 trials to run" in said
+    assert "sweep: 72 of 72 trials to run" in said
     complete(study, results)
     assert set(trials_of(results)["host"]) == set(NODES)
 
