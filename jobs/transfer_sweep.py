@@ -148,7 +148,7 @@ def print_plan(study: spec.Study, trials: list[spec.Trial], todo: list[spec.Tria
     resources = study.resources
     each = f", on each of {resources.workers} workers" if resources.workers > 1 else ""
     out.print(f"each trial needs {resources.cpus} CPUs and {resources.gpus:g} GPUs{each}")
-    kept = "0.4 of its share of a GPU's memory"
+    kept = f"{workspace.KEPT_SHARE['cuda']:g} of its share of a GPU's memory"
     if resources.keep_gib is not None or not resources.gpus:
         kept = f"{workspace.keep_bytes(resources, 'cpu') / 2**30:.3g} GiB"
     out.print(f"each worker keeps models, images and outputs for its next trials: {kept} at most")

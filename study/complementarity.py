@@ -131,7 +131,7 @@ def run(
     model: spec.Model,
     workspace: Workspace,
     split: str,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     published: Mapping[tuple[str, int], float] | None = None,
 ) -> Record:
     """Run one model over a split, or look its outputs up.
@@ -140,7 +140,8 @@ def run(
         model: what to run.
         workspace: opened on the study's data.
         split: name of the split.
-        batch_size: samples a forward pass at most; halved where memory does not suffice.
+        batch_size: samples a forward pass at most, halved where memory does not suffice; None:
+            `evaluate.BATCH_SIZE`.
         published: ImageNet top-1 by timm name and input size; None where the data are not ImageNet.
 
     Raises:

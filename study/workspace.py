@@ -115,10 +115,10 @@ class Workspace:
 
     def pixels(self, crop: Crop, split: str) -> Batches | Resident:
         """Batches of a split: kept decoded on the device if they take half of what is kept at most."""
-        samples, side = self.splits[split], int(crop.pct * self.images.side)
-        if 3 * side * side * len(samples) > self._kept.maxsize / 2:
-            return self.batches(crop)
-        return self._keep(("pixels", crop, split), lambda: Resident(self.batches(crop), samples, self.device))
+        samples, batches = self.splits[split], self.batches(crop)
+        if Resident.size(batches.side, len(samples)) > self._kept.maxsize / 2:
+            return batches
+        return self._keep(("pixels", crop, split), lambda: Resident(batches, samples, self.device))
 
     def load(self, model: spec.Model) -> zoo.Classifier:
         """A model read anew, on the device, in `eval` mode; not kept.
