@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-import atlas_measures as measures
-from atlas_results import Atlas, Floats
-from success_report import STYLES
+from analysis import atlas_measures as measures
+from analysis.atlas_results import Atlas, Floats
+from analysis.success_figures import STYLES
 
 DENSE = 4_000  # pairs, from which on a density is drawn instead of points
 NAMED = 60  # models, up to which the heat map says their names

@@ -19,8 +19,8 @@ from scipy import stats
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from atlas_results import Atlas, Floats, Ints
-from measures import teacher_level
+from analysis.atlas_results import Atlas, Floats, Ints
+from analysis.measures import teacher_level
 
 LEVELS = ("weaker", "equal", "stronger")  # teachers, by more or less than EQUAL
 EQUAL = 1.0  # percentage points, as in the tables of the success rate

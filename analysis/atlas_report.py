@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 
-import atlas_figures
-import atlas_measures as measures
-from atlas_results import Atlas
-from results import write
+from analysis import atlas_figures
+from analysis import atlas_measures as measures
+from analysis.atlas_results import Atlas
+from analysis.results import write
 
 FULL = 60  # models, up to which the report's table has all of them
 EACH = 10  # else so many of those that know most as teachers, and least

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from results import ResultsError, lacking, read, require_columns
+from analysis.results import ResultsError, lacking, read, require_columns
 
 AGAIN = "run jobs/complementarity.py again"
 COLUMNS = {

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-import atlas_measures as measures
-from atlas_results import Atlas, Floats
-from uncertainty import pair_bootstrap, pair_mean, pair_median, pair_pearson, pair_spearman
+from analysis import atlas_measures as measures
+from analysis.atlas_results import Atlas, Floats
+from analysis.statistics import pair_bootstrap, pair_mean, pair_median, pair_pearson, pair_spearman
 
 
 def statements(atlas: Atlas, gap: float = 5.0) -> pd.DataFrame:

@@ -16,10 +16,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from atlas_report import console, report
-from atlas_results import load_atlas
-from atlas_statements import statements
-from results import ResultsError, points
+if __name__ == "__main__":  # not this folder, whose statistics.py would stand for Python's own
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from analysis.atlas_report import console, report
+from analysis.atlas_results import load_atlas
+from analysis.atlas_statements import statements
+from analysis.results import ResultsError, points
 
 
 def main(arguments: list[str] | None = None) -> int:

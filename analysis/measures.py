@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from uncertainty import bootstrap_interval, mcnemar_exact, paired_wilcoxon, wilson_interval
+from analysis.statistics import bootstrap_interval, mcnemar_exact, paired_wilcoxon, wilson_interval
 
 LABELS = {  # in the order of every table and figure; other methods follow alphabetically
     "xe": "XE (control)",

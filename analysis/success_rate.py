@@ -17,9 +17,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from measures import by_method
-from results import ResultsError, load, points
-from success_report import console, report
+if __name__ == "__main__":  # not this folder, whose statistics.py would stand for Python's own
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from analysis.measures import by_method
+from analysis.results import ResultsError, load, points
+from analysis.success_report import console, report
 
 
 def main(arguments: list[str] | None = None) -> int:

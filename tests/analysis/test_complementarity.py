@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import xlogy
 
-import atlas_measures as measures
-import atlas_report
-from atlas_results import load_atlas
-from atlas_statements import statements
-from results import ResultsError
+from analysis import atlas_measures as measures
+from analysis import atlas_report
+from analysis.atlas_results import load_atlas
+from analysis.atlas_statements import statements
+from analysis.results import ResultsError
 from tests.analysis import atlases
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -526,7 +526,7 @@ def test_a_large_zoo_stays_small_in_memory(tmp_path):
     tables = atlases.tables(zoo, pairs=466, embeddings=atlases.meanings(20))
     results = atlases.write(tmp_path / "results", tables)
     code = (
-        f"import re, sys; sys.path.insert(0, {str(ROOT / 'analysis')!r}); import complementarity; "
+        f"import re; from analysis import complementarity; "
         f"status = complementarity.main([{str(results)!r}]); "
         # Not getrusage's ru_maxrss: that of a child begins at what its parent had.
         "print(status, re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1])"
@@ -541,7 +541,7 @@ def test_a_large_zoo_stays_small_in_memory(tmp_path):
 
 def test_the_wall_holds():
     code = (
-        f"import sys; sys.path.insert(0, {str(ROOT / 'analysis')!r}); import complementarity; "
+        "import sys; import analysis.complementarity; "
         "print(sorted({'torch', 'torchvision', 'timm', 'ray', 'ffcv', 'study'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -12,12 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import measures
-import success_rate
-import success_report
-from results import ResultsError, load, replacing
+from analysis import measures, success_rate, success_report
+from analysis.results import ResultsError, load, replacing
+from analysis.statistics import bootstrap_interval
 from study import records
-from uncertainty import bootstrap_interval
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = 10_000  # evaluated: 100 samples are one point
@@ -256,7 +254,7 @@ def test_by_method_equals_counting_by_hand(rows):
         | ({} if ok else {"status": "failed"})
         for method, student, teacher, seed, gained, lost, ok in rows
     ]
-    with mock.patch("measures.bootstrap_interval", return_value=(math.nan, math.nan)):
+    with mock.patch("analysis.measures.bootstrap_interval", return_value=(math.nan, math.nan)):
         summary = measures.by_method(pd.DataFrame(rows))
     assert set(summary["method"]) == {row["method"] for row in rows}
     done = [row for row in rows if row["status"] == "ok"]
@@ -358,7 +356,7 @@ def test_command_gives_the_same_bytes_again_and_writes_beside_the_trials(tmp_pat
 
 def test_the_wall_holds():
     code = (
-        f"import sys; sys.path.insert(0, {str(ROOT / 'analysis')!r}); import success_rate; "
+        "import sys; import analysis.success_rate; "
         "print(sorted({'torch', 'torchvision', 'timm', 'ray', 'ffcv', 'study'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

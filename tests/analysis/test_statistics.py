@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from uncertainty import (
+from analysis.statistics import (
     bootstrap_interval,
     mcnemar_exact,
     pair_bootstrap,
