@@ -4,22 +4,26 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 HOSTS_NEED := iproute2 openssh-client openssh-server procps rsync util-linux
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+# Debian packages, installed where they are missing.
+debian = dpkg --status $(1) >/dev/null 2>&1 || { $(SUDO) apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $(1) >/dev/null; }
 
-.PHONY: demo test test-cluster test-faults bench lint format docs clean
+.PHONY: demo test test-cluster test-faults bench lint format docs browser clean
 
 demo: $(VENV)/installed-semantics
 	$(BIN)/python jobs/transfer_sweep.py studies/demo.yaml
 	$(BIN)/python jobs/complementarity.py studies/demo.yaml
 	$(BIN)/python analysis/success_rate.py results/demo
 	$(BIN)/python analysis/complementarity.py results/demo
+	$(BIN)/python analysis/report.py results/demo
 
-test: $(VENV)/installed-dev lint
+test: $(VENV)/installed-dev browser lint
 	$(BIN)/python -m pytest
 
 # Three hosts made of namespaces: needs root on Linux, and skips where it may not make any.
 test-cluster: $(VENV)/installed-dev
-	dpkg --status $(HOSTS_NEED) >/dev/null 2>&1 || \
-		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends $(HOSTS_NEED); }
+	$(call debian,$(HOSTS_NEED))
 	$(BIN)/python -m pytest -m cluster
 
 test-faults: $(VENV)/installed-dev
@@ -63,6 +67,11 @@ $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed-semantics
 $(VENV)/installed-bench: requirements-bench.txt $(VENV)/installed-dev
 	$(BIN)/pip install --quiet --no-deps -r requirements-bench.txt
 	touch $@
+
+# The report's page is tested in one; where there is neither a browser nor apt, those tests are skipped.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+		! command -v apt-get >/dev/null || { echo "installing chromium through apt, once"; $(call debian,chromium); }
 
 clean:
 	rm -rf $(VENV) data zoo outputs results

@@ -15,13 +15,25 @@ from matplotlib.patches import Patch
 
 from analysis import atlas_measures as measures
 from analysis.atlas_results import Atlas, Floats
-from analysis.success_figures import STYLES
+from analysis.style import (
+    BLACK,
+    BLUE,
+    FAMILIES,
+    FAMILY_LABELS,
+    GREY,
+    LEVELS,
+    ORANGE,
+    SHADE,
+    WHITE,
+    figure,
+    legend,
+    nothing,
+    panelled,
+    styles,
+)
 
 DENSE = 4_000  # pairs, from which on a density is drawn instead of points
 NAMED = 60  # models, up to which the heat map says their names
-# Colours of Okabe and Ito, which every kind of colour vision tells apart.
-BLUE, ORANGE, BLACK, GREY = "#0072B2", "#D55E00", "#000000", "#777777"
-FAMILIES = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 BLUES = ListedColormap(np.linspace([0.80, 0.88, 0.95], [0.02, 0.19, 0.42], 256), "blues")
 DELTA = "teacher's accuracy minus the student's (percentage points)"
 
@@ -41,14 +53,14 @@ def draw(atlas: Atlas, gap: float) -> dict[str, Figure | None]:
 
 def _knowledge(atlas: Atlas, delta: Floats, gap: float) -> Figure:
     """Fig. 1a: rho_pos against Delta_acc, its lower bound, chance, and the least of weaker teachers."""
-    drawing, axes = _figure(
+    drawing, axes = figure(
         "What the teacher knows and the student does not,\nby how much better the teacher is"
     )
     rho_pos = 100 * atlas.rho_pos
     _cloud(drawing, axes, 100 * delta, rho_pos)
     left, right = 100 * np.nanmin(delta), 100 * np.nanmax(delta)
     axes.plot([left, 0, right], [0, 0, right], color=BLACK, linewidth=1.5)
-    axes.fill_between([0, right], [0, right], color="#EEEEEE", zorder=0)
+    axes.fill_between([0, right], [0, right], color=SHADE, zorder=0)
     handles = [Line2D([], [], color=BLACK, label="least there can be: max(0, Δ), an identity")]
     expected = 100 * measures.expected_chance(atlas.models["accuracy"], atlas.classes)
     levels = [("expected of guessing", expected, ":")]
@@ -68,18 +80,18 @@ def _knowledge(atlas: Atlas, delta: Floats, gap: float) -> Figure:
         handles.append(Line2D([], [], label=label, **marker))
     axes.set(xlabel=DELTA, ylabel="ρ_pos: teacher right, student wrong\n(% of samples)")
     axes.set_ylim(0, 1.05 * np.nanmax(rho_pos) or 1)
-    _legend(drawing, handles, 1, _size(atlas, np.isfinite(delta).sum()))
+    legend(drawing, handles, _size(atlas, np.isfinite(delta).sum()))
     return drawing
 
 
 def _entropy(atlas: Atlas, delta: Floats) -> Figure:
     """Fig. 1b: flip entropy against Delta_acc, against uniform flips: infinitely many, and as many."""
     counted = np.isfinite(atlas.flip_entropy)
-    drawing, axes = _figure(
+    drawing, axes = figure(
         "How evenly the positive flips lie over the classes,\nby how much better the teacher is"
     )
     if not counted.any():
-        axes.text(0.5, 0.5, "no pair has positive flips", ha="center", transform=axes.transAxes)
+        nothing(axes, "no pair has positive flips")
         return drawing
     x, entropy = 100 * delta[counted], atlas.flip_entropy[counted]
     flips = np.rint(atlas.rho_pos[counted] * atlas.samples).astype(np.int64)
@@ -88,7 +100,7 @@ def _entropy(atlas: Atlas, delta: Floats) -> Figure:
     centres, (seen, uniform) = measures.binned(x, entropy, expected)
     axes.axhline(1, color=BLACK, linewidth=1.5)
     axes.plot(centres, uniform[:, 1], color=ORANGE, linewidth=2)
-    axes.plot(centres, seen[:, 1], color="white", linewidth=4)
+    axes.plot(centres, seen[:, 1], color=WHITE, linewidth=4)
     axes.plot(centres, seen[:, 1], color=BLUE, linewidth=2)
     handles = [
         Line2D([], [], color=BLACK, label="1: the same share in every class"),
@@ -97,7 +109,7 @@ def _entropy(atlas: Atlas, delta: Floats) -> Figure:
     ]
     axes.set(xlabel=DELTA, ylabel="entropy of the flips over classes\n/ log(classes)")
     axes.set_ylim(entropy.min() - 0.05 * (1.02 - entropy.min()), 1.02)
-    _legend(drawing, handles, 1, _size(atlas, counted.sum()))
+    legend(drawing, handles, _size(atlas, counted.sum()))
     return drawing
 
 
@@ -107,7 +119,7 @@ def _classes(atlas: Atlas, delta: Floats) -> Figure:
     level = measures.levels(delta)[students, teachers]
     shares = 100 * measures.sorted_shares(atlas.class_flips)
     uniform = 100 * measures.uniform_shares(atlas.class_flips.sum(axis=1), atlas.classes)
-    drawing, panels = _figure("In how few classes a pair's positive flips lie", panels=2)
+    drawing, panels = panelled("In how few classes a pair's positive flips lie", 2, size=(10.5, 6.2))
     markers = atlas.classes <= 20
     top = 100 * np.arange(1, atlas.classes + 1) / atlas.classes
     handles = []
@@ -115,7 +127,7 @@ def _classes(atlas: Atlas, delta: Floats) -> Figure:
         chosen = (level == name) & np.isfinite(shares[:, 0])
         if not chosen.any():
             continue
-        color, marker, _ = STYLES[name]
+        color, marker = LEVELS[name]
         style = {"color": color, "linewidth": 2, "marker": marker if markers else ""}
         for axes, add_up in zip(panels, (np.asarray, lambda values: values.cumsum(axis=1)), strict=True):
             low, middle, high = np.quantile(add_up(shares[chosen]), [0.25, 0.5, 0.75], axis=0)
@@ -135,7 +147,7 @@ def _classes(atlas: Atlas, delta: Floats) -> Figure:
     panels[0].set(ylabel="flips in the class (% of the pair's)")
     panels[0].set_ylim(bottom=0)
     panels[1].set(ylabel="flips in all classes up to it (% of the pair's)", ylim=(0, 102))
-    _legend(drawing, handles, 2, _size(atlas, len(shares)))
+    legend(drawing, handles, _size(atlas, len(shares)), 2)
     return drawing
 
 
@@ -143,7 +155,7 @@ def _meaning(atlas: Atlas) -> Figure:
     """Fig. 2b: how alike in meaning the classes are that hold most of a pair's flips."""
     sizes = measures.top_classes(atlas.class_flips)
     ratios = measures.relative_similarity(atlas.class_flips, atlas.embeddings)
-    drawing, axes = _figure("How alike in meaning the classes are\nin which a pair has most of its flips")
+    drawing, axes = figure("How alike in meaning the classes are\nin which a pair has most of its flips")
     ticks = []
     for place, percent in enumerate(measures.TOP_PERCENT):
         values = ratios[np.isfinite(ratios[:, place]), place]
@@ -151,12 +163,12 @@ def _meaning(atlas: Atlas) -> Figure:
         ticks.append(f"{percent} %\n{size:g} class{'es' * (size != 1)}\n{len(values)} pairs")
         if not len(values):
             text = "no set of\ntwo classes"
-            axes.text(place, 1, text, ha="center", va="center", color=GREY, backgroundcolor="white")
+            axes.text(place, 1, text, ha="center", va="center", color=GREY, backgroundcolor=WHITE)
             continue
         low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
         axes.plot([place, place], [low, high], color=BLUE, linewidth=6, alpha=0.4, solid_capstyle="butt")
         axes.plot(place, middle, "D", color=BLUE, markersize=8)
-        axes.plot(place, values.mean(), "o", color="white", markeredgecolor=BLACK, markersize=7)
+        axes.plot(place, values.mean(), "o", color=WHITE, markeredgecolor=BLACK, markersize=7)
     axes.axhline(1, color=BLACK, linewidth=1.5, zorder=1)
     axes.set_xticks(range(len(ticks)), ticks)
     axes.set_xlim(-0.6, len(ticks) - 0.4)
@@ -168,10 +180,10 @@ def _meaning(atlas: Atlas) -> Figure:
     handles = [
         Line2D([], [], color=BLUE, marker="D", linestyle="", label="median of the pairs"),
         Patch(color=BLUE, alpha=0.4, label="quartiles"),
-        Line2D([], [], marker="o", color="white", markeredgecolor=BLACK, label="mean of the pairs"),
+        Line2D([], [], marker="o", color=WHITE, markeredgecolor=BLACK, label="mean of the pairs"),
         Line2D([], [], color=BLACK, label="1: mean of random sets of classes"),
     ]
-    _legend(drawing, handles, 2, f"{_size(atlas, len(sizes))}; names embedded by {atlas.embedder}")
+    legend(drawing, handles, f"{_size(atlas, len(sizes))}; names embedded by {atlas.embedder}", 2)
     return drawing
 
 
@@ -187,17 +199,17 @@ def _heatmap(atlas: Atlas) -> Figure:
     # A few very weak students would leave the colours of all others alike.
     high = np.nanpercentile(values, 99)
     extend = "max" if np.nanmax(values) > high else "neither"
-    axes.set_facecolor("white")
+    axes.set_facecolor(WHITE)
     image = axes.imshow(values, cmap="viridis", vmin=0, vmax=high or 1, interpolation="none", rasterized=True)
     drawing.colorbar(image, ax=axes, label="ρ_pos (% of samples)", extend=extend, shrink=0.7, pad=0.02)
-    colors = [FAMILIES[place % len(FAMILIES)] for place in range(len(sizes))]
+    colors = [styles(FAMILIES, sizes)[family][0] for family in sizes]
     edges = np.cumsum([0, *sizes.values()])
     top, right = axes.inset_axes([0, 1.005, 1, 0.02]), axes.inset_axes([1.005, 0, 0.02, 1])
     for start, end, color in zip(edges[:-1], edges[1:], colors, strict=True):
         top.axvspan(start - 0.5, end - 0.5, color=color, linewidth=0)
         right.axhspan(start - 0.5, end - 0.5, color=color, linewidth=0)
         for line in (axes.axhline, axes.axvline):
-            line(end - 0.5, color="white", linewidth=1.5 if end < count else 0)
+            line(end - 0.5, color=WHITE, linewidth=1.5 if end < count else 0)
     top.set(xlim=axes.get_xlim(), xticks=[], yticks=[])
     right.set(ylim=axes.get_ylim(), xticks=[], yticks=[])
     for bar in (top, right):
@@ -208,10 +220,10 @@ def _heatmap(atlas: Atlas) -> Figure:
     axes.set_yticks(range(len(names)), names, fontsize=size)
     axes.set(xlabel="teacher", ylabel="student")
     handles = [
-        Patch(color=color, label=f"{name} ({number})")
+        Patch(color=color, label=f"{FAMILY_LABELS.get(name, name)} ({number})")
         for (name, number), color in zip(sizes.items(), colors, strict=True)
     ]
-    _legend(drawing, handles, 4, _size(atlas, count * (count - 1)))
+    legend(drawing, handles, _size(atlas, count * (count - 1)), 4)
     return drawing
 
 
@@ -219,30 +231,6 @@ def _size(atlas: Atlas, pairs: int) -> str:
     return (
         f"{pairs:,} ordered pairs of {len(atlas.models):,} models, {atlas.samples:,} samples, "
         f"{atlas.classes:,} classes"
-    )
-
-
-def _figure(title: str, panels: int = 1):
-    """A figure with its title, and its axes."""
-    drawing = Figure(figsize=(7 if panels == 1 else 10.5, 6.2), layout="constrained")
-    drawing.suptitle(title, fontsize=13)
-    axes = drawing.subplots(1, panels)
-    for one in np.atleast_1d(axes):
-        one.grid(color="#DDDDDD", linewidth=0.8)
-        one.set_axisbelow(True)
-        one.spines[["top", "right"]].set_visible(False)
-    return drawing, axes
-
-
-def _legend(drawing: Figure, handles: list, columns: int, size: str) -> None:
-    """The legend below the figure, and in it what the figure is made of."""
-    drawing.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=columns,
-        frameon=False,
-        title=size,
-        title_fontsize=10,
     )
 
 

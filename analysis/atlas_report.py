@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 
-from analysis import atlas_figures
+from analysis import atlas_figures, style
 from analysis import atlas_measures as measures
 from analysis.atlas_results import Atlas
 from analysis.results import write
@@ -390,12 +388,6 @@ def report(atlas: Atlas, table: pd.DataFrame, out: Path, gap: float = 5.0) -> li
         "complementarity_statements.csv": table.to_csv(index=False),
     }
 
-    def save(drawing, kind: str, **metadata) -> Callable | None:
-        return drawing and (lambda path: drawing.savefig(path, format=kind, dpi=160, metadata=metadata))
-
-    # The salt and the missing date make equal results equal bytes.
-    with rc_context({"svg.hashsalt": "complementarity", "font.size": 11}):
-        for name, drawing in atlas_figures.draw(atlas, gap).items():
-            contents[f"{name}.png"] = save(drawing, "png")
-            contents[f"{name}.svg"] = save(drawing, "svg", Date=None)
-        return write(out, contents)
+    for name, drawing in atlas_figures.draw(atlas, gap).items():
+        contents |= style.files(name, drawing)
+    return write(out, contents)

@@ -45,10 +45,9 @@ def load(results: Path | str) -> pd.DataFrame:
         )
         raise ResultsError(f"{folder}: no such folder of results; {remedy}")
     trials = read(folder, "run its trial again")
-    plans = Path(results) / "plans"
-    if plans.is_dir() and any(plans.glob("*.parquet")):
-        planned = read(plans, "run its study again")["trial"]
-        trials = trials[trials["trial"].isin(planned)].reset_index(drop=True)
+    plan = planned(results)
+    if plan is not None:
+        trials = trials[trials["trial"].isin(plan["trial"])].reset_index(drop=True)
     if trials.empty:
         raise ResultsError(f"{folder}: no trial is recorded there; run the study first")
     columns = [*KEYS, *MEASURES, *TEACHER_MEASURES, "transfer_rate"]
@@ -80,6 +79,20 @@ def load(results: Path | str) -> pd.DataFrame:
             "and move the other files elsewhere"
         )
     return trials
+
+
+def planned(results: Path | str) -> pd.DataFrame | None:
+    """The trials that the studies in `results` consist of, one row each; None where no study says it.
+
+    Raises:
+        ResultsError: an unreadable file.
+    """
+    plans = Path(results) / "plans"
+    if not plans.is_dir() or not any(plans.glob("[!.]*.parquet")):
+        return None
+    plan = read(plans, "run its study again")
+    require_columns(plan, ["trial"], plans, "run its study again")
+    return plan.drop_duplicates("trial")
 
 
 def read(place: Path, again: str) -> pd.DataFrame:
@@ -153,8 +166,9 @@ def write(out: Path, contents: Mapping[str, str | Callable[[Path], object] | Non
 
     Args:
         out: the folder, made where it is missing.
-        contents: by file name: a text, a function that writes the file at a path, or None for a file
-            that these results do not have; one that is left of older results is removed.
+        contents: by file name, which may begin with a folder: a text, a function that writes the file at
+            a path, or None for a file that these results do not have; one that is left of older results is
+            removed.
 
     Returns:
         The files written.
@@ -163,11 +177,11 @@ def write(out: Path, contents: Mapping[str, str | Callable[[Path], object] | Non
         ResultsError: the folder cannot be written.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             if content is None:
                 (out / name).unlink(missing_ok=True)
                 continue
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
             with replacing(out / name) as temporary:
                 if isinstance(content, str):
                     temporary.write_text(content, encoding="utf-8")

@@ -1,12 +1,12 @@
 """How sure a number is: exact tests and intervals for paired transfer trials.
 
 Short functions on arrays. What the analysis scripts compare is paired (one student before and after,
-two methods on one pair of models) and nested (all trials of a student share that student), so the
-tests here are paired and the bootstrap resamples whole students. Numbers of a whole zoo are made of
-pairs, and each model is in many of them, so `pair_bootstrap` resamples models.
+two methods on one pair of models) and crossed (a trial shares its student with some trials and its
+teacher with others), so the tests here are paired, and `crossed_bootstrap` resamples whole students and
+whole teachers. Numbers of a whole zoo are made of pairs of models in two roles at once, so
+`pair_bootstrap` resamples models. Many tests at once are corrected by `benjamini_hochberg`.
 
-Left out on purpose: models of the data (mixed effects, Bayesian hierarchies) and corrections for
-many comparisons. The tables show every comparison that was made, so a reader can correct for them.
+Left out on purpose: models of the data (mixed effects, Bayesian hierarchies).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 
@@ -41,6 +42,31 @@ def mcnemar_exact(gained, lost) -> np.ndarray:
     return np.minimum(1.0, 2 * stats.binom.cdf(np.minimum(gained, lost), gained + lost, 0.5))
 
 
+def benjamini_hochberg(p) -> np.ndarray:
+    """Benjamini-Hochberg adjusted p-values: rejecting q <= a keeps the false discovery rate at a or below.
+
+    Of m sorted p-values, q_(i) = min over j >= i of m p_(j) / j, at most 1 (Benjamini and Hochberg,
+    "Controlling the False Discovery Rate", Journal of the Royal Statistical Society B 57, 1995). The rate
+    is controlled for independent tests and for those that depend positively (Benjamini and Yekutieli,
+    2001), not for every dependence.
+
+    Args:
+        p: [...] p-values in [0, 1] of one family of tests; NaN where there was no test, which is neither
+            adjusted nor counted.
+
+    Returns:
+        [...] float64, q >= p; NaN where `p` is.
+
+    Raises:
+        ValueError: a p-value outside [0, 1].
+    """
+    p = np.asarray(p, float)
+    q, known = np.full(p.shape, np.nan), ~np.isnan(p)
+    if known.any():
+        q[known] = stats.false_discovery_control(p[known])
+    return q
+
+
 def wilson_interval(successes, n, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """Wilson's score interval of a proportion of independent trials (Wilson 1927).
 
@@ -66,6 +92,35 @@ def wilson_interval(successes, n, confidence: float = 0.95) -> tuple[np.ndarray,
         centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
         half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
     return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
+
+
+def paired_interval(gained, lost, n, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Interval of a difference of two proportions of the same samples: of one trial's transfer delta.
+
+    Wald's, after half a sample is added to each of the four cells (right or wrong, before and after), which
+    makes it hold its confidence for few changed samples too (Agresti and Min, "Simple improved confidence
+    intervals for comparing matched proportions", Statistics in Medicine 24, 2005).
+
+    Args:
+        gained: [...] counts of samples wrong before and right after.
+        lost: [...] counts of samples right before and wrong after; broadcast with `gained`.
+        n: [...] counts of all samples, at least `gained` + `lost`.
+        confidence: in (0, 1).
+
+    Returns:
+        (low, high), each [...] float64 in [-1, 1], fractions of the samples.
+
+    Raises:
+        ValueError: a negative count, fewer samples than changed ones, or a confidence outside (0, 1).
+    """
+    gained, lost, n = (np.asarray(counts, float) for counts in (gained, lost, n))
+    if np.any(gained < 0) or np.any(lost < 0) or np.any(gained + lost > n) or not 0 < confidence < 1:
+        raise ValueError("needs counts >= 0, gained + lost <= n, and 0 < confidence < 1")
+    up, down, total = gained + 0.5, lost + 0.5, n + 2
+    difference = (up - down) / total
+    z = stats.norm.ppf((1 + confidence) / 2)
+    half = z * np.sqrt((up + down) - (up - down) ** 2 / total) / total
+    return np.clip(difference - half, -1, 1), np.clip(difference + half, -1, 1)
 
 
 def bootstrap_interval(
@@ -133,6 +188,198 @@ def bootstrap_interval(
 def _tail(units: int, confidence: float) -> float:
     """The quantile of the expanded percentile interval's lower bound (see `bootstrap_interval`)."""
     return stats.norm.cdf(-np.sqrt(units / (units - 1)) * stats.t.ppf((1 + confidence) / 2, units - 1))
+
+
+def crossed_bootstrap(
+    values,
+    students,
+    teachers=None,
+    statistic: str | Callable = "mean",
+    *,
+    confidence: float = 0.95,
+    resamples: int = 4_999,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Bootstrap interval for trials of students crossed with teachers, both drawn from many.
+
+    Trials that share a student are not independent, nor are those that share a teacher. So students and
+    teachers are each drawn with replacement, independently, and a trial's weight is the number of times
+    its student was drawn times that of its teacher: the pigeonhole bootstrap (Owen, "The pigeonhole
+    bootstrap", Annals of Applied Statistics 1, 2007). Not every student needs to have met every teacher.
+    A model that is a student in some trials and a teacher in others is drawn in each role by itself, as
+    if they were two models. Without teachers, or with one only, students alone are drawn, and the other
+    way round: what did not vary says nothing about how it might.
+
+    The quantiles of resamples of few levels lie too close: of 6 x 4 or 12 x 3, plain 95 % intervals hold
+    the mean as rarely as 83 % or 76 % of the time. So the distances of both from the estimate are stretched
+    by the factor that makes Student's t of a normal distribution's quantiles:
+
+        k = sqrt((S/(S-1) v_S + T/(T-1) v_T) / (v_S + v_T)) t_df / z
+
+    v_S and v_T are the variances of resamples of students alone and of teachers alone, S and T the numbers
+    of levels, and df those of Satterthwaite for the sum: between min(S, T) - 1 and S + T - 2. It is the
+    correction of Hesterberg's expanded percentile interval (see `bootstrap_interval`), but of distances: no
+    quantile of two or three teachers lies further out than the outermost of them.
+
+    Measured for the mean of normal effects of students, teachers, or both, and noise, 95 % intervals of
+    6 x 6, 6 x 4, 20 x 20 and 40 x 6 hold it 93 to 97 % of the time, of 6 x 2 91 to 98 %, and where half of
+    the trials are missing 96 to 98 %; of strongly skewed effects (lognormal) 92 %, and of shares near 0
+    or 1 of 6 x 6 trials 88 %. They are conservative where neither students nor teachers have an effect of
+    their own: then the bootstrap's variance has three times the noise's (Owen), and the interval is 1.8 (20
+    x 20) to 2.1 (6 x 4) times as wide as need be and holds the mean in 99.9 %.
+
+    Args:
+        values: [N] finite numbers, one a trial.
+        students: [N] labels.
+        teachers: [N] labels; None, or all of them null: trials without teachers.
+        statistic: "mean", or a function of (values [N], weights [R, N], whole numbers as float64) that
+            gives [R], NaN for weights of which it is not defined; weights of 1 give the estimate.
+        confidence: in (0, 1).
+        resamples: number of bootstrap resamples.
+        bounds: what the statistic cannot leave, such as (0, 1) for a share; the interval is cut there.
+        seed: the same seed gives the same interval.
+
+    Returns:
+        (low, high), which hold the estimate; (NaN, NaN) if neither students nor teachers vary, or if in
+        more than one resample in twenty the statistic is not defined (the students drawn met none of the
+        teachers drawn). All values equal: that value twice, however few they are.
+
+    Raises:
+        ValueError: a value is not finite, a label of a student or of some teachers only is null, or the
+            lengths differ.
+    """
+    values = np.asarray(values, float)
+    (of_student, S), (of_teacher, T) = _levels(students, len(values)), _levels(teachers, len(values))
+    if not np.all(np.isfinite(values)) or (of_student < 0).any() or 0 < (of_teacher < 0).sum() < len(values):
+        raise ValueError("needs finite values, a student each, and a teacher for all of them or for none")
+    if max(S, T) < 2:
+        return float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    ones = np.ones((1, max(S, 1))), np.ones((1, max(T, 1)))
+    drawn = [
+        _multiplicities(rng, n, resamples) if n > 1 else one for n, one in zip((S, T), ones, strict=True)
+    ]
+    of_teacher = np.maximum(of_teacher, 0)
+    evaluate = _crossed_mean if statistic == "mean" else _crossed_statistic(statistic)
+    of_weights = evaluate(values, of_student, of_teacher, ones)
+
+    (estimate,) = of_weights(*ones)
+    both = of_weights(*drawn)
+    both = both[np.isfinite(both)]
+    if len(both) < 0.95 * resamples or not np.isfinite(estimate):
+        return float("nan"), float("nan")
+    # The variance that each factor brings by itself, and what it would be of more levels.
+    variances = np.array(
+        [_variance_of_known(of_weights(*w)) for w in ((drawn[0], ones[1]), (ones[0], drawn[1]))]
+    )
+    freedom = np.maximum([S - 1, T - 1], 1)
+    unbiased = variances * (freedom + 1) / freedom
+    stretch = 1.0
+    if unbiased.sum() > 0:
+        df = unbiased.sum() ** 2 / (unbiased**2 / freedom).sum()
+        stretch = np.sqrt(unbiased.sum() / variances.sum()) * stats.t.ppf((1 + confidence) / 2, df)
+        stretch /= stats.norm.ppf((1 + confidence) / 2)
+    low, high = np.quantile(both, [(1 - confidence) / 2, (1 + confidence) / 2]) - estimate
+    low, high = estimate + stretch * min(low, 0.0), estimate + stretch * max(high, 0.0)
+    return float(max(low, bounds[0])), float(min(high, bounds[1]))
+
+
+def _variance_of_known(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.var()) if len(known) else 0.0
+
+
+def _levels(labels, count: int) -> tuple[np.ndarray, int]:
+    """The place of each label among the distinct ones in order, -1 for null, [N]; and how many there are."""
+    if labels is None:
+        return np.full(count, -1), 0
+    if len(labels) != count:
+        raise ValueError(f"needs one label a value: {count}, not {len(labels)}")
+    codes, distinct = pd.factorize(np.asarray(labels, object), sort=True)
+    return codes, len(distinct)
+
+
+def _multiplicities(rng: np.random.Generator, levels: int, resamples: int) -> np.ndarray:
+    """How often each level is drawn, [R, levels] float64."""
+    drawn = rng.integers(levels, size=(resamples, levels)) + levels * np.arange(resamples)[:, None]
+    counts = np.bincount(drawn.ravel(), minlength=resamples * levels)
+    return counts.reshape(resamples, levels).astype(float)
+
+
+def _crossed_mean(values, of_student, of_teacher, ones) -> Callable:
+    """The weighted mean as a function of students' [R or 1, S] and teachers' [R or 1, T] multiplicities."""
+    # Sums of a table of students and teachers instead of those of trials: no weight of a trial is made.
+    shape = ones[0].shape[1], ones[1].shape[1]
+    place = of_student * shape[1] + of_teacher
+    middle = values.mean()  # equal values shall give exactly that value
+    sums, counts = (
+        np.bincount(place, weights, shape[0] * shape[1]).reshape(shape) for weights in (values - middle, None)
+    )
+
+    def of_weights(students, teachers):
+        total, count = (((students @ table) * teachers).sum(axis=1) for table in (sums, counts.astype(float)))
+        with np.errstate(invalid="ignore"):
+            return middle + total / count
+
+    return of_weights
+
+
+def _crossed_statistic(statistic: Callable) -> Callable:
+    """Like `_crossed_mean`, for any statistic of (values, weights of trials)."""
+
+    def evaluate(values, of_student, of_teacher, ones):
+        batch = max(1, 2**22 // len(values))  # bounds the memory: 32 MiB a copy
+
+        def of_weights(students, teachers):
+            count = max(len(students), len(teachers))
+            students, teachers = (np.broadcast_to(w, (count, w.shape[1])) for w in (students, teachers))
+            return np.concatenate(
+                [
+                    statistic(
+                        values, students[i : i + batch, of_student] * teachers[i : i + batch, of_teacher]
+                    )
+                    for i in range(0, count, batch)
+                ]
+            )
+
+        return of_weights
+
+    return evaluate
+
+
+def spearman_interval(x, y, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Spearman's rank correlation with the interval of Bonett and Wright.
+
+    tanh(atanh(r) +- z sqrt((1 + r²/2) / (n - 3))) (Bonett and Wright, "Sample size requirements for
+    estimating Pearson, Kendall and Spearman correlations", Psychometrika 65, 2000). There is no such
+    interval around a perfect correlation; a bound is then that of the correlation half-way between 1 and
+    the next one possible, 1 - 6/(n³ - n), and the other bound 1.
+
+    Args:
+        x: [N] numbers; pairs with a NaN in either array are left out.
+        y: [N] numbers, paired with `x`; ties share their mean rank.
+        confidence: in (0, 1).
+
+    Returns:
+        (correlation, low, high); NaN for fewer than four pairs, or where x or y does not vary.
+
+    Raises:
+        ValueError: different lengths, or a confidence outside (0, 1).
+    """
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    if x.shape != y.shape or not 0 < confidence < 1:
+        raise ValueError("needs two arrays of one length and a confidence in (0, 1)")
+    known = ~(np.isnan(x) | np.isnan(y))
+    x, y, n = x[known], y[known], int(known.sum())
+    if n < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan"), float("nan"), float("nan")
+    rho = round(float(stats.spearmanr(x, y).statistic), 12)  # 1 is 1, without floating point's noise
+    most = 1 - 6 / (n**3 - n)
+    inner = np.clip(rho, -most, most)
+    half = stats.norm.ppf((1 + confidence) / 2) * np.sqrt((1 + inner**2 / 2) / (n - 3))
+    low, high = np.tanh(np.arctanh(inner) - half), np.tanh(np.arctanh(inner) + half)
+    return rho, -1.0 if rho < -most else float(low), 1.0 if rho > most else float(high)
 
 
 def pair_bootstrap(

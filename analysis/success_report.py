@@ -10,10 +10,16 @@ import textwrap
 from pathlib import Path
 
 import pandas as pd
-from matplotlib import rc_context
 
-from analysis import success_figures
-from analysis.measures import SIGNIFICANCE, label, per_student
+from analysis import style, success_figures
+from analysis.measures import (
+    MARGIN,
+    SIGNIFICANCE,
+    label,
+    method_differences,
+    per_student,
+    student_properties,
+)
 from analysis.results import write
 
 # Each turns a row of the summary and the name of a measure into the text of one cell.
@@ -50,8 +56,13 @@ def _mean(row: dict, name: str) -> str:
     return _points(row, f"{name}_mean") + interval
 
 
-def _of_trials(row: dict, name: str) -> str:
-    return f"{row[name]}/{row['trials']}" if row["trials"] else "-"
+def _of_finished(*parts: str):
+    """A text of several counts of trials, such as 3/0 of 36."""
+
+    def text(row: dict, _: str) -> str:
+        return f"{'/'.join(str(row[part]) for part in parts)} of {row['trials']}" if row["trials"] else "-"
+
+    return text
 
 
 def _positive(row: dict, name: str) -> str:
@@ -60,6 +71,10 @@ def _positive(row: dict, name: str) -> str:
 
 def _mean_and_positive(row: dict, name: str) -> str:
     return f"{_mean(row, name)} ({_positive(row, name)})" if row[f"{name}_trials"] else "-"
+
+
+def _rate_and_wilson(row: dict, name: str) -> str:
+    return f"{_percent(row, f'{name}_rate')} {_interval(row, f'{name}_wilson')}".replace("- -", "-")
 
 
 def _p_value(row: dict, name: str) -> str:
@@ -74,7 +89,7 @@ def readable(
     Returns:
         By title: a table of strings whose first column is "method", and what each other column means.
     """
-    kl, cluster = label(reference), "[95 % interval, bootstrap of whole students]"
+    kl, cluster = label(reference), "[95 % interval]"
     band = f"{equal:g} percentage point{'s' * (equal != 1)}"
     levels = {
         "weaker": (f"weaker (< -{equal:g})", f"whose accuracy is below the student's by more than {band}"),
@@ -87,28 +102,39 @@ def readable(
     }
     tables = {  # title: (column, how its text is made, from which measure, what it means)
         "Success rate": [
-            ("trials", _count, "trials", "finished trials, which all other columns come from"),
+            ("trials", _count, "trials", "finished trials: a student, a teacher, a seed"),
             ("failed", _count, "failed", "trials that failed and are in no other number"),
-            ("pairs", _count, "pairs", "different pairs of a student and a teacher"),
-            ("students", _count, "students", "different students"),
+            (
+                "pairs",
+                _count,
+                "pairs",
+                "pairs of a student and a teacher, over whose seeds deltas are averaged",
+            ),
             (
                 "success %",
                 _percent,
                 "success_rate",
-                "trials with a transfer delta > 0, however small",
+                "pairs with a transfer delta > 0, however small; mere chance gives half of them",
             ),
             (
-                "Wilson %",
+                "95 %",
                 _interval,
-                "success_wilson",
-                "its 95 % interval if trials were independent (Wilson)",
+                "success",
+                "its 95 % interval by a bootstrap of whole students and teachers",
             ),
-            ("by student %", _interval, "success", "its 95 % interval by a bootstrap of whole students"),
+            ("Wilson %", _interval, "success_wilson", "its 95 % interval if pairs were independent (Wilson)"),
+            (
+                "clear success %",
+                _rate_and_wilson,
+                "clear_success",
+                f"pairs with a delta above {MARGIN:g} times the evaluation's noise, [Wilson]: about "
+                f"{SIGNIFICANCE:.0%} by mere chance",
+            ),
             (
                 "median student %",
                 _quartiles,
                 "success_student",
-                "success rate of each student over teachers and seeds: median (quartiles) of the students",
+                "success rate of each student over its teachers: median (quartiles) of the students",
             ),
         ],
         "Size of the transfer": [
@@ -116,21 +142,23 @@ def readable(
                 "mean delta",
                 _mean,
                 "delta",
-                f"accuracy after minus before, in points: mean over trials {cluster}",
+                f"accuracy after minus before, in points: mean over pairs {cluster}",
             ),
             ("worst", _points, "delta_min", "smallest transfer delta of a trial, in points"),
             (
-                "signif. +",
-                _of_trials,
-                "significant_positive",
-                f"trials that improved by the exact two-sided McNemar test at {SIGNIFICANCE}, which compares "
-                "the samples gained with the samples lost",
+                "signif. +/-",
+                _of_finished("significant_positive", "significant_negative"),
+                "trials",
+                f"trials that improved/got worse by the exact two-sided McNemar test (p < {SIGNIFICANCE}), "
+                "which compares the samples gained with the samples lost; chance gives "
+                f"{SIGNIFICANCE / 2:.1%} each at most",
             ),
             (
-                "signif. -",
-                _of_trials,
-                "significant_negative",
-                f"trials that got worse by that test; chance gives {SIGNIFICANCE / 2:.1%} at most",
+                "better/worse",
+                _of_finished("better", "worse"),
+                "trials",
+                f"the same with q < {SIGNIFICANCE}: p adjusted (Benjamini-Hochberg) for all finished trials "
+                f"here, so that at most {SIGNIFICANCE:.0%} of those named are expected to be by chance",
             ),
             (
                 "noise",
@@ -139,11 +167,17 @@ def readable(
                 "a delta's standard deviation by chance, sqrt(gained + lost)/samples, in points: mean",
             ),
             (
+                "seeds' SD",
+                _unsigned,
+                "seed_sd",
+                "standard deviation of a pair's delta over its seeds, in points: root mean square over pairs",
+            ),
+            (
                 "over control",
                 _mean,
                 "over_control",
                 "delta minus that of the same student and seed trained on without a teacher, in points: "
-                f"mean over trials {cluster}",
+                f"mean over pairs {cluster}",
             ),
         ],
         "By the teacher's accuracy": [
@@ -151,7 +185,7 @@ def readable(
                 header,
                 _mean_and_positive,
                 f"delta_{level}",
-                f"mean delta in points {cluster} (successes/trials) with teachers {meaning}",
+                f"mean delta in points {cluster} (successes/pairs) with teachers {meaning}",
             )
             for level, (header, meaning) in levels.items()
             if level != "not_stronger"
@@ -167,13 +201,13 @@ def readable(
                 "better on",
                 _positive,
                 "over_reference",
-                f"trials above their {kl} trial / all trials that have one",
+                f"pairs above {kl} / all pairs that have it",
             ),
             (
                 "Wilcoxon p",
                 _p_value,
                 "over_reference_wilcoxon_p",
-                "two-sided signed-rank test of those differences as if independent: trust the interval first",
+                "two-sided signed-rank test as if pairs were independent: trust the interval first",
             ),
         ],
         f"Paired with {kl}, by the teacher's accuracy": [
@@ -181,7 +215,7 @@ def readable(
                 header,
                 _mean_and_positive,
                 f"over_reference_{level}",
-                f"delta minus {kl}'s, in points, {cluster} (better on/trials) with teachers {meaning}",
+                f"delta minus {kl}'s, in points, {cluster} (better on/pairs) with teachers {meaning}",
             )
             for level, (header, meaning) in levels.items()
         ],
@@ -219,10 +253,55 @@ def readable(
     }
 
 
+def differences_table(differences: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+    """`measures.method_differences` as text: a row a pair of methods; and what each column means."""
+    headers = {"all": "all teachers", "weaker": "weaker", "equal": "equal", "stronger": "stronger"}
+    rows = []
+    for (a, b), of_pair in differences.groupby(["a", "b"], sort=False):
+        row = {"methods": f"{label(a)} minus {label(b)}"} | dict.fromkeys(headers.values(), "-")
+        for one in of_pair.to_dict("records"):
+            mean = _mean({f"x_{part}": one[part] for part in ("mean", "low", "high")}, "x")
+            row[headers[one["level"]]] = f"{mean} ({one['better']}/{one['pairs']})"
+        q = of_pair.set_index("level").loc["all", "wilcoxon_q"]
+        rows.append(row | {"Wilcoxon q": f"{q:.2g}"})
+    meanings = dict.fromkeys(list(headers.values())[1:], "the same with teachers of this accuracy")
+    meanings = {
+        "all teachers": "difference of the deltas on the same student, teacher and seed, in points: mean "
+        "[95 % interval] (pairs on which the first method is above/all)",
+        **meanings,
+        "Wilcoxon q": "two-sided signed-rank test over all teachers as if pairs were independent, adjusted "
+        "(Benjamini-Hochberg) for every comparison of this table",
+    }
+    return pd.DataFrame(rows, columns=["methods", *meanings]), meanings
+
+
+def properties_table(properties: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+    """`measures.student_properties` as text: a row a method; and what each column means."""
+    kinds = {
+        "log10_parameters": ("size", "number of parameters"),
+        "accuracy": ("accuracy", "accuracy before"),
+    }
+    outcomes = {"delta_mean": ("delta", "mean delta"), "success_rate": ("success", "success rate")}
+    names = {(k, o): f"{kinds[k][0]} and {outcomes[o][0]}" for k in kinds for o in outcomes}
+    rows = []
+    for method, of_method in properties.dropna(subset="rho").groupby("method", sort=False):
+        row = {"method": label(method), "students": str(of_method["n"].max())}
+        row |= dict.fromkeys(names.values(), "-")
+        for one in of_method.to_dict("records"):
+            text = f"{one['rho']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}]"
+            row[names[one["property"], one["outcome"]]] = text
+        rows.append(row)
+    meanings = {"students": "how many the correlations are of"} | {
+        name: f"Spearman's correlation of a student's {kinds[k][1]} with its {outcomes[o][1]} [95 % interval]"
+        for (k, o), name in names.items()
+    }
+    return pd.DataFrame(rows, columns=["method", *meanings]), meanings
+
+
 def conclusions(summary: pd.DataFrame, equal: float = 1.0, reference: str = "kl") -> list[str]:
     """How the results came out, in sentences made of the numbers of `by_method` and nothing else."""
     rows = summary[summary["trials"] > 0].to_dict("records")
-    taught, alone = [row for row in rows if row["pairs"]], [row for row in rows if not row["pairs"]]
+    taught, alone = [row for row in rows if row["teachers"]], [row for row in rows if not row["teachers"]]
     kl = label(reference)
     weaker = [
         f"{row['label']} {_points(row, 'delta_weaker_mean')}, {row['delta_weaker_positive']} of "
@@ -230,10 +309,11 @@ def conclusions(summary: pd.DataFrame, equal: float = 1.0, reference: str = "kl"
         for row in taught
         if row["delta_weaker_trials"]
     ]
-    worse = [f"{row['label']} in {row['significant_negative']} of {row['trials']}" for row in taught]
+    worse = [f"{row['label']} in {row['worse']} of {row['trials']}" for row in taught]
     paired = {
         level: [
             f"{row['label']} {_mean(row, f'over_reference_{level}')}"
+            + _given_teachers(row, f"over_reference_{level}")
             for row in taught
             if row[f"over_reference_{level}_trials"]
         ]
@@ -246,12 +326,18 @@ def conclusions(summary: pd.DataFrame, equal: float = 1.0, reference: str = "kl"
     ]
     sentences = {
         f"Mean delta in points from teachers more than {equal:g} weaker": weaker,
-        f"Significantly negative (McNemar, p < {SIGNIFICANCE})": worse,
+        f"Worse trials (McNemar, q < {SIGNIFICANCE})": worse,
         f"Minus {kl} on the same pair, teachers not stronger, in points": paired["not_stronger"],
         f"Minus {kl} on the same pair, teachers stronger, in points": paired["stronger"],
         "Trained on without a teacher": control,
     }
     return [f"{start}: {'; '.join(parts)}." for start, parts in sentences.items() if parts]
+
+
+def _given_teachers(row: dict, name: str) -> str:
+    """The narrower interval that says nothing of other teachers, where the one beside it does."""
+    text = _interval(row, f"{name}_given_teachers", _points)
+    return "" if text in ("-", _interval(row, name, _points)) else f", with these teachers {text}"
 
 
 def failures(trials: pd.DataFrame) -> list[str]:
@@ -273,8 +359,24 @@ def aligned(table: pd.DataFrame) -> str:
     )
 
 
-def markdown(trials: pd.DataFrame, summary: pd.DataFrame, equal: float = 1.0, reference: str = "kl") -> str:
-    """The report: where the numbers come from, how they came out, each table with its columns explained."""
+def markdown(
+    trials: pd.DataFrame,
+    summary: pd.DataFrame,
+    differences: pd.DataFrame,
+    properties: pd.DataFrame,
+    equal: float = 1.0,
+    reference: str = "kl",
+) -> str:
+    """The report: where the numbers come from, how they came out, each table with its columns explained.
+
+    Args:
+        trials: as `load` gives them.
+        summary: of `measures.by_method`.
+        differences: of `measures.method_differences`.
+        properties: of `measures.student_properties`.
+        equal: half width of the band of equal teachers, in percentage points.
+        reference: the method that the others are paired with.
+    """
     done, failed = trials[trials["status"] == "ok"], failures(trials)
     students, teachers, seeds = (done[name].nunique() for name in ("student", "teacher", "seed"))
     samples = " or ".join(f"{n:,.0f}" for n in sorted(done["evaluation_samples"].unique()))
@@ -291,7 +393,14 @@ def markdown(trials: pd.DataFrame, summary: pd.DataFrame, equal: float = 1.0, re
         "",
         "![Success rate of each student and transfer delta of each trial, by method](success_rate.png)",
     ]
-    for title, (table, meanings) in readable(summary, equal, reference).items():
+    tables = readable(summary, equal, reference)
+    tables |= {
+        "All pairs of methods": differences_table(differences),
+        "Students": properties_table(properties),
+    }
+    for title, (table, meanings) in tables.items():
+        if table.empty:
+            continue
         cells = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
         lines += ["", f"## {title}", ""]
         lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in cells]
@@ -300,11 +409,13 @@ def markdown(trials: pd.DataFrame, summary: pd.DataFrame, equal: float = 1.0, re
         "",
         "## About the intervals and tests",
         "",
-        f"Trials of one student are not independent, so the bootstrap draws the {students} students with "
-        "replacement, each with all its trials; its quantiles are moved outwards for the small number of "
-        "students (Hesterberg's expanded percentile interval). It tells how other students might differ, not "
-        "other teachers, data or seeds. No test is corrected for the number of comparisons. A success may be "
-        "one sample won: read the size beside the rate.",
+        "Numbers of pairs are means over seeds first: a further seed is no further student or teacher. "
+        "Trials that share a student or a teacher are not independent, so the bootstrap draws the "
+        f"{students} students and the {teachers} teachers with replacement, each with all its trials, and "
+        "stretches its quantiles for their small numbers (`crossed_bootstrap` in `analysis/statistics.py`). "
+        "An interval tells how other students and teachers might differ, so it is wide where only two or "
+        'three teachers stand behind a number; "with these teachers" it draws students alone. It does not '
+        "tell how other data would.",
     ]
     if failed:
         lines += ["", "## Failed trials", "", *(f"- {line}" for line in failed)]
@@ -318,23 +429,17 @@ def report(trials: pd.DataFrame, summary: pd.DataFrame, out: Path, equal: float 
         ResultsError: the folder cannot be written.
     """
 
-    def draw(kind: str, **metadata):
-        return lambda path: drawing.savefig(path, format=kind, dpi=160, metadata=metadata)
-
-    # The salt and the missing date make equal results equal bytes.
-    with rc_context({"svg.hashsalt": "success_rate", "font.size": 11}):
-        drawing = success_figures.success_rates(trials, summary, equal)
-        return write(
-            out,
-            {
-                "success_rate.parquet": summary.to_parquet,
-                "success_rate.csv": summary.to_csv(index=False),
-                "success_rate.md": markdown(trials, summary, equal),
-                "per_student.parquet": per_student(trials).to_parquet,
-                "success_rate.png": draw("png"),
-                "success_rate.svg": draw("svg", Date=None),
-            },
-        )
+    differences, properties = method_differences(trials, equal), student_properties(trials)
+    contents = {
+        "success_rate.parquet": summary.to_parquet,
+        "success_rate.csv": summary.to_csv(index=False),
+        "success_rate.md": markdown(trials, summary, differences, properties, equal),
+        "per_student.parquet": per_student(trials).to_parquet,
+        "method_differences.parquet": differences.to_parquet,
+        "student_properties.parquet": properties.to_parquet,
+    }
+    drawing = success_figures.success_rates(trials, summary, equal)
+    return write(out, contents | style.files("success_rate", drawing))
 
 
 def console(trials: pd.DataFrame, summary: pd.DataFrame, equal: float = 1.0) -> str:
@@ -342,12 +447,12 @@ def console(trials: pd.DataFrame, summary: pd.DataFrame, equal: float = 1.0) -> 
     tables = [table.set_index("method") for table, _ in readable(summary, equal).values()]
     success, size, teachers, paired, paired_levels, _ = tables
     parts = {
-        "success rate in % of trials, transfer delta in points, [95 % interval over students]": [
-            success[["trials", "success %", "by student %", "median student %"]],
-            size[["mean delta", "worst", "signif. +", "signif. -"]],
+        "success rate in % of pairs, transfer delta in points, [95 % interval over students and teachers]": [
+            success[["trials", "success %", "95 %", "clear success %"]],
+            size[["mean delta", "worst", "better/worse"]],
         ],
-        "mean delta (successes/trials) by the teacher's accuracy minus the student's, in points": [teachers],
-        f"delta minus {label('kl')}'s on the same student, teacher and seed, in points (better on/trials)": [
+        "mean delta (successes/pairs) by the teacher's accuracy minus the student's, in points": [teachers],
+        f"delta minus {label('kl')}'s on the same student, teacher and seed, in points (better on/pairs)": [
             paired[paired.columns[:1]],
             paired_levels[paired_levels.columns[-2:]],
         ],

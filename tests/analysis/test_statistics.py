@@ -10,14 +10,18 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from analysis.statistics import (
+    benjamini_hochberg,
     bootstrap_interval,
+    crossed_bootstrap,
     mcnemar_exact,
     pair_bootstrap,
     pair_mean,
     pair_median,
     pair_pearson,
     pair_spearman,
+    paired_interval,
     paired_wilcoxon,
+    spearman_interval,
     wilson_interval,
 )
 
@@ -52,6 +56,56 @@ def test_mcnemar_refuses_what_is_no_count(gained, lost):
         mcnemar_exact(gained, lost)
 
 
+def rejected(p, rate):
+    """The step-up procedure itself: the i smallest, for the largest i with p_(i) <= i rate / m."""
+    order = np.argsort(p)
+    below = [i + 1 for i in range(len(p)) if p[order[i]] * len(p) <= (i + 1) * rate * (1 + 1e-12)]
+    return set(order[: max(below, default=0)])
+
+
+@settings(deadline=None)
+@given(st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.01, 0.02, 0.5])), min_size=1, max_size=12))
+def test_adjusted_p_values_are_the_smallest_rates_that_reject(p):
+    p = np.round(p, 6)
+    q = benjamini_hochberg(p)
+    rates = sorted({1.0, *(min(1.0, len(p) * value / i) for value in p for i in range(1, len(p) + 1))})
+    for i, found in enumerate(q):
+        expected = next((rate for rate in rates if i in rejected(p, rate)), 1.0)
+        assert found == pytest.approx(expected, abs=1e-12)
+    assert np.all(q >= p)
+
+
+def test_benjamini_and_hochbergs_own_example():
+    # Section 3.2 of the paper of 1995: 15 tests, of which 4 are rejected at 0.05, and by Bonferroni 3.
+    p = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459]
+    p += [0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0000]
+    q = benjamini_hochberg(p)
+    assert (q < 0.05).tolist() == [True] * 4 + [False] * 11
+    assert q[:5] == pytest.approx([0.0015, 0.003, 0.0095, 0.035625, 0.0603])
+
+
+def test_false_discoveries_are_as_rare_as_the_rate_says():
+    draw, effects = np.random.default_rng(4), np.repeat([0.0, 3.0], [16, 4])
+    shares, uncorrected = [], []
+    for _ in range(3_000):
+        p = 2 * stats.norm.sf(np.abs(draw.normal(effects)))
+        for tests, into in [(benjamini_hochberg(p) < 0.05, shares), (p < 0.05, uncorrected)]:
+            into.append(tests[:16].sum() / max(1, tests.sum()))
+    assert np.mean(shares) == pytest.approx(0.05 * 16 / 20, abs=0.008)  # exactly this if independent
+    assert np.mean(uncorrected) > 0.15
+
+
+def test_tests_that_do_not_exist_are_neither_adjusted_nor_counted():
+    p = np.array([[0.01, math.nan], [0.03, 0.5]])
+    q = benjamini_hochberg(p)
+    assert q.shape == p.shape and np.isnan(q[0, 1])
+    np.testing.assert_array_equal(q[[0, 1, 1], [0, 0, 1]], benjamini_hochberg([0.01, 0.03, 0.5]))
+    assert np.isnan(benjamini_hochberg([math.nan])).all() and benjamini_hochberg([]).shape == (0,)
+    for impossible in (-0.1, 1.1):
+        with pytest.raises(ValueError):
+            benjamini_hochberg([0.5, impossible])
+
+
 @given(st.integers(1, 500), st.floats(0, 1), st.sampled_from([0.8, 0.95, 0.99]))
 def test_wilson_equals_scipy(n, share, confidence):
     successes = round(share * n)
@@ -60,6 +114,14 @@ def test_wilson_equals_scipy(n, share, confidence):
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
     assert 0 <= low <= successes / n + 1e-12
     assert successes / n - 1e-12 <= high <= 1
+
+
+@pytest.mark.parametrize("n", [6, 36])
+def test_wilson_intervals_hold_the_truth_as_often_as_they_say_on_average(n):
+    successes, truth = np.arange(n + 1), np.linspace(0.005, 0.995, 199)[:, None]
+    low, high = wilson_interval(successes, n)
+    held = (stats.binom.pmf(successes, n, truth) * ((low <= truth) & (truth <= high))).sum(axis=1)
+    assert 0.945 < held.mean() < 0.965 and held.min() > 0.83  # it varies with the truth (Brown et al. 2001)
 
 
 def test_wilson_of_no_trials_is_nan_and_the_rest_is_unharmed():
@@ -72,6 +134,28 @@ def test_wilson_of_no_trials_is_nan_and_the_rest_is_unharmed():
 def test_wilson_refuses_impossible_counts_and_confidences(bad):
     with pytest.raises(ValueError, match="successes"):
         wilson_interval(*bad)
+
+
+def test_paired_interval_is_walds_of_the_samples_and_half_a_sample_in_each_cell():
+    low, high = paired_interval([30, 0], [10, 0], [1_000, 50])
+    changes = np.repeat([1.0, -1.0, 0.0], [305, 105, 9_610])  # tenths of a sample: 30.5, 10.5 and the rest
+    half = stats.norm.ppf(0.975) * changes.std() / math.sqrt(1_002)
+    assert (low[0], high[0]) == pytest.approx((changes.mean() - half, changes.mean() + half))
+    assert low[1] == -high[1] < 0  # nothing changed, but fifty samples do not prove that nothing would
+    assert paired_interval(0, 2, 2)[0] == -1
+
+
+@pytest.mark.parametrize(("gain", "loss"), [(0.01, 0.01), (0.03, 0.02), (0.004, 0.004)])
+def test_paired_intervals_hold_the_truth_about_as_often_as_they_say(gain, loss):
+    gained, lost, _ = np.random.default_rng(6).multinomial(1_000, [gain, loss, 1 - gain - loss], 20_000).T
+    low, high = paired_interval(gained, lost, 1_000)
+    assert 0.94 < np.mean((low <= gain - loss) & (gain - loss <= high)) < 0.985
+
+
+@pytest.mark.parametrize("bad", [(-1, 0, 5), (0, -1, 5), (3, 3, 5), (1, 1, 5, 1.0)])
+def test_paired_interval_refuses_impossible_counts_and_confidences(bad):
+    with pytest.raises(ValueError, match="needs counts"):
+        paired_interval(*bad)
 
 
 def expanded_quantiles(distribution, units, confidence=0.95):
@@ -178,6 +262,224 @@ def test_wilcoxon_of_equal_pairs_is_1_and_of_none_nan():
 def test_wilcoxon_refuses_what_is_not_paired(a, b):
     with pytest.raises(ValueError, match="one length"):
         paired_wilcoxon(a, b)
+
+
+# Students s and teachers t: not every student has met every teacher.
+CROSSED = {
+    "a": {"x": 0.3, "y": 1.0, "z": 2.2},
+    "b": {"x": -1.0, "z": 0.4},
+    "c": {"x": 0.1, "y": 0.7, "z": 0.9},
+}
+CROSSED["d"] = {"x": -0.5, "y": 0.2, "z": 1.4}
+
+
+def unrolled(table):
+    """A table of trials as values and the labels of their students and teachers."""
+    rows = [(value, s, t) for s, row in table.items() for t, value in row.items()]
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def resampled_mean(students, teachers):
+    """The mean of what a resample of `CROSSED` holds, written out."""
+    return np.mean([CROSSED[s][t] for s in students for t in teachers if t in CROSSED[s]])
+
+
+def test_crossed_bootstrap_equals_all_resamples_of_both_stretched_by_the_formula():
+    students, teachers = list("abcd"), list("xyz")
+    drawn_s, drawn_t = (list(itertools.product(names, repeat=len(names))) for names in (students, teachers))
+    # In one of them only b and y are drawn, who have not met.
+    every = [
+        resampled_mean(s, t) for s in drawn_s for t in drawn_t if not (set(s) == {"b"} and set(t) == {"y"})
+    ]
+    v_s, v_t = (
+        np.var([resampled_mean(s, teachers) for s in drawn_s]),
+        np.var([resampled_mean(students, t) for t in drawn_t]),
+    )
+    u_s, u_t = v_s * 4 / 3, v_t * 3 / 2
+    df = (u_s + u_t) ** 2 / (u_s**2 / 3 + u_t**2 / 2)
+    stretch = math.sqrt((u_s + u_t) / (v_s + v_t)) * stats.t.ppf(0.8, df) / stats.norm.ppf(0.8)
+    assert 2 < df < 5 and stretch > 1.2
+    mean = resampled_mean(students, teachers)
+    expected = mean + stretch * (np.quantile(every, [0.2, 0.8]) - mean)
+    found = crossed_bootstrap(*unrolled(CROSSED), confidence=0.6, resamples=60_000)
+    assert found == pytest.approx(expected, abs=0.03)
+
+
+def crossed_table(seed, students=5, teachers=4, share=0.7):
+    """Values of about `share` of the trials of a crossing, and their labels in a random order."""
+    draw = np.random.default_rng(seed)
+    s, t = np.divmod(draw.permutation(students * teachers)[: int(share * students * teachers)], teachers)
+    return draw.normal(size=len(s)), np.array(list("ABCDEFGHIJ"))[s], np.array(list("abcdefghij"))[t]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1_000), st.floats(-5, 5), st.floats(0.1, 5))
+def test_crossed_intervals_move_and_scale_with_their_values_and_hold_the_mean(seed, shift, scale):
+    values, students, teachers = crossed_table(seed)
+    order = np.random.default_rng(seed).permutation(len(values))
+    low, high = crossed_bootstrap(values, students, teachers, resamples=300)
+    assert low <= values.mean() <= high
+    moved = crossed_bootstrap(
+        (shift + scale * values)[order], students[order], teachers[order], resamples=300
+    )
+    assert moved == pytest.approx((shift + scale * low, shift + scale * high), abs=1e-9)
+    renamed = crossed_bootstrap(values, np.char.add("s", students), np.char.add("s", teachers), resamples=300)
+    assert renamed == (low, high)  # a model of one name in both roles is drawn in each by itself
+    cut = crossed_bootstrap(values, students, teachers, resamples=300, bounds=(low + 0.01, high - 0.01))
+    assert cut == pytest.approx((low + 0.01, high - 0.01))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1_000))
+def test_any_statistic_of_weights_is_given_those_of_the_mean(seed):
+    values, students, teachers = crossed_table(seed)
+
+    def mean(values, weights):
+        assert np.all(weights == np.floor(weights)) and weights.shape[1] == len(values)
+        with np.errstate(invalid="ignore"):
+            return (weights * values).sum(axis=1) / weights.sum(axis=1)
+
+    for of in ((students, teachers), (students, None), (students[:1].repeat(len(values)), teachers)):
+        expected = crossed_bootstrap(values, *of, resamples=300)
+        assert crossed_bootstrap(values, *of, mean, resamples=300) == pytest.approx(expected, abs=1e-9)
+
+
+def test_one_factor_is_drawn_alone_where_the_other_does_not_vary():
+    values, students, _ = crossed_table(1, share=1.0)
+    alone = crossed_bootstrap(values, students)
+    count = len(values)
+    assert alone == crossed_bootstrap(values, students, [None] * count)
+    assert alone == crossed_bootstrap(values, students, ["x"] * count)
+    assert alone == pytest.approx(crossed_bootstrap(values, ["x"] * count, students))
+    means = [values[students == name].mean() for name in sorted(set(students))]
+    assert alone == pytest.approx(crossed_bootstrap(means, range(5)))  # equally large groups are their means
+
+
+def test_crossed_interval_of_many_students_alone_is_students_t():
+    values = np.random.default_rng(0).normal(3, 2, 400)
+    half = stats.t.ppf(0.975, 399) * values.std(ddof=1) / math.sqrt(400)
+    found = crossed_bootstrap(values, np.arange(400))
+    assert found == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
+
+
+def test_crossed_bootstrap_says_nothing_of_one_trial_or_of_models_that_rarely_met():
+    nothing = pytest.approx((math.nan, math.nan), nan_ok=True)
+    assert crossed_bootstrap([], []) == nothing
+    assert crossed_bootstrap([1.0, 2.0], ["a", "a"], ["x", "x"]) == nothing
+    # Two students with a teacher each: in one resample of eight nobody met.
+    assert crossed_bootstrap([1.0, 2.0], ["a", "b"], ["x", "y"]) == nothing
+    assert crossed_bootstrap([0.1] * 6, list("aabbcc"), list("xyxyxy")) == (0.1, 0.1)
+
+
+def test_crossed_bootstrap_is_deterministic_and_follows_its_seed():
+    table = crossed_table(2)
+    assert crossed_bootstrap(*table) == crossed_bootstrap(*table) != crossed_bootstrap(*table, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "students", "teachers"),
+    [
+        ([1, math.nan], "ab", "xy"),
+        ([1, 2], ["a", None], "xy"),
+        ([1, 2], "ab", ["x", None]),
+        ([1, 2], "abc", "xy"),
+        ([1, 2], "ab", "x"),
+    ],
+)
+def test_crossed_bootstrap_refuses_what_is_not_finite_or_labelled(values, students, teachers):
+    with pytest.raises(ValueError, match="needs"):
+        crossed_bootstrap(values, list(students), list(teachers))
+
+
+@pytest.mark.parametrize(
+    ("students", "teachers", "effects", "low", "high"),
+    [  # standard deviations of students' and teachers' effects, and of the rest
+        (6, 6, (1, 1, 1), 0.93, 0.99),
+        (6, 4, (1, 0, 0.3), 0.90, 0.98),
+        (6, 4, (0, 1, 0.3), 0.90, 0.98),
+        (20, 20, (1, 1, 1), 0.92, 0.98),
+        (20, 20, (0, 1, 0.3), 0.92, 0.98),
+        (20, 20, (0, 0, 1), 0.99, 1.00),  # conservative where neither has an effect
+    ],
+)
+def test_crossed_intervals_hold_the_truth_about_as_often_as_they_say(students, teachers, effects, low, high):
+    draw = np.random.default_rng(5)
+    s, t = (index.ravel() for index in np.indices((students, teachers)))
+    hits, widths, alone = [], [], []
+    for _ in range(800):
+        of_student, of_teacher, rest = (
+            sd * draw.normal(size=size)
+            for sd, size in zip(effects, (students, teachers, len(s)), strict=True)
+        )
+        values = of_student[s] + of_teacher[t] + rest
+        bounds = crossed_bootstrap(values, s, t, resamples=499)
+        hits.append(bounds[0] <= 0 <= bounds[1])
+        widths.append(bounds[1] - bounds[0])
+        bounds = crossed_bootstrap(values, s, resamples=499)
+        alone.append(bounds[0] <= 0 <= bounds[1])
+    assert low <= np.mean(hits) <= high
+    if effects[1] and not effects[0]:
+        assert np.mean(alone) < 0.5  # students drawn alone: why teachers are drawn too
+    if not any(effects[:2]):
+        assert 1.6 < np.mean(widths) / (2 * 1.96 / math.sqrt(len(s))) < 2.2  # and by how much
+
+
+def test_spearman_equals_a_published_example():
+    # Of the function for this interval in statpsych, the R package of D. G. Bonett.
+    y = [21, 4, 9, 12, 35, 18, 10, 22, 24, 1, 6, 8, 13, 16, 19]
+    x = [67, 28, 30, 28, 52, 40, 25, 37, 44, 10, 14, 20, 28, 40, 51]
+    assert spearman_interval(x, y) == pytest.approx((0.8699639, 0.5840951, 0.9638297), abs=1e-7)
+
+
+ranked = st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=4, max_size=20)
+
+
+@settings(deadline=None)
+@given(ranked)
+def test_spearman_equals_scipy_and_depends_on_ranks_alone(rows):
+    x, y = np.array(rows, float).T
+    rho, low, high = spearman_interval(x, y)
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        assert np.isnan([rho, low, high]).all()
+        return
+    assert rho == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-9)
+    assert -1 <= low <= rho <= high <= 1 and high - low > 0.01  # never as if it were known
+    assert spearman_interval(np.exp(x / 3), y**3) == pytest.approx((rho, low, high))
+    assert spearman_interval(x, -y) == pytest.approx((-rho, -high, -low))
+    narrower = spearman_interval(x, y, 0.5)
+    assert low <= narrower[1] <= narrower[2] <= high
+
+
+def test_a_perfect_correlation_has_a_bound_below_that_of_the_next_one_possible():
+    rho, low, high = spearman_interval(range(6), range(6))
+    swapped = spearman_interval(range(6), [0, 1, 2, 3, 5, 4])
+    assert (rho, high) == (1, 1) and swapped[0] == pytest.approx(1 - 12 / 210)
+    assert swapped[1] < low < 0.99
+    assert low == pytest.approx(
+        math.tanh(math.atanh(r := 1 - 6 / 210) - 1.959964 * math.sqrt((1 + r * r / 2) / 3))
+    )
+
+
+def test_spearman_needs_four_pairs_and_leaves_out_incomplete_ones():
+    assert np.isnan(spearman_interval([1, 2, 3], [1, 2, 3])).all()
+    x, y = [1, 2, math.nan, 3, 4, 5], [2, 1, 3, 4, math.nan, 6]
+    assert np.isfinite(spearman_interval(x, y)).all()
+    assert spearman_interval(x, y) == spearman_interval([1, 2, 3, 5], [2, 1, 4, 6])
+    for bad in [([1, 2], [1]), ([1, 2], [1, 2], 1.0)]:
+        with pytest.raises(ValueError, match="needs two arrays"):
+            spearman_interval(*bad)
+
+
+@pytest.mark.parametrize(("pearson", "n"), [(0.0, 8), (0.6, 12), (0.9, 30)])
+def test_spearman_intervals_hold_the_truth_about_as_often_as_they_say(pearson, n):
+    draw = np.random.default_rng(7)
+    truth = 6 / math.pi * math.asin(pearson / 2)  # of two normal variables
+    hits = []
+    for _ in range(1_000):
+        x, e = draw.normal(size=(2, n))
+        _, low, high = spearman_interval(x, pearson * x + math.sqrt(1 - pearson**2) * e)
+        hits.append(low <= truth <= high)
+    assert 0.93 <= np.mean(hits) <= 0.98
 
 
 def pairs_of(drawn, *matrices):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from analysis import measures, success_rate, success_report
 from analysis.results import ResultsError, load, replacing
-from analysis.statistics import bootstrap_interval
+from analysis.statistics import crossed_bootstrap
 from study import records
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,22 +138,26 @@ def test_per_student(trials):
     table = measures.per_student(trials).set_index(["method", "student"])
     assert list(table.index) == [(m, s) for m in ("xe", "kl", "kl_dp") for s in "AB"]
     assert table["success_rate"].tolist() == pytest.approx([0, 1, 1 / 3, 2 / 3, 1, 1 / 2])
-    assert table["trials"].tolist() == [1, 1, 3, 3, 3, 2]
+    assert table["clear_success_rate"].tolist() == pytest.approx([0, 0, 1 / 3, 1 / 3, 2 / 3, 0])
+    assert table["trials"].tolist() == table["pairs"].tolist() == [1, 1, 3, 3, 3, 2]
     assert table["teachers"].tolist() == [0, 0, 3, 3, 3, 2]
     assert table.loc[("kl", "B"), "delta_mean"] == pytest.approx(0.017 / 3)
     assert table.loc[("kl", "A"), "delta_min"] == pytest.approx(-0.01)
 
 
-def test_a_trial_of_a_teacher_and_seed_is_the_unit_of_success():
-    rows = [trial("kl", "A", "weak", 5 + won, 5, seed=seed) for seed, won in enumerate([1, 1, 0])]
-    table = measures.per_student(pd.DataFrame([*rows, trial("kl", "A", "even", 9, 5)]))
-    assert table["success_rate"].tolist() == [3 / 4]
-    assert (table["teachers"][0], table["seeds"][0]) == (2, 3)
+def test_seeds_are_averaged_before_success_is_counted():
+    rows = [trial("kl", "A", "weak", 5 + won, 5, seed=seed) for seed, won in enumerate([4, -1, -1])]
+    rows += [trial("kl", "A", "even", 5 + won, 5, seed=seed) for seed, won in enumerate([1, 1, -2])]
+    table = measures.per_student(pd.DataFrame(rows))
+    assert (table["success_rate"][0], table["successes"][0]) == (1 / 2, 1)  # means of +2/3 and of 0 samples
+    assert table.loc[0, ["trials", "pairs", "teachers", "seeds"]].tolist() == [6, 2, 2, 3]
+    assert table["seed_sd"][0] == pytest.approx(math.sqrt((25 / 3 + 3) / 2) / SAMPLES)
 
 
 def test_pairs_share_student_teacher_and_seed(trials):
     other_seed = pd.DataFrame([trial("kl_dp", "A", "weak", 50, 0, seed=1)])
     pairs = measures.paired_with(pd.concat([trials, other_seed]))
+    assert pairs["seeds"].tolist() == [1] * 5  # what has no partner of its own seed is left out
     assert pairs["method"].tolist() == ["kl_dp"] * 5
     difference = pairs.set_index(["student", "teacher"])["difference"].to_dict()
     assert difference == pytest.approx(
@@ -172,13 +176,17 @@ def test_counts_and_success(summary):
     assert summary["label"].tolist() == ["XE (control)", "KL", "KL+DP"]
     assert summary["trials"].tolist() == [2, 6, 5]
     assert summary["failed"].tolist() == [0, 0, 1]
-    assert summary["pairs"].tolist() == [0, 6, 5]
+    assert summary["pairs"].tolist() == [2, 6, 5]
+    assert summary["teachers"].tolist() == [0, 3, 3]
     assert summary["students"].tolist() == [2, 2, 2]
     assert summary["success_rate"].tolist() == pytest.approx([1 / 2, 3 / 6, 4 / 5])
     assert summary["success_student_median"].tolist() == pytest.approx([0.5, 0.5, 0.75])
     assert summary["success_student_q1"].tolist() == pytest.approx([0.25, 5 / 12, 0.625])
     low, high = summary.loc["kl", ["success_wilson_low", "success_wilson_high"]]
     assert (low, high) == pytest.approx((0.1876, 0.8124), abs=1e-4)  # Wilson's interval of 3 of 6
+    assert summary["clear_success_rate"].tolist() == pytest.approx([0, 2 / 6, 2 / 5])
+    low, high = summary.loc["xe", ["clear_success_wilson_low", "clear_success_wilson_high"]]
+    assert (low, high) == pytest.approx((0, 0.6576), abs=1e-4)  # of 0 of 2
 
 
 def test_size_and_significance(summary):
@@ -187,6 +195,8 @@ def test_size_and_significance(summary):
     assert (kl["delta_min"], kl["delta_max"]) == pytest.approx((-0.01, 0.02))
     assert (kl["significant_positive"], kl["significant_negative"]) == (2, 2)
     assert (dp["significant_positive"], dp["significant_negative"]) == (2, 0)
+    assert (kl["better"], kl["worse"], dp["better"], dp["worse"]) == (2, 2, 2, 0)
+    assert math.isnan(kl["seed_sd"])
     flips = [200, 200, 300, 160, 210, 400]
     assert kl["noise"] == pytest.approx(np.mean(np.sqrt(flips)) / SAMPLES)
     assert kl["knowledge_gain_median"] == pytest.approx(0.0105)
@@ -220,14 +230,22 @@ def test_paired_with_kl_and_over_the_control(summary):
     assert xe["over_control_trials"] == 0 and math.isnan(xe["over_control_mean"])
 
 
-def test_intervals_draw_whole_students(summary):
-    deltas, groups = [-0.01, 0, 0.01, -0.004, 0.001, 0.02], list("AAABBB")
-    expected = bootstrap_interval(deltas, groups=groups)
-    assert tuple(summary.loc["kl", ["delta_low", "delta_high"]]) == pytest.approx(expected)
-    # Two students: the widened interval spans the means of the two, 0 and 0.017/3.
-    assert expected == pytest.approx((0, 0.017 / 3))
-    weaker = tuple(summary.loc["kl", ["delta_weaker_low", "delta_weaker_high"]])
-    assert weaker == pytest.approx((-0.01, -0.004))
+def test_intervals_draw_whole_students_and_teachers(summary):
+    deltas, students = [-0.01, 0, 0.01, -0.004, 0.001, 0.02], list("AAABBB")
+    teachers = ["weak", "even", "strong"] * 2
+    kl, xe = summary.loc["kl"], summary.loc["xe"]
+
+    def bounds(row, name):
+        return row[f"{name}_low"], row[f"{name}_high"]
+
+    assert bounds(kl, "delta") == pytest.approx(crossed_bootstrap(deltas, students, teachers))
+    assert bounds(kl, "delta_given_teachers") == pytest.approx(crossed_bootstrap(deltas, students))
+    assert bounds(xe, "delta") == pytest.approx(crossed_bootstrap([-0.0002, 0.0004], list("AB")))
+    # One weaker teacher: nothing tells how others would do, so both intervals are of students alone.
+    assert bounds(kl, "delta_weaker") == bounds(kl, "delta_weaker_given_teachers")
+    wins = np.array(deltas) > 0
+    assert bounds(kl, "success") == pytest.approx(crossed_bootstrap(wins, students, teachers, bounds=(0, 1)))
+    assert 0 <= kl["success_low"] <= kl["success_rate"] <= kl["success_high"] <= 1
 
 
 tables = st.lists(
@@ -254,29 +272,37 @@ def test_by_method_equals_counting_by_hand(rows):
         | ({} if ok else {"status": "failed"})
         for method, student, teacher, seed, gained, lost, ok in rows
     ]
-    with mock.patch("analysis.measures.bootstrap_interval", return_value=(math.nan, math.nan)):
+    nothing = {"return_value": (math.nan, math.nan)}
+    with (
+        mock.patch("analysis.measures.bootstrap_interval", **nothing),
+        mock.patch("analysis.measures.crossed_bootstrap", **nothing),
+    ):
         summary = measures.by_method(pd.DataFrame(rows))
     assert set(summary["method"]) == {row["method"] for row in rows}
     done = [row for row in rows if row["status"] == "ok"]
     for found in summary.to_dict("records"):
         mine = [row for row in done if row["method"] == found["method"]]
-        paired, controlled = [], []
+        delta, paired, controlled = {}, {}, {}  # by pair of models: a value a seed
         for row in mine:
+            pair = row["student"], row["teacher"]
+            delta.setdefault(pair, []).append(row["transfer_delta"])
             for other in done:
                 same = other["student"] == row["student"] and other["seed"] == row["seed"]
                 difference = row["transfer_delta"] - other["transfer_delta"]
                 if same and other["method"] == "kl" != row["method"] and other["teacher"] == row["teacher"]:
-                    paired.append(difference)
+                    paired.setdefault(pair, []).append(difference)
                 if same and other["method"] == "xe" != row["method"]:
-                    controlled.append(difference)
-        deltas = [row["transfer_delta"] for row in mine]
-        for name, values in [("delta", deltas), ("over_reference", paired), ("over_control", controlled)]:
-            assert found[f"{name}_trials"] == len(values)
-            expected = np.mean(values) if values else math.nan
-            assert found[f"{name}_mean"] == pytest.approx(expected, abs=1e-12, nan_ok=True)
-            assert found[f"{name}_positive"] == sum(value > 1e-9 for value in values)
+                    controlled.setdefault(pair, []).append(difference)
+        assert (found["trials"], found["pairs"]) == (len(mine), len(delta))
+        for name, values in [("delta", delta), ("over_reference", paired), ("over_control", controlled)]:
+            means = [np.mean(of_pair) for of_pair in values.values()]
+            assert found[f"{name}_trials"] == len(means)
+            expected = np.mean(means) if means else math.nan
+            assert found[f"{name}_mean"] == pytest.approx(expected, abs=1e-11, nan_ok=True)
+            assert found[f"{name}_positive"] == sum(value > 1e-9 for value in means)
+            assert found[f"{name}_negative"] == sum(value < -1e-9 for value in means)
         for level, teacher in zip(("weaker", "equal", "stronger"), LEVELS, strict=True):
-            assert found[f"delta_{level}_trials"] == sum(row["teacher"] == teacher for row in mine)
+            assert found[f"delta_{level}_trials"] == sum(pair[1] == teacher for pair in delta)
 
 
 # ---------------------------------------------------------------- telling
@@ -285,10 +311,10 @@ def test_by_method_equals_counting_by_hand(rows):
 def test_conclusions_are_made_of_the_numbers(trials):
     weaker, worse, paired, stronger, control = success_report.conclusions(measures.by_method(trials))
     assert "KL -0.70, 0 of 2 positive; KL+DP +0.05, 1 of 2 positive" in weaker
-    assert "KL in 2 of 6; KL+DP in 0 of 5" in worse
-    assert "not stronger, in points: KL+DP +0.41 [" in paired
+    assert "Worse trials (McNemar, q < 0.05): KL in 2 of 6; KL+DP in 0 of 5" in worse
+    assert "not stronger, in points: KL+DP +0.41 [" in paired and "], with these teachers [" in paired
     assert stronger.endswith("stronger, in points: KL+DP -0.70.")  # a single pair has no interval
-    assert "XE (control) +0.01 [-0.02, +0.04] points, success in 1/2." in control
+    assert "XE (control) +0.01 [" in control and "] points, success in 1/2." in control
 
 
 def test_a_control_that_gains_by_itself_is_called_out():
@@ -309,7 +335,8 @@ def test_a_control_that_gains_by_itself_is_called_out():
 def test_thin_studies_give_a_report_without_nan(rows, tmp_path):
     trials = load(write(tmp_path, rows))
     summary = measures.by_method(trials)
-    text = success_report.console(trials, summary) + success_report.markdown(trials, summary)
+    tables = measures.method_differences(trials), measures.student_properties(trials)
+    text = success_report.console(trials, summary) + success_report.markdown(trials, summary, *tables)
     assert "nan" not in text.lower().replace("loss became nan", "")
     for path in success_report.report(trials, summary, tmp_path / "out"):
         assert path.stat().st_size > 0
@@ -323,9 +350,10 @@ def test_command_writes_everything_and_says_where(results, tmp_path):
     done = command(results, "--out", out)
     assert (done.returncode, done.stderr) == (0, "")
     names = ["success_rate.parquet", "success_rate.csv", "success_rate.md", "per_student.parquet"]
+    names += ["method_differences.parquet", "student_properties.parquet"]
     names += ["success_rate.png", "success_rate.svg"]
     assert sorted(path.name for path in out.iterdir()) == sorted(names)  # and nothing temporary
-    assert done.stdout.splitlines()[-6:] == [str(out / name) for name in names]
+    assert done.stdout.splitlines()[-8:] == [str(out / name) for name in names]
     assert max(map(len, done.stdout.split(str(out))[0].splitlines())) <= 120
     assert "Left out, failed: 1, such as kl_dp-B-strong-0: kl_dp to B from strong" in done.stdout
 
@@ -338,8 +366,9 @@ def test_command_writes_everything_and_says_where(results, tmp_path):
         if line.startswith("| method"):
             for header in line.strip("| ").split(" | ")[1:]:
                 assert f"- **{header}**: " in text
-    assert (out / names[4]).read_bytes().startswith(b"\x89PNG")
-    assert "<svg" in (out / names[5]).read_text()
+    assert len(pd.read_parquet(out / names[4])) == 4  # KL+DP minus KL: all teachers, and three levels
+    assert (out / names[6]).read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (out / names[7]).read_text()
 
 
 def test_command_gives_the_same_bytes_again_and_writes_beside_the_trials(tmp_path):

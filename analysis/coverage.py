@@ -1,0 +1,103 @@
+"""What a report is made of: which trials finished, failed or are missing, and where they come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from analysis import flips
+from analysis.measures import label
+from analysis.results import planned
+
+if TYPE_CHECKING:
+    from analysis.exhibits import Sweep
+
+NAMED = 3  # trials, in a sentence
+
+
+def coverage(results: Path, sweep: Sweep) -> list[str]:
+    """What the numbers come from, a sentence each."""
+    trials, done = sweep.trials, sweep.tested
+    failed = len(trials) - len(done)
+    plan = planned(results)
+    missing = 0 if plan is None else (~plan["trial"].isin(trials["trial"])).sum()
+    total = len(trials) + missing
+    lines = [
+        f"{len(done):,} of {total:,} planned trials finished, {failed} failed, {missing} are not recorded."
+        if plan is not None
+        else f"{len(done):,} trials finished, {failed} failed; no plan says how many there are to be."
+    ]
+    if missing:
+        lines.append("This sweep is not finished: every number is of the trials that are, and may change.")
+    uneven = done.groupby("method").size()
+    if missing and uneven.nunique() > 1:
+        counts = ", ".join(f"{label(method)} {count}" for method, count in uneven.items())
+        lines.append(f"Finished trials by method: {counts}; methods are compared on the pairs both have.")
+    seeds = done["seed"].nunique()
+    lines.append(
+        f"{seeds} seeds: pairs are means over them, and a delta varies by "
+        f"{100 * (sweep.units['delta_sd'] ** 2).mean() ** 0.5:.2f} points between seeds of a pair."
+        if seeds > 1
+        else "One seed: how much a trial would differ with another is not known."
+    )
+    for row in (
+        done.groupby(["data", "data_sha256", "classes", "evaluation_samples", "transfer_samples"])
+        .size()
+        .reset_index(name="count")
+        .itertuples()
+    ):
+        lines.append(
+            f"Data {row.data} (SHA-256 {row.data_sha256[:12]}…): {row.classes:,} classes, "
+            f"{row.transfer_samples:,} samples to transfer on, {row.evaluation_samples:,} to evaluate."
+        )
+    lines.append(_predictions(sweep))
+    versions = [
+        f"{name} {', '.join(sorted(done[f'{name}_version'].dropna().unique()))}"
+        for name in ("torch", "timm", "study")
+    ]
+    first, last = done["finished"].min(), done["finished"].max()
+    devices = ", ".join(sorted(done["device"].dropna().unique()))
+    lines.append(
+        f"Run from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC on {devices}; {', '.join(versions)}."
+    )
+    return lines
+
+
+def _predictions(sweep: Sweep) -> str:
+    """Whether the trials' measures are those of the stored predictions."""
+    absent = flips.without_predictions(sweep.flips, sweep.trials)
+    apart = flips.disagreements(sweep.flips, sweep.trials)
+    checked = len(sweep.tested) - len(absent)
+    text = f"Gains, losses and positive flips of {checked:,} trials were counted again from their predictions"
+    if len(apart):
+        names = ", ".join(apart["trial"].unique()[:NAMED])
+        text += f": {apart['trial'].nunique()} do not agree with what is recorded (such as {names})"
+    else:
+        text += " and agree" if checked else ""
+    if absent:
+        text += f"; {len(absent):,} have no predictions (such as {', '.join(absent[:NAMED])})"
+    return text + "."
+
+
+def unfinished(results: Path, trials: pd.DataFrame) -> pd.DataFrame | None:
+    """The trials that failed, with the reason, and those that are not recorded yet; None without any.
+
+    Returns:
+        A table of text: trial, student, teacher, method, seed, and why.
+    """
+    columns = ["trial", "student", "teacher", "method", "seed"]
+    failed = trials[trials["status"] != "ok"]
+    parts = [failed[columns].assign(why="failed: " + failed["reason"].astype(str))]
+    plan = planned(results)
+    if plan is not None:
+        missing = plan[~plan["trial"].isin(trials["trial"])].reindex(columns=columns)
+        parts.append(missing.assign(why="not recorded yet"))
+    table = pd.concat(parts, ignore_index=True)
+    if table.empty:
+        return None
+    table = table.sort_values(["why", "student", "teacher", "method", "seed"], ignore_index=True)
+    table["seed"] = [f"{seed:.0f}" if pd.notna(seed) else "-" for seed in table["seed"]]
+    table["method"] = [label(method) if pd.notna(method) else "-" for method in table["method"]]
+    return table.astype(object).where(table.notna(), "-").astype(str)

@@ -1,0 +1,250 @@
+"""The figures of what is transferred, after Figs. 5, 7 and 8 of arXiv 2310.17653: one panel a method.
+
+The tables they draw are those of `knowledge_measures`. Where one method's panel is empty, it says why.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import CenteredNorm, ListedColormap, LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatterSciNotation, NullFormatter
+
+from analysis import style
+from analysis.measures import in_order, label
+
+GAIN = "knowledge gain (% of samples)"
+LOSS = "knowledge loss (% of samples)"
+DELTA = "transfer delta (percentage points)"
+DENSE_PAIRS = 100  # of students, from which on their lines are thin
+# No colour of these two is so light or so dark that it is lost on a light or a dark page.
+SIZES = ListedColormap(np.linspace([0.95, 0.75, 0.25], [0.35, 0.10, 0.45], 256), "sizes")
+DIFFERENCES = ListedColormap(
+    np.concatenate(
+        [
+            np.linspace([0.84, 0.37, 0.0], [0.70, 0.70, 0.70], 128),
+            np.linspace([0.70, 0.70, 0.70], [0.0, 0.45, 0.70], 128),
+        ]
+    ),
+    "differences",
+)
+
+
+def _by_method(title: str, methods: list[str], **shared) -> tuple[Figure, dict[str, Axes]]:
+    """A panel a method."""
+    drawing, panels = style.panelled(title, len(methods), sharex=True, sharey=True, **shared)
+    for panel, method in zip(panels, methods, strict=True):
+        panel.set_title(label(method), fontsize=11)
+    return drawing, dict(zip(methods, panels, strict=True))
+
+
+def _families(names) -> tuple[dict, list[Line2D]]:
+    """Styles of the families, and their legend."""
+    styles = style.styles(style.FAMILIES, names)
+    handles = [
+        Line2D([], [], color=color, marker=marker, linestyle="", label=style.FAMILY_LABELS.get(name, name))
+        for name, (color, marker) in styles.items()
+    ]
+    return styles, handles
+
+
+def top_classes(table: pd.DataFrame) -> Figure:
+    """Fig. 5a: transfer rate in the classes that hold the top shares of the pair's complementary knowledge.
+
+    Args:
+        table: as `knowledge_measures.rates_of_top_classes` makes it.
+    """
+    shares = sorted(table["share"].unique())
+    drawing, panels = _by_method(
+        "How much is transferred in the classes that hold most\nof the knowledge, by the student's family",
+        in_order(table["method"]),
+    )
+    styles, handles = _families(table["family"])
+    for method, panel in panels.items():
+        for family, (color, marker) in styles.items():
+            mine = table[(table["method"] == method) & (table["family"] == family)].sort_values("share")
+            x = [shares.index(share) for share in mine["share"]]
+            rate, low, high = (100 * mine[f"transfer_rate{part}"] for part in ("", "_low", "_high"))
+            panel.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+            panel.plot(x, rate, color=color, marker=marker, linewidth=2)
+        panel.set_xticks(range(len(shares)), [f"{100 * share:g}" for share in shares])
+    panel.set_ylim(0, min(102, 150 * table["transfer_rate"].max()) or 1)
+    style.axis_labels(
+        list(panels.values()), "share of the flips that the classes hold (%)", "transfer rate in them (%)"
+    )
+    pairs = table.groupby(["method", "share"])["pairs"].sum().max()
+    size = f"{pairs:g} pairs a method; means, 95 % intervals over students and teachers"
+    style.legend(drawing, handles, size, len(handles))
+    return drawing
+
+
+def by_size(table: pd.DataFrame) -> Figure:
+    """Fig. 5b: transfer rate against the student's size, by family.
+
+    Args:
+        table: as `knowledge_measures.by_student` makes it.
+    """
+    drawing, panels = _by_method(
+        "Share of the teacher's extra knowledge that students of different size gain",
+        in_order(table["method"]),
+    )
+    styles, handles = _families(table["family"])
+    for method, panel in panels.items():
+        for family, (color, marker) in styles.items():
+            mine = table[(table["method"] == method) & (table["family"] == family)].sort_values("parameters")
+            x, y = mine["parameters"], 100 * mine["transfer_rate"]
+            panel.plot(x, y, color=color, linewidth=1, alpha=0.6)
+            panel.scatter(x, y, s=10 + 4 * mine["teachers"].clip(upper=20), color=color, marker=marker)
+        _log_sizes(panel, table["parameters"])
+    panel.set_ylim(0, 108 * table["transfer_rate"].max() or 1)
+    style.axis_labels(list(panels.values()), "parameters of the student", "transfer rate (%)")
+    text = f"{table['student'].nunique()} students, one mark each; {table['teachers'].max()} teachers at most"
+    style.legend(drawing, handles, text, len(handles))
+    return drawing
+
+
+def _log_sizes(panel: Axes, values: pd.Series) -> None:
+    """A logarithmic axis of sizes with few labels."""
+    panel.set_xscale("log")
+    panel.xaxis.set_major_formatter(LogFormatterSciNotation())
+    if values.max() < 10 * values.min():  # perhaps no power of ten is in between
+        ticks = np.unique([values.min(), np.sqrt(values.min() * values.max()), values.max()])
+        panel.set_xticks(ticks, [_short(value) for value in ticks])
+    panel.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _short(parameters: float) -> str:
+    """'25 M', '6.5 k'."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if parameters >= size:
+            return (
+                f"{parameters / size:.2g} {unit}"
+                if parameters < 100 * size
+                else f"{parameters / size:.0f} {unit}"
+            )
+    return f"{parameters:.0f}"
+
+
+def gain_against_loss(units: pd.DataFrame, by: str) -> Figure:
+    """Fig. 7: what each pair's student gained against what it lost.
+
+    Args:
+        units: one row a (method, student, teacher), with the models' properties.
+        by: what colours tell: 'family' or 'size' of the student, or 'teacher': its accuracy minus the
+            student's.
+    """
+    what = {
+        "family": "the student's family",
+        "size": "the student's size",
+        "teacher": "how much better the teacher is",
+    }[by]
+    drawing, panels = _by_method(
+        f"What students gain against what they lose,\nby {what}", in_order(units["method"])
+    )
+    dense = len(units) > style.DENSE
+    limit = 105 * units[["knowledge_gain", "knowledge_loss"]].max().max() or 1
+    styles, handles = _families(units["student_family"])
+    values = {"size": units["student_parameters"], "teacher": 100 * units["accuracy_difference"]}.get(by)
+    shade = {"size": (SIZES, LogNorm), "teacher": (DIFFERENCES, CenteredNorm)}.get(by)
+    if shade:
+        colors, norm = shade[0], shade[1]()
+        norm.autoscale_None(values)
+    marks = None
+    for method, panel in panels.items():
+        panel.plot([0, limit], [0, limit], color=style.BLACK, linewidth=1)
+        for family, (color, marker) in styles.items():
+            mine = units[(units["method"] == method) & (units["student_family"] == family)]
+            paint = {"c": values[mine.index], "cmap": colors, "norm": norm} if shade else {"color": color}
+            marks = panel.scatter(
+                100 * mine["knowledge_loss"],
+                100 * mine["knowledge_gain"],
+                s=8 if dense else 26,
+                marker=marker,
+                alpha=0.8,
+                linewidth=0,
+                rasterized=dense,
+                **paint,
+            )
+        panel.set(xlim=(0, limit), ylim=(0, limit), aspect="equal")
+    if shade:
+        text = {
+            "size": "parameters of the student",
+            "teacher": "teacher's minus student's accuracy (points)",
+        }[by]
+        drawing.colorbar(marks, ax=list(panels.values()), label=text, shrink=0.8)
+        for handle in handles:
+            handle.set_color(style.GREY)
+    style.axis_labels(list(panels.values()), LOSS, GAIN)
+    handles += [Line2D([], [], color=style.BLACK, label="as much gained as lost: Δ = 0")]
+    pairs = len(units.drop_duplicates(["student", "teacher"]))
+    style.legend(drawing, handles, f"{pairs:,} pairs, a mark each; students by family", 4)
+    return drawing
+
+
+def controlled(table: pd.DataFrame, varied: str) -> Figure:
+    """Fig. 8: students that differ in one property and are alike in the others, joined by a line.
+
+    Args:
+        table: as `knowledge_measures.controlled_pairs` makes it.
+        varied: 'accuracy', 'size' or 'family'.
+    """
+    what = {
+        "accuracy": "accuracy: same family, similar size",
+        "size": "size: same family, similar accuracy",
+        "family": "family: similar size and accuracy",
+    }[varied]
+    methods = in_order(table["method"])
+    drawing, panels = _by_method(f"Students that differ in {what}", methods or ["none"])
+    families = [*table.get("family_a", []), *table.get("family_b", [])]
+    styles, handles = _families(families)
+    order = list(styles)
+    for method, panel in panels.items():
+        mine = table[table["method"] == method]
+        if mine.empty:
+            style.nothing(panel, "no two students\nare alike in the others")
+            panel.set_title("")
+            continue
+        panel.axhline(0, color=style.BLACK, linewidth=1)
+        ends = np.empty((len(mine), 2, 2))  # pair, side, (x, y)
+        for k, side in enumerate(("a", "b")):
+            ends[:, k, 1] = 100 * mine[f"transfer_delta_{side}"]
+            ends[:, k, 0] = {
+                "accuracy": 100 * mine[f"accuracy_{side}"],
+                "size": mine[f"parameters_{side}"],
+                "family": mine[f"family_{side}"].map(order.index),
+            }[varied]
+        one_family = mine["family_a"] == mine["family_b"]
+        lines = [
+            styles[name][0] if same else style.GREY
+            for name, same in zip(mine["family_a"], one_family, strict=True)
+        ]
+        dense = len(mine) > DENSE_PAIRS
+        panel.add_collection(
+            LineCollection(
+                ends, colors=lines, linewidths=0.4 if dense else 1.2, alpha=0.8, rasterized=dense, zorder=2
+            )
+        )
+        for k, side in enumerate(("a", "b")):
+            for family, (color, marker) in styles.items():
+                x, y = ends[(mine[f"family_{side}"] == family).to_numpy(), k].T
+                panel.plot(x, y, color=color, marker=marker, linestyle="", markersize=3 if dense else 6)
+        if varied == "size":
+            _log_sizes(panel, pd.concat([table["parameters_a"], table["parameters_b"]]))
+        if varied == "family":
+            panel.set_xticks(range(len(order)), [style.FAMILY_LABELS.get(name, name) for name in order])
+            panel.set_xlim(-0.4, len(order) - 0.6)
+    text = {
+        "accuracy": "accuracy before (%)",
+        "size": "parameters of the student",
+        "family": "family of the student",
+    }[varied]
+    style.axis_labels(list(panels.values()), text, DELTA)
+    pairs = len(table.drop_duplicates(["student_a", "student_b"]))
+    style.legend(
+        drawing, handles, f"{pairs} pairs of students, each over the teachers both had", len(handles) or 1
+    )
+    return drawing

@@ -1,0 +1,129 @@
+"""The report as one HTML page that needs nothing but itself: text, figures as SVG, tables, and a script.
+
+The page is made of `report.jinja` and `report.css`. The table of all trials is a DataTable (through
+itables, which carries the library, so that the page asks no server for it): sorted, filtered and paged by
+keyboard as by mouse. Left out on purpose: any number that is not in the exhibits or the trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import itables
+import jinja2
+import pandas as pd
+from itables import JavascriptFunction
+from itables.javascript import generate_init_offline_itables_html
+
+from analysis import exhibits, style
+from analysis.measures import label
+
+FOLDER = Path(__file__).parent
+COLUMNS = {  # of the table of all trials: header, and what becomes of the values
+    "student": ("student", None),
+    "teacher": ("teacher", None),
+    "method": ("method", label),
+    "seed": ("seed", int),
+    "accuracy_difference": ("Δ_acc", 100),
+    "student_accuracy_before": ("before %", 100),
+    "student_accuracy_after": ("after %", 100),
+    "transfer_delta": ("Δ", 100),
+    "gained": ("gained", int),
+    "lost": ("lost", int),
+    "p": ("p", None),
+    "q": ("q", None),
+    "verdict": ("verdict", None),
+    "transfer_rate": ("transfer rate %", 100),
+    "seconds": ("seconds", 1),
+    "trial": ("trial", None),
+}
+FILTERED = ("student", "teacher", "method", "verdict")
+SHOWN = "function (data, type) { return type === 'display' ? Number(data).toPrecision(2) : data; }"
+
+
+def all_trials(tested: pd.DataFrame) -> pd.DataFrame:
+    """The finished trials as the page lists them, best deltas first: percent and percentage points.
+
+    Args:
+        tested: as `measures.tested` makes it.
+    """
+    tested = tested.sort_values(["transfer_delta", "trial"], ascending=[False, True])
+    columns = {}
+    for name, (header, made) in COLUMNS.items():
+        values = tested[name]
+        if isinstance(made, int):
+            columns[header] = (made * values.astype(float)).round(2)
+        elif made is not None:
+            columns[header] = values.map(made)
+        else:
+            columns[header] = values
+    table = pd.DataFrame(columns).reset_index(drop=True)
+    table["teacher"] = table["teacher"].astype(object).where(table["teacher"].notna(), "none")
+    return table
+
+
+def _trials_table(tested: pd.DataFrame) -> str:
+    table = all_trials(tested)
+    places = {name: place for place, name in enumerate(table.columns)}
+    return itables.to_html_datatable(
+        table,
+        connected=False,
+        display_logo_when_loading=False,
+        table_id="all-trials",  # not a random one: equal results give an equal page
+        maxBytes=0,
+        classes="display compact nowrap",
+        scrollX=True,
+        lengthMenu=[25, 100, 500],
+        columnDefs=[
+            {"targets": [places[name] for name in FILTERED], "columnControl": [["searchList"]]},
+            {"targets": [places["p"], places["q"]], "render": JavascriptFunction(SHOWN)},
+        ],
+        text_in_header_can_be_selected=False,
+    )
+
+
+def render(
+    sweep: exhibits.Sweep,
+    sections: list[exhibits.Section],
+    drawn: Mapping[str, str],
+    *,
+    subtitle: str,
+    conclusions: list[str],
+    coverage: list[str],
+    unfinished: pd.DataFrame | None,
+    about: list[str],
+) -> str:
+    """The page.
+
+    Args:
+        sweep: the trials.
+        sections: what it shows, in this order.
+        drawn: the SVG of each figure, by the exhibit's name.
+        subtitle: what was studied.
+        conclusions: how it came out, a sentence each.
+        coverage: what it is made of, a sentence each.
+        unfinished: trials that failed or are missing, as text; None if there are none.
+        about: how the numbers were made, a sentence each.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("report.jinja").render(
+        title="Knowledge transfer between trained models",
+        subtitle=subtitle,
+        css=(FOLDER / "report.css").read_text(encoding="utf-8"),
+        conclusions=conclusions,
+        coverage=coverage,
+        unfinished=unfinished,
+        about=about,
+        sections=sections,
+        short=exhibits.SHORT,
+        inline=lambda exhibit: style.inline(drawn[exhibit.name], exhibit.name, exhibit.title),
+        trials=_trials_table(sweep.tested),
+        library=generate_init_offline_itables_html(itables.options.dt_bundle),
+    )

@@ -1,0 +1,146 @@
+"""The report of a study: every figure and table, from its Parquet files, in one page and as files.
+
+    python analysis/report.py RESULTS [--out DIR] [--equal POINTS] [--gap POINTS] [--atlas STUDY]
+
+After "Fantastic Gains and Where to Find Them" (arXiv 2310.17653): its figures and tables for whatever models
+the results hold, with intervals and tests that the paper does not have. Writes `report.html`, which needs no
+network, each figure as SVG and PNG with its numbers, and each table as CSV and Markdown.
+
+Reads nothing but the Parquet files under RESULTS. A sweep that is not finished, or has failed trials, gives a
+report that says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+if __name__ == "__main__":  # not this folder, whose statistics.py would stand for Python's own
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from analysis import exhibits, flips, page, readable, style, success_report
+from analysis.atlas_results import load_atlas
+from analysis.atlas_statements import statements
+from analysis.coverage import coverage, unfinished
+from analysis.results import ResultsError, load, points, require_columns, write
+from analysis.training_measures import load_history
+
+NEEDED = [  # of `trials`, beside what `results.load` asks for
+    *("student_timm", "student_family", "student_parameters", "student_accuracy_before"),
+    *("student_accuracy_after", "teacher_timm", "teacher_family", "teacher_parameters", "teacher_accuracy"),
+    *("rho_pos_before", "rho_neg_before", "rho_pos_after", "rho_neg_after", "epochs", "transfer_samples"),
+    *("data", "data_sha256", "classes", "device", "finished", "torch_version", "timm_version"),
+    *("seconds", "seconds_load", "seconds_train", "seconds_evaluate", "study_version"),
+]
+ABOUT = [
+    "A trial is one student, teacher, method and seed. Its transfer delta is the student's top-1 accuracy "
+    "after minus before, on evaluation images that no model was trained on.",
+    "Seeds of a pair are averaged before anything is counted or compared; trials are tested one by one.",
+    "Tests of a trial are exact McNemar tests of the samples it gained against those it lost, corrected for "
+    "all trials (Benjamini-Hochberg: q).",
+    "Intervals of means and differences resample students and teachers, both of which are drawn: pairs that "
+    "share one are not independent (pigeonhole bootstrap, widened for small numbers of them). They tell how "
+    "other models like these might differ, not other data. analysis/statistics.py has each with its source.",
+    "A clear success is a delta above 1.645 standard deviations of the evaluation's noise, which a method "
+    "that changes nothing but by chance reaches one time in twenty.",
+    "Files beside this page hold the numbers of every figure and table as fractions in [0, 1]; the page "
+    "shows percent and percentage points.",
+]
+
+
+def _atlas(results: Path, study: str | None, gap: float) -> exhibits.Section:
+    """The atlas, where there is one."""
+    if study is None and not any((results / "atlas").glob("[!.]*.parquet")):
+        why = "no atlas is recorded; jobs/complementarity.py STUDY makes it"
+        return exhibits.complementarity(None, None, gap, why)
+    atlas = load_atlas(results, study)
+    return exhibits.complementarity(atlas, statements(atlas, gap), gap, "")
+
+
+def report(results: Path, out: Path, equal: float, gap: float, atlas: str | None) -> tuple[str, list[Path]]:
+    """Write the report into `out`; returns what to print, and the files written.
+
+    Raises:
+        ResultsError: the results cannot be read, or the folder cannot be written.
+    """
+    _progress(f"reading {results}")
+    trials = load(results)
+    require_columns(trials, NEEDED, results / "trials", "run the study again in a new folder")
+    _progress(f"counting the predictions of {len(trials):,} trials")
+    counted = flips.class_flips(results, trials)
+    sweep = exhibits.Sweep.of(trials, load_history(results, trials), counted, equal)
+    _progress("comparing methods, students and teachers")
+    sections = [made(sweep) for made in exhibits.SECTIONS]
+    sections.insert(3, _atlas(results, atlas, gap))
+    conclusions = success_report.conclusions(sweep.summary, equal)
+    lines = coverage(results, sweep)
+    done = sweep.tested
+    subtitle = (
+        f"{', '.join(sorted(done['study'].unique()))}: {len(done):,} trials of {done['student'].nunique()} "
+        f"students, {done['teacher'].nunique()} teachers and {done['method'].nunique()} methods"
+    )
+    shown = [exhibit for section in sections for exhibit in section.exhibits]
+    _progress(f"drawing {sum(exhibit.drawing is not None for exhibit in shown)} figures")
+    contents = _files(shown)
+    html = page.render(
+        sweep,
+        sections,
+        {exhibit.name: contents[f"figures/{exhibit.name}.svg"] for exhibit in shown},
+        subtitle=subtitle,
+        conclusions=conclusions,
+        coverage=lines,
+        unfinished=unfinished(results, trials),
+        about=ABOUT,
+    )
+    _progress(f"writing to {out}")
+    written = write(out, contents | {"report.html": html})
+    return "\n".join([subtitle, *lines, "", *conclusions]), written
+
+
+def _progress(text: str) -> None:
+    """What is going on, for one who waits."""
+    print(f"report: {text}", file=sys.stderr, flush=True)
+
+
+def _files(shown: list[exhibits.Exhibit]) -> dict[str, Callable | str | None]:
+    """The contents of the exhibits' files, by name; None for those that these results do not have."""
+    contents: dict[str, Callable | str | None] = {}
+    for exhibit in shown:
+        made = {f"figures/{name}": save for name, save in style.files(exhibit.name, exhibit.drawing).items()}
+        csv = None if exhibit.numbers is None else exhibit.numbers.to_csv(index=False)
+        made |= dict.fromkeys((f"figures/{exhibit.name}.csv", f"tables/{exhibit.name}.csv"), csv)
+        if exhibit.cells is not None:
+            lines = [f"# {exhibit.title}", "", *readable.markdown(exhibit.cells), ""]
+            lines += [f"- **{header}**: {meaning}." for header, meaning in exhibit.meanings.items()]
+            made[f"tables/{exhibit.name}.md"] = "\n".join([*lines, ""])
+        contents |= {name: content if name in exhibit.files else None for name, content in made.items()}
+    return contents
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit status: 0, or 2 for bad input, told in one sentence."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("results", type=Path, metavar="RESULTS", help="results folder, which holds trials/")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default RESULTS/analysis)")
+    help_equal = "teachers within POINTS percentage points of the student's accuracy are equal (default 1.0)"
+    parser.add_argument("--equal", type=points, default=1.0, metavar="POINTS", help=help_equal)
+    help_gap = "atlas: look at teachers weaker by POINTS or more by themselves (default 5)"
+    parser.add_argument("--gap", type=points, default=5.0, metavar="POINTS", help=help_gap)
+    parser.add_argument("--atlas", metavar="STUDY", help="whose atlas, where the folder holds several")
+    options = parser.parse_args(arguments)
+    out = options.out or options.results / "analysis"
+    try:
+        text, written = report(options.results, out, options.equal, options.gap, options.atlas)
+    except ResultsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    counts = {kind: sum(path.parent.name == kind for path in written) for kind in ("figures", "tables")}
+    print(text, "", *(f"{kind}: {count} files in {out / kind}" for kind, count in counts.items()), sep="\n")
+    print(f"report: {out / 'report.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

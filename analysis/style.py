@@ -1,0 +1,171 @@
+"""How every figure looks: colours, sizes, legends, and the files it is saved to.
+
+A method, a family and a kind of teacher have one colour and one marker each, the same everywhere; no figure
+tells two of these kinds apart by colour at once. Colours are those of Okabe and Ito and of Paul Tol's
+"bright" scheme, which every kind of colour vision tells apart. Black, white and light grey are the page's
+own: in the report they follow its dark or light scheme (`inline`).
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+BLACK, WHITE, GRID, SHADE, GREY = "#000000", "#ffffff", "#dddddd", "#eeeeee", "#777777"
+BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
+
+# Teachers by their accuracy: colour and marker.
+LEVELS = {
+    "stronger": (BLUE, "^"),
+    "equal": ("#999999", "o"),
+    "weaker": (ORANGE, "v"),
+    "no teacher": (BLACK, "x"),
+}
+FAMILIES = {"cnn": (GREEN, "o"), "transformer": ("#cc79a7", "s"), "mlp": ("#e69f00", "D")}
+FAMILY_LABELS = {"cnn": "CNN", "transformer": "transformer", "mlp": "MLP"}
+METHODS = {
+    "xe": ("#888888", "x"),
+    "kl": ("#ee6677", "v"),
+    "xe_kl": ("#ccbb44", "s"),
+    "xe_kl_mcl": ("#228833", "D"),
+    "kl_dp": ("#4477aa", "o"),
+    "kl_dp_unsupervised": ("#66ccee", "^"),
+}
+# For families and methods that are not among these, in the order in which they come.
+OTHERS = (("#aa3377", "P"), ("#56b4e9", "X"), ("#f0e442", "*"), (GREY, "h"))
+
+DENSE = 1_000  # marks, from which on a figure holds them as pixels
+THEMED = {BLACK: "ink", WHITE: "paper", GRID: "grid", SHADE: "shade"}
+
+
+def styles(known: dict[str, tuple[str, str]], names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """(colour, marker) of each name: the known ones' own, in their order, then `OTHERS` in turn."""
+    names = set(names)
+    others = sorted(names - set(known))
+    return {name: style for name, style in known.items() if name in names} | {
+        name: OTHERS[place % len(OTHERS)] for place, name in enumerate(others)
+    }
+
+
+def figure(title: str, size: tuple[float, float] = (7, 6.2)) -> tuple[Figure, Axes]:
+    """A figure of one panel, with its title."""
+    drawing, panels = panelled(title, 1, size=size)
+    return drawing, panels[0]
+
+
+def panelled(
+    title: str, count: int, *, columns: int = 3, size: tuple[float, float] | None = None, **shared
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels in rows of `columns`, with its title.
+
+    Args:
+        title: what the figure shows; several lines, if need be.
+        count: number of panels, at least 1.
+        columns: the most panels in a row.
+        size: of the whole in inches; by default 3.6 by 3.2 a panel.
+        shared: `sharex`, `sharey`, `width_ratios`, as matplotlib's `subplots` takes them.
+    """
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    drawing = Figure(figsize=size or (max(6.5, 3.6 * columns), 1.6 + 3.2 * rows), layout="constrained")
+    drawing.suptitle(title, fontsize=13)
+    panels = list(drawing.subplots(rows, columns, squeeze=False, **shared).flat)
+    for axes in panels[count:]:
+        axes.remove()
+    for axes in panels[:count]:
+        plain(axes)
+    if shared.get("sharex"):  # a panel with nothing below it says its own numbers
+        for axes in panels[max(0, count - columns) : count]:
+            axes.tick_params(labelbottom=True)
+    return drawing, panels[:count]
+
+
+def plain(axes: Axes) -> None:
+    """A light grid, and no frame."""
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def axis_labels(panels: Sequence[Axes], x: str, y: str) -> None:
+    """Name the axes of panels that share them: below the lowest panels, and left of the leftmost."""
+    grid = panels[0].get_gridspec()
+    for place, axes in enumerate(panels):
+        if place + grid.ncols >= len(panels):
+            axes.set_xlabel(x)
+        if place % grid.ncols == 0:
+            axes.set_ylabel(y)
+
+
+def legend(drawing: Figure, handles: Sequence, size: str, columns: int = 1) -> None:
+    """The legend below the figure, and in it what the figure is made of."""
+    drawing.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        title=size,
+        title_fontsize=10,
+    )
+
+
+def nothing(axes: Axes, text: str) -> None:
+    """Say in a panel why it is empty."""
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=GREY)
+
+
+def jitter(count: int, width: float) -> np.ndarray:
+    """[count] offsets that spread marks which would hide each other, the same for the same count."""
+    return np.random.default_rng(0).uniform(-width, width, count)
+
+
+def svg(drawing: Figure, name: str) -> str:
+    """The figure as SVG; equal figures of one name give equal texts."""
+    # The salt and the missing date make equal figures equal texts; text stays text, to be found and read.
+    with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        buffer = io.BytesIO()
+        drawing.savefig(buffer, format="svg", dpi=160, metadata={"Date": None})
+    drawing.set_layout_engine("none")  # everything is in its place; the PNG need not look for it again
+    return buffer.getvalue().decode()
+
+
+def png(drawing: Figure) -> Callable[[Path], None]:
+    """A function that writes the figure as PNG; equal figures give equal bytes."""
+
+    return lambda path: drawing.savefig(path, format="png", dpi=160)
+
+
+def files(name: str, drawing: Figure | None) -> dict[str, str | Callable | None]:
+    """What `results.write` needs to write a figure as `name`.png and `name`.svg."""
+    if drawing is None:
+        return {f"{name}.png": None, f"{name}.svg": None}
+    return {f"{name}.png": png(drawing), f"{name}.svg": svg(drawing, name)}
+
+
+def inline(text: str, name: str, title: str) -> str:
+    """An SVG inside a page: black, white and greys are the page's, ids are the figure's own.
+
+    Args:
+        text: the SVG, as `svg` makes it.
+        name: prefix of the ids, so that those of two figures differ.
+        title: what a screen reader says.
+    """
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    for color, variable in THEMED.items():
+        text = text.replace(f": {color}", f": var(--{variable})")
+    text = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", text)
+    width, _, rest = text.partition('width="')[2].partition("pt")
+    box = rest.partition('viewBox="')[2].partition('"')[0]
+    head = (
+        '<svg xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
+        f'viewBox="{box}" aria-label="{html.escape(title)}" style="--inches: {float(width) / 72:g}">'
+    )
+    return head + text[text.index(">") + 1 :]

@@ -1,0 +1,136 @@
+"""What the report of a sweep of ten thousand trials costs, predictions and all, on two cores.
+
+The sweep never ran: `tests.analysis.sweeps` writes its results folder, as `jobs/compact.py` leaves it. The
+real command (analysis/report.py) is timed as a whole, its start included, with its peak memory. Beside it
+the part that reads the predictions, a hundred million rows of them, stands next to a limit: decoding the
+columns that it needs, with the same threads, and doing nothing with them. Files are warm in the cache.
+
+    python benchmarks/report.py [--seeds N] [--samples N] [--single]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from analysis import flips
+from timing import figure, in_turns
+
+ROOT = Path(__file__).resolve().parents[1]
+CORES, ROUNDS = 2, 3
+MODELS, CLASSES = 20, 1000  # students, and teachers; as in the paper's study of 20 by 20 models
+
+
+def write(results: Path, seeds: int, samples: int, *, single: bool) -> None:
+    """A results folder of 2,020 trials a seed, in merged files or one a trial."""
+    options = {
+        "students": MODELS,
+        "teachers": MODELS,
+        "seeds": seeds,
+        "samples": samples,
+        "classes": CLASSES,
+        "merged": 0 if single else 1,
+    }
+    arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+    command = [sys.executable, "-m", "tests.analysis.sweeps", results, *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+
+
+def watched(command: list[object]) -> tuple[float, float]:
+    """Seconds that a command takes, and the most memory its process held, in GiB."""
+    begin, memory = time.perf_counter(), 0.0
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, cwd=ROOT) as process:
+        while process.poll() is None:
+            memory = max(memory, peak_memory(process.pid))
+            time.sleep(0.02)
+    if process.returncode:
+        raise SystemExit(f"{command}: ended with {process.returncode}")
+    return time.perf_counter() - begin, memory
+
+
+def peak_memory(process: int | str) -> float:
+    """The most that a process has held so far, in GiB; 0 once it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**20
+
+
+def decode(results: Path) -> None:
+    """Reads the columns of the predictions that flips are counted from, and does nothing with them."""
+
+    def read(path: Path) -> None:
+        with pq.ParquetFile(path, read_dictionary=["trial"], page_checksum_verification=True) as file:
+            for _ in file.iter_batches(flips.ROWS, columns=flips.COLUMNS, use_threads=False):
+                pass
+
+    with ThreadPoolExecutor(CORES) as pool:
+        list(pool.map(read, sorted((results / "predictions").glob("*.parquet"))))
+
+
+def needed_bytes(results: Path) -> int:
+    """Bytes on disk of these columns."""
+    total = 0
+    for path in (results / "predictions").glob("*.parquet"):
+        metadata = pq.read_metadata(path)
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            columns = map(group.column, range(group.num_columns))
+            total += sum(c.total_compressed_size for c in columns if c.path_in_schema in flips.COLUMNS)
+    return total
+
+
+def part(results: Path) -> None:
+    """Figures of counting the flips; in a process of its own, whose memory is that of the part."""
+    trials = pd.read_parquet(results / "trials", columns=["trial", "status", "evaluation_samples"])
+    what = f"flips of {len(trials)} trials, {trials['evaluation_samples'].sum() / 1e6:.0f} million rows"
+    begin = time.perf_counter()
+    counted = flips.class_flips(results, trials)
+    begin, first = time.perf_counter(), time.perf_counter() - begin
+    flips.top_class_rates(counted)
+    top, memory = time.perf_counter() - begin, peak_memory("self")
+    del counted
+    seconds = in_turns(
+        ROUNDS, decode=lambda: decode(results), count=lambda: flips.class_flips(results, trials)
+    )
+    figure(f"{what}: counted", [first, *seconds["count"]], "s", at_most=30)
+    figure(f"{what}: top classes", [top], "s")
+    figure(f"{what}: peak memory", [memory], "GiB", at_most=1)
+    figure(f"{what}: columns decoded", seconds["decode"], "s")
+    figure(f"{what}: columns decoded", needed_bytes(results) / seconds["decode"] / 1e6, "MB/s")
+    figure(f"{what}: counted / columns decoded", seconds["count"] / seconds["decode"], "ratio")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="2,020 trials each (%(default)s)")
+    parser.add_argument("--samples", type=int, default=10_000, metavar="N", help="default: %(default)s")
+    parser.add_argument("--single", action="store_true", help="a file a trial, as before jobs/compact.py")
+    parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    if options.here:
+        part(options.here)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder) / "results"
+        write(results, options.seeds, options.samples, single=options.single)
+        subprocess.run([sys.executable, __file__, "--here", results], check=True)
+        command = [sys.executable, ROOT / "analysis" / "report.py", results]
+        seconds, memory = zip(*(watched(command) for _ in range(ROUNDS)), strict=True)
+        trials = len(pd.read_parquet(results / "plans"))
+        figure(f"report of {trials} trials, the whole command", seconds, "s")
+        figure(f"report of {trials} trials: peak memory", memory, "GiB")
+
+
+if __name__ == "__main__":
+    main()

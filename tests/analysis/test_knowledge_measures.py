@@ -1,0 +1,203 @@
+"""What is transferred and how trials ran: each table against counting by hand."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis import knowledge_measures as measures
+from analysis import training_measures
+from analysis.measures import over_seeds
+from analysis.results import ResultsError
+from tests.analysis import sweeps
+
+
+@pytest.fixture(scope="module")
+def trials() -> pd.DataFrame:
+    students = sweeps.made_up(7, "student", (0.79, 0.82))
+    return sweeps.simulate(students, 5, seeds=2, samples=1200, seed=3).trials
+
+
+@pytest.fixture(scope="module")
+def units(trials) -> pd.DataFrame:
+    return over_seeds(trials)
+
+
+def test_bins_hold_all_pairs_once_and_their_means_are_those_of_their_pairs(trials, units):
+    table = measures.by_difference(units)
+    assert set(table["method"]) == set(trials["method"]) - {"xe"}
+    pairs = trials[trials["method"] == "kl"].groupby(["student", "teacher"])
+    deltas, apart = pairs["transfer_delta"].mean(), pairs["accuracy_difference"].mean()
+    mine = table[table["method"] == "kl"].sort_values("low")
+    assert len(mine) == 35 // measures.IN_A_BIN
+    seen = []
+    for row in mine.itertuples():
+        last = row.high == mine["high"].max()
+        inside = (apart >= row.low) & ((apart < row.high) | (last & (apart == row.high)))
+        values = np.sort(deltas[inside])
+        assert row.pairs == inside.sum()
+        assert row.mean == pytest.approx(values.mean()) and row.median == pytest.approx(np.median(values))
+        assert row.top == pytest.approx(values[-int(np.ceil(len(values) / 4)) :].mean())
+        assert row.centre == pytest.approx(apart[inside].mean())
+        assert row.mean_low <= row.mean <= row.mean_high
+        seen += list(values)
+    assert len(seen) == 35
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(-5, 5), min_size=1, max_size=40))
+def test_bins_hold_all_pairs_whatever_their_ties(differences):
+    count = len(differences)
+    units = pd.DataFrame(
+        {
+            "method": "kl",
+            "student": [f"s{number % 3}" for number in range(count)],
+            "teacher": [f"t{number}" for number in range(count)],
+            "accuracy_difference": np.array(differences) / 100,
+            "transfer_delta": np.arange(count) / 1000,
+        }
+    )
+    table = measures.by_difference(units)
+    assert table["pairs"].sum() == count
+    assert (table["top"] >= table["mean"] - 1e-12).all()
+
+
+def test_rates_of_top_classes_are_means_over_pairs(trials):
+    draw = np.random.default_rng(0)
+    done = trials[trials["teacher"].notna()]
+    rates = pd.DataFrame(
+        {
+            "trial": np.repeat(done["trial"].to_numpy(), 2),
+            "share": [0.1, 1.0] * len(done),
+            "classes": 3,
+            "transfer_rate": draw.random(2 * len(done)),
+        }
+    )
+    rates.loc[0, "transfer_rate"] = np.nan
+    table = measures.rates_of_top_classes(rates, trials)
+    joined = rates.merge(done, on="trial", suffixes=("", "_of_trial")).dropna(subset="transfer_rate")
+    chosen = joined[
+        (joined["method"] == "kl_dp") & (joined["student_family"] == "cnn") & (joined["share"] == 0.1)
+    ]
+    expected = chosen.groupby(["student", "teacher"])["transfer_rate"].mean()
+    row = table[(table["method"] == "kl_dp") & (table["family"] == "cnn") & (table["share"] == 0.1)].iloc[0]
+    assert row["transfer_rate"] == pytest.approx(expected.mean()) and row["pairs"] == len(expected)
+    assert 0 <= row["transfer_rate_low"] <= row["transfer_rate"] <= row["transfer_rate_high"] <= 1
+    assert len(table) == 5 * 3 * 2
+
+
+def test_by_student_is_the_mean_over_its_teachers(trials, units):
+    table = measures.by_student(units).set_index(["method", "student"])
+    assert len(table) == 5 * 7
+    for (method, student), row in table.iterrows():
+        mine = trials[(trials["method"] == method) & (trials["student"] == student)]
+        assert row["teachers"] == mine["teacher"].nunique()
+        assert row["transfer_delta"] == pytest.approx(mine["transfer_delta"].mean())
+        assert row["transfer_rate"] == pytest.approx(mine["transfer_rate"].mean())
+        assert row["accuracy"] == pytest.approx(mine["student_accuracy_before"].iloc[0])
+        assert row["parameters"] == mine["student_parameters"].iloc[0]
+
+
+@pytest.mark.parametrize("varied", ["accuracy", "size", "family"])
+def test_controlled_pairs_are_alike_in_the_others(trials, units, varied):
+    table = measures.controlled_pairs(units, varied)
+    mine = trials[trials["method"] == "kl"]
+    about = mine.drop_duplicates("student").set_index("student")
+    wanted = set()
+    for one, two in itertools.combinations(about.index, 2):
+        a, b = about.loc[one], about.loc[two]
+        near = {
+            "accuracy": abs(a["student_accuracy_before"] - b["student_accuracy_before"]) <= 0.02 + 1e-9,
+            "size": max(a["student_parameters"], b["student_parameters"])
+            <= 3 * min(a["student_parameters"], b["student_parameters"]),
+            "family": a["student_family"] == b["student_family"],
+        }
+        others = [value for name, value in near.items() if name != varied]
+        if all(others) and not (varied == "family" and near["family"]):
+            wanted.add(frozenset((one, two)))
+    found = table[table["method"] == "kl"]
+    assert {frozenset(pair) for pair in zip(found["student_a"], found["student_b"], strict=True)} == wanted
+    assert len(found) == len(wanted) > 0
+    row = found.iloc[0]
+    deltas = mine.pivot_table("transfer_delta", "teacher", "student")[[row["student_a"], row["student_b"]]]
+    assert row["transfer_delta_a"] == pytest.approx(deltas.dropna()[row["student_a"]].mean())
+    assert row["transfer_delta_b"] == pytest.approx(deltas.dropna()[row["student_b"]].mean())
+    order = {"accuracy": "accuracy", "size": "parameters", "family": "family"}[varied]
+    assert (table[f"{order}_a"] <= table[f"{order}_b"]).all()
+
+
+def test_controlled_pairs_are_compared_over_the_teachers_that_both_had(trials):
+    table = measures.controlled_pairs(over_seeds(trials), "size")
+    first = table[table["method"] == "kl"].iloc[0]
+    gone = (trials["student"] == first["student_a"]) & (trials["teacher"] == "teacher-00")
+    gone &= trials["method"] == "kl"
+    rest = trials[~gone]
+    again = measures.controlled_pairs(over_seeds(rest), "size")
+    again = again[(again["method"] == "kl") & (again["student_a"] == first["student_a"])].iloc[0]
+    assert again["teachers"] == first["teachers"] - 1
+    mine = rest[(rest["method"] == "kl") & (rest["teacher"] != "teacher-00")]
+    expected = mine[mine["student"] == again["student_b"]]["transfer_delta"].mean()
+    assert again["transfer_delta_b"] == pytest.approx(expected)
+
+
+def test_no_two_students_alike_is_an_empty_table():
+    students = sweeps.made_up(3, "student", (0.5, 0.9))
+    trials = sweeps.simulate(students, 3, methods=["kl"], samples=400).trials
+    assert measures.controlled_pairs(over_seeds(trials), "size").empty
+
+
+def test_learning_curves_are_medians_over_trials(tmp_path):
+    sweep = sweeps.simulate(3, 3, samples=300, epochs=4)
+    sweeps.write(tmp_path, sweep, predictions=False, merged=0.5)
+    history = training_measures.load_history(tmp_path, sweep.trials)
+    assert len(history) == 4 * len(sweep.trials)
+    table = training_measures.learning_curves(history)
+    raw = pd.read_parquet(tmp_path / "history").merge(sweep.trials[["trial", "method"]], on="trial")
+    first = raw[raw["epoch"] == 0].set_index("trial")["loss"]
+    raw["relative"] = raw["loss"] / raw["trial"].map(first)
+    row = table[
+        (table["method"] == "kl") & (table["measure"] == "relative_loss") & (table["epoch"] == 3)
+    ].iloc[0]
+    values = raw[(raw["method"] == "kl") & (raw["epoch"] == 3)]["relative"]
+    assert row["median"] == pytest.approx(values.median()) and row["trials"] == len(values) == 9
+    assert row["q1"] == pytest.approx(values.quantile(0.25))
+    assert row["q3"] == pytest.approx(values.quantile(0.75))
+    shares = table[table["measure"] == "teacher_share"]["method"].unique().tolist()
+    assert shares == ["kl_dp", "kl_dp_unsupervised"]
+
+
+def test_history_of_other_trials_and_twice_the_same_are_passed_over(tmp_path):
+    sweep = sweeps.simulate(2, 2, samples=200)
+    sweeps.write(tmp_path, sweep, predictions=False)
+    some = sweep.trials.iloc[:3]
+    folder = tmp_path / "history"
+    once = pd.read_parquet(folder / f"{some['trial'].iloc[0]}.parquet")
+    once.to_parquet(folder / "merged-again.parquet")
+    history = training_measures.load_history(tmp_path, some)
+    assert set(history["trial"]) == set(some["trial"]) and not history.duplicated(["trial", "epoch"]).any()
+
+
+def test_no_history_is_an_empty_table_and_a_damaged_one_is_named(tmp_path):
+    sweep = sweeps.simulate(2, 2, samples=200)
+    sweeps.write(tmp_path, sweep, predictions=False, history=False)
+    assert training_measures.load_history(tmp_path, sweep.trials).empty
+    path = tmp_path / "history" / "damaged.parquet"
+    path.write_bytes(b"PAR1 no more")
+    with pytest.raises(ResultsError, match=r"damaged\.parquet"):
+        training_measures.load_history(tmp_path, sweep.trials)
+
+
+def test_time_by_method_adds_up(trials):
+    table = training_measures.time_by_method(trials)
+    assert table["trials"].sum() == len(trials)
+    assert table["hours"].sum() == pytest.approx(trials["seconds"].sum() / 3600)
+    mine = trials[trials["method"] == "xe_kl"]
+    row = table[table["method"] == "xe_kl"].iloc[0]
+    assert row["seconds"] == pytest.approx(mine["seconds"].median())
+    rate = (mine["transfer_samples"] * mine["epochs"] / mine["seconds_train"]).median()
+    assert row["samples_per_second"] == pytest.approx(rate)
