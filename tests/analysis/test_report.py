@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,42 +23,6 @@ FIGURES = [
 ]
 ATLAS = ["fig_1a", "fig_1b", "fig_2a", "fig_2b", "heatmap"]
 TABLES = ["table_1", "table_3", "table_7", "table_8", "success_rates", "by_data_set", "time_by_method"]
-
-
-def students() -> pd.DataFrame:
-    return sweeps.made_up(6, "student", (0.79, 0.82))
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory) -> Path:
-    """A sweep that is not finished, with failed trials, two seeds, and an atlas."""
-    folder = tmp_path_factory.mktemp("report") / "results"
-    sweep = sweeps.simulate(students(), 5, seeds=2, samples=900, failed=3, missing=0.04, seed=1)
-    sweeps.write(folder, sweep, merged=0.6)
-    zoo = atlases.simulate(5, 300, 10)
-    atlases.write(folder, atlases.tables(zoo, pairs=20, embeddings=atlases.meanings(10)))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def run(results, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
-    """The command, from another folder; it says at its end what it had imported."""
-    out = tmp_path_factory.mktemp("report") / "out"
-    script = ROOT / "analysis" / "report.py"
-    code = (
-        f"import runpy, sys; sys.argv[0] = {str(script)!r}; sys.path[0] = {str(script.parent)!r}\n"
-        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "except SystemExit as end: assert end.code == 0\n"
-        "import statistics; statistics.median([1])\n"
-        "print({'torch', 'torchvision', 'timm', 'ray', 'ffcv', 'study'} & set(sys.modules))"
-    )
-    command = [sys.executable, "-c", code, str(results), "--out", str(out)]
-    return out, subprocess.run(command, capture_output=True, text=True, check=True, cwd="/")
-
-
-@pytest.fixture(scope="module")
-def written(run) -> Path:
-    return run[0]
 
 
 @pytest.fixture(scope="module")
@@ -291,9 +253,8 @@ def test_the_control_alone(tmp_path):
 def test_unknown_methods_and_families_and_names_that_are_no_words(tmp_path):
     """They are shown as they are, and cannot break the page."""
     effects = sweeps.EFFECTS | {"mine": sweeps.Effect(0.5)}
-    models = (
-        students().iloc[:4].assign(family=["cnn", "ssm"] * 2, name=["</script><b>x", 'a"b', "c & d", "e|f"])
-    )
+    names = ["</script><b>x", 'a"b', "c & d", "e|f"]
+    models = sweeps.made_up(4, "student", (0.79, 0.82)).assign(family=["cnn", "ssm"] * 2, name=names)
     page = made(tmp_path, sweeps.simulate(models, 3, methods=["kl", "mine"], effects=effects, samples=300))
     assert "mine minus KL" in page and "ssm" in page
     assert "<b>x" not in page and "c &amp; d" in page
