@@ -59,7 +59,7 @@ $(VENV)/installed-semantics: requirements-semantics.txt $(VENV)/installed
 	$(BIN)/pip install --quiet -r requirements-semantics.txt
 	touch $@
 
-$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed-semantics
+$(VENV)/installed-dev: requirements-dev.txt requirements-trackers.txt $(VENV)/installed-semantics
 	$(BIN)/pip install --quiet -r requirements-dev.txt
 	touch $@
 

@@ -1,6 +1,6 @@
 """Run a study: every transfer trial that has no record yet, through Ray Tune.
 
-    python jobs/transfer_sweep.py [STUDY] [--dry-run] [--limit N] [--results FOLDER]
+    python jobs/transfer_sweep.py [STUDY] [--dry-run] [--limit N] [--track NAME] [--results FOLDER]
 
 Does the earlier steps that are missing (data, zoo). A trial's record is written by the worker that
 ran it, so what is finished stays finished whatever happens to this process; run it again to go on.
@@ -14,11 +14,12 @@ import platform
 import statistics
 import time
 from functools import partial
+from typing import Any, get_args
 
 import ray
 from rich.table import Table
 
-from jobs import build_zoo, cluster, console, data_parallel, prepare_data, waves
+from jobs import build_zoo, cluster, console, data_parallel, prepare_data, trackers, waves
 from study import (
     cache,
     checkpoints,
@@ -38,10 +39,11 @@ from study.errors import DivergedError, StorageError, StudyError
 SAMPLE = 100  # recorded trials that say how long the next ones take
 
 
-def run_trial(trial: spec.Trial, study: spec.Study) -> dict[str, str]:
-    """One trial in a Ray worker; reports what came of it, as `waves.run` wants to know it."""
+def run_trial(trial: spec.Trial, study: spec.Study) -> dict[str, Any]:
+    """One trial in a Ray worker; reports what came of it, as `waves.run` and trackers want to know it."""
     try:
-        return {"status": run_and_record(trial, study)}
+        report = {"status": run_and_record(trial, study)}
+        return report | (trackers.recorded(study.results, trial.id) if study.trackers else {})
     except StorageError as error:
         return {"status": "unrecorded", "reason": str(error)}
 
@@ -56,7 +58,8 @@ def run_and_record(trial: spec.Trial, study: spec.Study) -> str:
         if study.resources.workers > 1:
             data_parallel.run(trial, study)
         else:
-            transfer.run_and_record(trial, workspace.of(study), study)
+            tell = {"progress": trackers.report_epochs} if study.trackers else {}
+            transfer.run_and_record(trial, workspace.of(study), study, **tell)
     except StorageError:
         raise
     except (DivergedError, StudyError) as error:  # the same again if tried again: recorded, not retried
@@ -81,9 +84,14 @@ def sweep(study: spec.Study, todo: list[spec.Trial], seconds: float | None) -> N
     request, at_once = {"cpu": study.resources.cpus, "gpu": study.resources.gpus}, None
     if study.resources.workers > 1:  # which ask for themselves: as many trials as there is room for
         request, at_once = data_parallel.CALLER, cluster.slots(study.resources)
-    with console.Tracker("sweep", len(todo), expected) as tracker:
+    with (
+        trackers.opened(study, trials) as callbacks,
+        console.Tracker("sweep", len(todo), expected) as tracker,
+    ):
         run = partial(run_trial, study=study)
-        errors = waves.run(run, trials, request=request, tracker=tracker, at_once=at_once)
+        errors = waves.run(
+            run, trials, request=request, tracker=tracker, at_once=at_once, callbacks=callbacks
+        )
     if errors:
         failed = [(trials[name], reason) for name, reason in errors.items()]
         # By a worker, since the data need not be where this runs.
@@ -161,20 +169,36 @@ def print_plan(study: spec.Study, trials: list[spec.Trial], todo: list[spec.Tria
         here = f", {console.duration(work / slots)} on this machine's CPUs" if slots else ""
         out.print(f"estimated time: {console.duration(work)} of trials ({seconds:.1f} s each){here}")
     out.print(f"results: {study.results}")
+    print_trackers(study)
+
+
+def print_trackers(study: spec.Study) -> None:
+    """Where each of them writes."""
+    for name, place in trackers.places(study).items():
+        console.console.print(f"{name}: {place}")
 
 
 def job() -> int:
     parser = console.parser(__doc__.splitlines()[0], "data", "zoo", "outputs", "results")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--limit", type=int, metavar="N", help="run at most N trials")
+    parser.add_argument(
+        "--track",
+        action="append",
+        choices=get_args(spec.Tracker),
+        metavar="NAME",
+        help="show the sweep in a tracker (%(choices)s), instead of the study's; may be given again",
+    )
     arguments = parser.parse_args()
     if arguments.limit is not None and arguments.limit < 0:
         parser.error("--limit: must not be negative")
 
     folders = {name: getattr(arguments, name) for name in console.FOLDERS}
     study = spec.load(arguments.study, **folders).absolute()
+    study = study.model_copy(update={"trackers": arguments.track or study.trackers})
     cluster.check_lasting(study.folders)
     build_zoo.check(study)
+    trackers.check(study)
     trials = study.trials()
     status = records.status(study.results, "trials")
     todo = [trial for trial in trials if status.get(trial.id) != "ok"][: arguments.limit]
@@ -209,6 +233,7 @@ def job() -> int:
     out.print(plan_table(study, trials, status))
     for table in records.TRANSFER_TABLES:
         out.print(f"{table}: {study.results / table}")
+    print_trackers(study)
     failed = [trial.id for trial in todo if status.get(trial.id) == "failed"]
     if failed:
         out.print(

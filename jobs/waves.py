@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import ray
@@ -59,6 +59,7 @@ def run(
     tracker: console.Tracker,
     at_once: int | None = None,
     wave: int = WAVE,
+    callbacks: Sequence[tune.Callback] = (),
 ) -> dict[str, str]:
     """Run a function once for each configuration. Needs Ray to be started.
 
@@ -70,6 +71,7 @@ def run(
         tracker: shows what happens.
         at_once: the most trials at a time; None for as many as the cluster holds.
         wave: the most configurations given to one Tuner.
+        callbacks: of Tune's, each for all the Tuners. What a trial reports before its end is for them alone.
 
     Returns:
         By name, why those trials ended that raised, or lost their workers, each time they were tried.
@@ -88,7 +90,12 @@ def run(
                 ended = watch.ended
                 watch.lost = []
                 errors |= _wave(
-                    function, {name: configurations[name] for name in left}, request, at_once, watch
+                    function,
+                    {name: configurations[name] for name in left},
+                    request,
+                    at_once,
+                    watch,
+                    callbacks,
                 )
                 if watch.ended + len(watch.lost) < ended + len(left):
                     return errors  # by Ctrl-C
@@ -97,7 +104,12 @@ def run(
 
 
 def _wave(
-    function: Callable, configurations: dict, request: dict, at_once: int | None, watch: Watch
+    function: Callable,
+    configurations: dict,
+    request: dict,
+    at_once: int | None,
+    watch: Watch,
+    callbacks: Sequence[tune.Callback],
 ) -> dict[str, str]:
     unrecorded = Unrecorded()
     with tempfile.TemporaryDirectory(prefix="sweep-") as scratch:
@@ -115,7 +127,7 @@ def _wave(
                 storage_path=scratch,
                 stop=unrecorded,
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
-                callbacks=[watch],
+                callbacks=[watch, *callbacks],
                 verbose=0,
             ),
         ).fit()

@@ -6,8 +6,8 @@ names the file and the field. `Study.trials()` expands it: a `Trial` holds every
 change its result, and its id is a hash of just that, so a study may be edited and run again: trials
 that did not change keep their ids and their records.
 
-Left out on purpose: where a study runs. Folders and resources are part of the file but not of a
-trial's identity.
+Left out on purpose: where a study runs. Folders, resources and trackers are part of the file but not of
+a trial's identity.
 """
 
 from __future__ import annotations
@@ -364,6 +364,10 @@ class Folders(Strict):
     cache_gib: float = Field(default=250, gt=0)
 
 
+# Of experiments, that show a sweep while it runs (docs/trackers.md).
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
+
+
 class Trial(Strict):
     """One transfer: everything that can change its result, and nothing else but labels.
 
@@ -401,6 +405,7 @@ class Study(Strict):
     seeds: list[Seed] = Field(default=[0], min_length=1)
     resources: Resources = Resources()
     outputs: Annotated[Outputs, BeforeValidator(_in_full)] = Outputs()
+    trackers: list[Tracker] = []
     folders: Folders = Folders()
 
     @model_validator(mode="before")

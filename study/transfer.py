@@ -52,7 +52,7 @@ class Record:
 def run(
     trial: spec.Trial,
     workspace: Workspace,
-    progress: Callable[[float], None] = lambda share: None,
+    progress: Callable[[dict[str, list]], None] = lambda history: None,
     checkpoint: Checkpoint | None = None,
 ) -> Record | None:
     """Run one trial, or go on with one; in a process group, as one of its workers.
@@ -60,7 +60,7 @@ def run(
     Args:
         trial: what to run.
         workspace: opened on the trial's data.
-        progress: called with the share of the transfer done, in [0, 1], after each epoch.
+        progress: called with the history so far (columns of `records.HISTORY`) after each epoch.
         checkpoint: where the state after an epoch is kept, and taken up again. The caller removes it,
             once the record is written. With several workers all give one, and the first one's is used.
 
@@ -152,14 +152,19 @@ def run(
     return Record(row, predictions, history)
 
 
-def run_and_record(trial: spec.Trial, workspace: Workspace, study: spec.Study) -> None:
+def run_and_record(
+    trial: spec.Trial,
+    workspace: Workspace,
+    study: spec.Study,
+    progress: Callable[[dict[str, list]], None] = lambda history: None,
+) -> None:
     """Run a trial of a study, or go on with it from its checkpoint, and write its record.
 
     Raises:
         as `run` does; StorageError: the record could not be written for longer than one waits.
     """
     checkpoint = checkpoints.of(study, trial)
-    record = run(trial, workspace, checkpoint=checkpoint)
+    record = run(trial, workspace, progress, checkpoint)
     if record is not None:
         records.write_trial(study.results, trial.id, record.row, record.predictions, record.history)
         checkpoint.remove()
@@ -217,7 +222,7 @@ def _train(
     frozen: Frozen,
     kept: dict[str, Any] | None,
     keep: Callable[[dict[str, Any]], None],
-    progress: Callable[[float], None],
+    progress: Callable[[dict[str, list]], None],
 ) -> tuple[zoo.Classifier, dict[str, list], float | None]:
     """Train the student in place, from a kept state if there is one; `keep` is offered each epoch's.
 
@@ -291,7 +296,7 @@ def _train(
                 "random": _random_states(device),
             }
         )
-        progress((epoch + 1) / budget.epochs)
+        progress(history)
     return (slow.module if slow else student), history, tau
 
 

@@ -208,6 +208,7 @@ def test_trial_holds_what_the_study_says():
         ("name", "another"),
         ("resources", {"cpus": 2, "gpus": 0.5, "seconds": 3, "keep_gib": 1, "compile": True}),
         ("outputs", "live"),
+        ("trackers", ["tensorboard", "mlflow"]),
         ("budget.view_seed", 3),  # of views that nothing augments
         ("budget.precision", None),
         ("folders", {"data": "a", "zoo": "b", "results": "c"}),
@@ -429,6 +430,8 @@ MISTAKES = [
     ("outputs", "cache", "outputs.transfer", "'cached'"),
     ("outputs", 3, "outputs", "should be a mapping"),
     ("outputs.transfr", "live", "outputs.transfr", "did you mean 'transfer'?"),
+    ("trackers", ["mlflow", "tensorbord"], "trackers.1", "'tensorboard', 'mlflow' or 'wandb'"),
+    ("trackers", "mlflow", "trackers", "valid list"),
     ("budget.precision", "bf16", "budget.precision", "'bfloat16'"),
     ("budget.resized_crop", {"scale": [0.9, 0.5]}, "budget.resized_crop", "least and the largest share"),
     ("budget.resized_crop", {"scale": [0.5, 2]}, "budget.resized_crop", "between 0 and 1"),
