@@ -29,7 +29,7 @@ test-cluster: $(VENV)/installed-dev
 test-faults: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m faults
 
-bench: $(VENV)/installed-bench
+bench: $(VENV)/installed-bench browser
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/memory.py
@@ -38,6 +38,7 @@ bench: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/complementarity.py
 	$(BIN)/python benchmarks/atlas_growth.py
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/report.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -35,6 +35,7 @@ from analysis.measures import label
 from analysis.readable import Column, between, mean_and_sd, number, percent, points, readable, text
 
 SHORT = 40  # rows, up to which the page shows a table at once
+EVERY_PAIR = 100_000  # of the atlas, up to which a figure's numbers are written beside it
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,8 @@ def comparisons(sweep: Sweep) -> Section:
         cells, meanings = success_report.differences_table(differences)
         note = (
             "Both methods had the same student, teacher and seed, so what makes a pair easy or hard is out "
-            "of the comparison. Intervals are over students and teachers. Where only a few teachers are of "
-            "one kind, they say little about others of that kind, and the interval is wide."
+            "of the comparison. Thick lines are intervals for other students with these teachers, thin ones "
+            "for other teachers too: a few teachers of one kind say little about others of that kind."
         )
         drawing = success_figures.method_differences(differences)
         exhibits.append(
@@ -337,9 +338,6 @@ def complementarity(atlas: Atlas | None, statements: pd.DataFrame | None, gap: f
     ordered = models.sort_values("rho_pos_as_teacher", ascending=False, kind="stable")
     exhibits.append(Exhibit("atlas_models", "The models", "", ordered, None, *readable(ordered, columns)))
     return Section("atlas", title, lines, exhibits)
-
-
-EVERY_PAIR = 100_000  # of the atlas, up to which a figure's numbers are written again beside it
 
 
 # --- how it ran -------------------------------------------------------------------------------------

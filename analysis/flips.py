@@ -8,7 +8,6 @@ take seconds and little memory. Left out on purpose: confidences, and which samp
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from analysis.atlas_measures import top_classes
-from analysis.results import READ_ERRORS, ResultsError
+from analysis.results import READ_ERRORS, ResultsError, cores
 
 COLUMNS = ["trial", "label", "student_before", "teacher", "student_after"]
 COUNTS = ["samples", "flips", "flips_gained", "gained", "lost"]
@@ -58,7 +57,7 @@ def class_flips(results: Path | str, trials: pd.DataFrame) -> pd.DataFrame:
     # A row a trial; rows and pages of it that nothing is written to take no memory.
     counts = [np.zeros((len(ids), 0), np.int32) for _ in COUNTS]
     left = {trial: row for row, trial in enumerate(ids)}
-    with ThreadPoolExecutor(_cores()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         seen: set[Path] = set()
         # What vanishes while it is read has been merged into a file that the next look finds.
         while files := [path for path in _files(folder, set(ids)) if path not in seen]:
@@ -129,11 +128,6 @@ def top_class_rates(flips: pd.DataFrame, shares: Sequence[float] = SHARES) -> pd
 
 
 # --- reading ------------------------------------------------------------------------------------
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _files(folder: Path, wanted: set[str]) -> list[Path]:

@@ -65,12 +65,12 @@ def top_classes(table: pd.DataFrame) -> Figure:
     )
     styles, handles = _families(table["family"])
     for method, panel in panels.items():
-        for family, (color, marker) in styles.items():
+        for place, (family, (color, marker)) in enumerate(styles.items()):
             mine = table[(table["method"] == method) & (table["family"] == family)].sort_values("share")
-            x = [shares.index(share) for share in mine["share"]]
+            x = mine["share"].map(shares.index) + 0.14 * (place - (len(styles) - 1) / 2)
             rate, low, high = (100 * mine[f"transfer_rate{part}"] for part in ("", "_low", "_high"))
-            panel.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
-            panel.plot(x, rate, color=color, marker=marker, linewidth=2)
+            panel.vlines(x, low, high, color=color, linewidth=1.5, alpha=0.6)
+            panel.plot(x, rate, color=color, marker=marker, linewidth=1.5, markersize=5)
         panel.set_xticks(range(len(shares)), [f"{100 * share:g}" for share in shares])
     panel.set_ylim(0, min(102, 150 * table["transfer_rate"].max()) or 1)
     style.axis_labels(

@@ -316,8 +316,9 @@ def method_differences(trials: pd.DataFrame, equal: float = 1.0) -> pd.DataFrame
     Returns:
         One row a (a, b, level) with at least one pair, where method `a` comes after `b` in the fixed order
         and `level` is "all", "weaker", "equal" or "stronger": `pairs`; `mean` of a's delta minus b's, a
-        fraction, with `low` and `high`, its 95 % interval (`crossed_bootstrap`); `better`, pairs on which
-        a is above b, and `worse`; `wilcoxon_p` as if pairs were independent, and `wilcoxon_q`, adjusted
+        fraction, with `low` and `high`, its 95 % interval (`crossed_bootstrap`), and `given_teachers_low`
+        and `_high`, the narrower one that says nothing of other teachers; `better`, pairs on which a is
+        above b, and `worse`; `wilcoxon_p` as if pairs were independent, and `wilcoxon_q`, adjusted
         (Benjamini-Hochberg) for all rows.
     """
     done = trials[(trials["status"] == "ok") & trials["teacher"].notna()]
@@ -332,7 +333,8 @@ def method_differences(trials: pd.DataFrame, equal: float = 1.0) -> pd.DataFrame
             of_level = units if name == "all" else units[units["level"] == name]
             if len(of_level):
                 rows.append({"a": a, "b": b, "level": name} | _difference(of_level))
-    names = ["a", "b", "level", "pairs", "mean", "low", "high", "better", "worse", "wilcoxon_p"]
+    names = ["a", "b", "level", "pairs", "mean", "low", "high", "given_teachers_low", "given_teachers_high"]
+    names += ["better", "worse", "wilcoxon_p"]
     table = pd.DataFrame(rows, columns=names)
     return table.assign(wilcoxon_q=benjamini_hochberg(table["wilcoxon_p"].astype(float)))
 

@@ -27,7 +27,7 @@ from analysis.coverage import coverage, unfinished
 from analysis.results import ResultsError, load, points, require_columns, write
 from analysis.training_measures import load_history
 
-NEEDED = [  # of `trials`, beside what `results.load` asks for
+NEEDED = [  # columns of `trials`, beside those that `results.load` checks
     *("student_timm", "student_family", "student_parameters", "student_accuracy_before"),
     *("student_accuracy_after", "teacher_timm", "teacher_family", "teacher_parameters", "teacher_accuracy"),
     *("rho_pos_before", "rho_neg_before", "rho_pos_after", "rho_neg_after", "epochs", "transfer_samples"),
@@ -66,7 +66,7 @@ def report(results: Path, out: Path, equal: float, gap: float, atlas: str | None
         ResultsError: the results cannot be read, or the folder cannot be written.
     """
     _progress(f"reading {results}")
-    trials = load(results)
+    trials = load(results, NEEDED)
     require_columns(trials, NEEDED, results / "trials", "run the study again in a new folder")
     _progress(f"counting the predictions of {len(trials):,} trials")
     counted = flips.class_flips(results, trials)
@@ -116,7 +116,8 @@ def _files(shown: list[exhibits.Exhibit]) -> dict[str, Callable | str | None]:
             lines += [f"- **{header}**: {meaning}." for header, meaning in exhibit.meanings.items()]
             made[f"tables/{exhibit.name}.md"] = "\n".join([*lines, ""])
         contents |= {name: content if name in exhibit.files else None for name, content in made.items()}
-    return contents
+    notes = [f"- **{exhibit.name}** ({exhibit.title}): {exhibit.note}" for exhibit in shown if exhibit.note]
+    return contents | {"figures/README.md": "\n".join(["# How to read the figures", "", *notes, ""])}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,30 +9,39 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 KEYS = ["trial", "study", "status", "reason", "student", "teacher", "method", "seed"]
 MEASURES = ["evaluation_samples", "transfer_delta", "knowledge_gain", "knowledge_loss"]
 TEACHER_MEASURES = ["accuracy_difference"]  # and transfer_rate, which may be null
 UNIT = ["method", "student", "teacher", "seed"]
 READ_ERRORS = (OSError, ValueError, pa.ArrowException)
+TOGETHER = 64  # files: what each says of its columns takes a quarter of a MiB until they are put together
 
 
 class ResultsError(Exception):
     """Bad input, told in one sentence that names the file, the field and the remedy."""
 
 
-def load(results: Path | str) -> pd.DataFrame:
+def load(results: Path | str, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """All trials recorded under `results`, failed ones too, one row each, as `docs/records.md` has them.
 
     Where studies say which trials they consist of (`results/plans`), others are left out: they are
     from before a study was edited.
+
+    Args:
+        results: the results folder.
+        columns: to read beside those that are checked; all where None. One that some trials were recorded
+            without, by an older version, is null for these.
 
     Raises:
         ResultsError: no folder, an unreadable file, a missing column or value, no finished trial, or
@@ -44,14 +53,16 @@ def load(results: Path | str) -> pd.DataFrame:
             "fetch it from its URL first" if ":/" in str(results) else "give that of a study that has run"
         )
         raise ResultsError(f"{folder}: no such folder of results; {remedy}")
-    trials = read(folder, "run its trial again")
-    plan = planned(results)
-    if plan is not None:
-        trials = trials[trials["trial"].isin(plan["trial"])].reset_index(drop=True)
+    needed = [*KEYS, *MEASURES, *TEACHER_MEASURES, "transfer_rate"]
+    wanted = None if columns is None else {*needed, *columns}
+    trials = read(folder, "run its trial again", wanted, needed)
+    if len(trials):
+        require_columns(trials, needed, folder, "run the study again in a new folder")
+        plan = planned(results)
+        if plan is not None:
+            trials = trials[trials["trial"].isin(plan["trial"])].reset_index(drop=True)
     if trials.empty:
         raise ResultsError(f"{folder}: no trial is recorded there; run the study first")
-    columns = [*KEYS, *MEASURES, *TEACHER_MEASURES, "transfer_rate"]
-    require_columns(trials, columns, folder, "run the study again in a new folder")
     trials = once(trials)
     done = trials[trials["status"] == "ok"]
     if done.empty:
@@ -59,12 +70,12 @@ def load(results: Path | str) -> pd.DataFrame:
             f"{folder}: none of the {len(trials)} recorded trials finished (the first failed with: "
             f"{trials['reason'].iloc[0]}); mend that and run the study again"
         )
-    for rows, columns in [
+    for rows, names in [
         (trials, ["study", "method", "student"]),
         (done, ["seed", *MEASURES]),
         (done[done["teacher"].notna()], TEACHER_MEASURES),
     ]:
-        for column in columns:
+        for column in names:
             broken = rows.loc[lacking(rows[column]), "trial"]
             if len(broken):
                 raise ResultsError(
@@ -84,50 +95,136 @@ def load(results: Path | str) -> pd.DataFrame:
 def planned(results: Path | str) -> pd.DataFrame | None:
     """The trials that the studies in `results` consist of, one row each; None where no study says it.
 
+    Plans of an older version have the column `trial` alone.
+
     Raises:
         ResultsError: an unreadable file.
     """
     plans = Path(results) / "plans"
     if not plans.is_dir() or not any(plans.glob("[!.]*.parquet")):
         return None
-    plan = read(plans, "run its study again")
+    plan = read(plans, "run its study again", needed=["trial"])
     require_columns(plan, ["trial"], plans, "run its study again")
     return plan.drop_duplicates("trial")
 
 
-def read(place: Path, again: str) -> pd.DataFrame:
-    """One Parquet file, or all of a folder as one table.
+def read(
+    place: Path, again: str, columns: Collection[str] | None = None, needed: Collection[str] = ()
+) -> pd.DataFrame:
+    """One Parquet file, or all of a folder as one table, in the order of the files' names.
+
+    Files may be merged meanwhile (jobs/compact.py): nothing is missed then, but rows may be there twice. What
+    is being written has a name that begins with a dot, and is passed over.
 
     Args:
         place: the file or folder.
         again: how to get a file again that has to be removed.
+        columns: to read; all where None. One that some files lack is null there; one that all files lack is
+            not in the table (`require_columns`).
+        needed: columns that no file may lack if another has them.
 
     Raises:
-        ResultsError: names the file that is damaged or missing.
+        ResultsError: names the file that is damaged or missing, or whose columns do not fit the others'.
     """
-    files = sorted(place.glob("[!.]*.parquet"))
+    tables: list[pa.Table] = []
+    seen: list[Path] = []
+    without: dict[str, Path] = {}  # a file that lacks a needed column
+    with ThreadPoolExecutor(cores()) as pool:
+        # What vanishes while it is read has been merged into a file that the next look finds.
+        while files := sorted(set(_files(place)).difference(seen)):
+            seen += files
+            parts = [files[first : first + TOGETHER] for first in range(0, len(files), TOGETHER)]
+            for part, lacks in pool.map(lambda part: _read_part(part, place, again, columns, needed), parts):
+                tables += part
+                without |= lacks
+    if not tables:
+        return pd.DataFrame()
+    table = _together(tables, seen, again)
+    for name, path in without.items():
+        if name in table.column_names:
+            raise ResultsError(f"{path}: the column {name} is missing; remove it and {again}")
+    return table.to_pandas()
+
+
+def _files(place: Path) -> list[Path]:
+    return list(place.glob("[!.]*.parquet")) if place.is_dir() else [place]
+
+
+def _read_part(
+    paths: Sequence[Path],
+    place: Path,
+    again: str,
+    columns: Collection[str] | None,
+    needed: Collection[str],
+) -> tuple[list[pa.Table], dict[str, Path]]:
+    """Some files of `place`, as `read` takes them, but for those that have vanished from it.
+
+    Returns:
+        Their table, none if all have vanished; and by needed column that is lacking a file that lacks it.
+    """
+    tables: list[pa.Table] = []
+    without: dict[str, Path] = {}
+    for path in paths:
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                # Of many files several are read at once, of one several columns.
+                table = file.read(None if columns is None else list(columns), use_threads=len(paths) == 1)
+        except READ_ERRORS as error:
+            if path != place and not path.exists():
+                continue
+            raise _unreadable(path, error, again) from error
+        tables.append(table)
+        without |= dict.fromkeys(set(needed).difference(table.column_names), path)
+    return [_together(tables, paths, again)] if tables else [], without
+
+
+def _together(tables: Sequence[pa.Table], files: Sequence[Path], again: str) -> pa.Table:
+    """Tables as one, without what their schemas say beside names and types.
+
+    Args:
+        tables: at least one; values of columns that it lacks and others have are null.
+        files: what they are of, to find the one that does not fit.
+        again: as in `read`.
+    """
+    table = tables[0]
+    if len(tables) > 1:
+        try:
+            table = pa.concat_tables(tables)
+        except pa.ArrowInvalid:  # of several versions
+            table = _fitted(tables, files, again)
+        table = table.combine_chunks()
+    fields = [pa.field(field.name, field.type) for field in table.schema]
+    return pa.Table.from_arrays(table.columns, schema=pa.schema(fields))
+
+
+def _fitted(tables: Sequence[pa.Table], files: Sequence[Path], again: str) -> pa.Table:
+    """Tables of differing columns as one."""
     try:
-        return pd.read_parquet(place, page_checksum_verification=True)
-    except READ_ERRORS as error:
-        if files != sorted(place.glob("[!.]*.parquet")):
-            return read(place, again)  # its small files are being merged (jobs/compact.py)
-        bad = next((path for path in files if not _readable(path)), place)
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ResultsError(f"{bad}: not a readable record ({reason}); remove it and {again}") from error
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException:
+        schema = pq.read_schema(files[0])
+        for path in files:
+            try:
+                schema = pa.unify_schemas([schema, pq.read_schema(path)], promote_options="permissive")
+            except pa.ArrowException as error:
+                raise _unreadable(path, error, again) from error
+        raise
+
+
+def _unreadable(path: Path, error: Exception, again: str) -> ResultsError:
+    reason = str(error).splitlines()[0].rstrip(".")
+    return ResultsError(f"{path}: not a readable record ({reason}); remove it and {again}")
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def once(trials: pd.DataFrame) -> pd.DataFrame:
     """Each trial in one row: while files are merged, or after two sweeps at once, it may stand in two."""
     best = trials.sort_values("status", ascending=False, kind="stable")  # 'ok' before 'failed'
     return best[~best.duplicated("trial")].sort_index(ignore_index=True)
-
-
-def _readable(path: Path) -> bool:
-    try:
-        pd.read_parquet(path, page_checksum_verification=True)
-    except READ_ERRORS:
-        return False
-    return True
 
 
 def require_columns(table: pd.DataFrame, columns: Sequence[str], place: Path, again: str) -> None:

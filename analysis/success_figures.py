@@ -149,13 +149,15 @@ def method_differences(table: pd.DataFrame) -> Figure:
         for row in mine.itertuples():
             color, marker = marks[row.level]
             y = place - lanes[row.level]
-            panel.plot([100 * row.low, 100 * row.high], [y, y], color=color, linewidth=2)
-            panel.plot(100 * row.mean, y, marker=marker, color=color, markersize=6)
+            panel.plot([100 * row.low, 100 * row.high], [y, y], color=color, linewidth=1)
+            given = [100 * row.given_teachers_low, 100 * row.given_teachers_high]
+            panel.plot(given, [y, y], color=color, linewidth=3.5, solid_capstyle="butt")
+            panel.plot(100 * row.mean, y, marker=marker, color=color, markersize=5)
     panel.axvline(0, color=style.BLACK, linewidth=1)
     panel.set_yticks(range(len(contrasts)), [f"{label(a)} minus {label(b)}" for a, b in contrasts])
     panel.set_ylim(len(contrasts) - 0.4, -0.6)
     panel.grid(visible=False, axis="y")
-    panel.set_xlabel("mean difference of transfer deltas (percentage points), 95 % interval")
+    panel.set_xlabel("mean difference of transfer deltas (percentage points), 95 % intervals")
     counts = table.groupby("level")["pairs"].max()
     handles = [
         Line2D(

@@ -21,7 +21,7 @@ def load_history(results: Path | str, trials: pd.DataFrame) -> pd.DataFrame:
     folder = Path(results) / "history"
     if not folder.is_dir() or not any(folder.glob("[!.]*.parquet")):
         return pd.DataFrame(columns=[*COLUMNS, "method"])
-    history = read(folder, "run its trial again")
+    history = read(folder, "run its trial again", COLUMNS, COLUMNS)
     require_columns(history, COLUMNS, folder, "run the study again in a new folder")
     done = trials.loc[trials["status"] == "ok", ["trial", "method"]]
     # While files are merged, or after two sweeps at once, a trial may stand in two.

@@ -1,9 +1,13 @@
 """What the report of a sweep of ten thousand trials costs, predictions and all, on two cores.
 
-The sweep never ran: `tests.analysis.sweeps` writes its results folder, as `jobs/compact.py` leaves it. The
-real command (analysis/report.py) is timed as a whole, its start included, with its peak memory. Beside it
-the part that reads the predictions, a hundred million rows of them, stands next to a limit: decoding the
-columns that it needs, with the same threads, and doing nothing with them. Files are warm in the cache.
+The sweep never ran: `tests.analysis.sweeps` writes its results folder, as `jobs/compact.py` leaves it, or
+with `--single` as a sweep does, three files a trial. The real command (analysis/report.py) is timed as a
+whole, its start included, with its peak memory. Beside it the part that reads the predictions, a hundred
+million rows of them, stands next to a limit: decoding the columns that it needs, with the same threads, and
+doing nothing with them; and loading the trials next to pandas reading them. Files are warm in the cache.
+
+Last, the page of two thousand trials is opened in headless Chromium, until its table is there and all its
+figures are in the document.
 
     python benchmarks/report.py [--seeds N] [--samples N] [--single]
 """
@@ -12,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,14 +28,18 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from analysis import flips
+from analysis.results import load
 from timing import figure, in_turns
 
 ROOT = Path(__file__).resolve().parents[1]
-CORES, ROUNDS = 2, 3
+CORES, ROUNDS, OPENED = 2, 3, 5
 MODELS, CLASSES = 20, 1000  # students, and teachers; as in the paper's study of 20 by 20 models
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+READY = """figures => document.querySelector("#all-trials tbody tr td")
+    && document.querySelectorAll("article svg[role=img]").length >= figures"""
 
 
-def write(results: Path, seeds: int, samples: int, *, single: bool) -> None:
+def write(results: Path, seeds: int, samples: int, *, single: bool, predictions: bool = True) -> None:
     """A results folder of 2,020 trials a seed, in merged files or one a trial."""
     options = {
         "students": MODELS,
@@ -41,6 +50,7 @@ def write(results: Path, seeds: int, samples: int, *, single: bool) -> None:
         "merged": 0 if single else 1,
     }
     arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+    arguments += [] if predictions else ["--no-predictions"]
     command = [sys.executable, "-m", "tests.analysis.sweeps", results, *arguments]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
 
@@ -90,8 +100,8 @@ def needed_bytes(results: Path) -> int:
 
 
 def part(results: Path) -> None:
-    """Figures of counting the flips; in a process of its own, whose memory is that of the part."""
-    trials = pd.read_parquet(results / "trials", columns=["trial", "status", "evaluation_samples"])
+    """Figures of the parts that read; in a process of its own, whose memory is that of counting the flips."""
+    trials = load(results, [])
     what = f"flips of {len(trials)} trials, {trials['evaluation_samples'].sum() / 1e6:.0f} million rows"
     begin = time.perf_counter()
     counted = flips.class_flips(results, trials)
@@ -109,6 +119,43 @@ def part(results: Path) -> None:
     figure(f"{what}: columns decoded", needed_bytes(results) / seconds["decode"] / 1e6, "MB/s")
     figure(f"{what}: counted / columns decoded", seconds["count"] / seconds["decode"], "ratio")
 
+    read = in_turns(ROUNDS, pandas=lambda: pd.read_parquet(results / "trials"), load=lambda: load(results))
+    figure(f"{len(trials)} trials: loaded and checked", read["load"], "s")
+    figure(
+        f"{len(trials)} trials: loaded and checked / read by pandas", read["load"] / read["pandas"], "ratio"
+    )
+
+
+def opened(report: Path) -> list[float]:
+    """Seconds from asking Chromium for a page until its table and all its figures are there.
+
+    Args:
+        report: `report.html`, its figures beside it.
+
+    Returns:
+        One a time it was opened, each in a new context; none where there is no Chromium.
+    """
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        print(f"no browser: none of {', '.join(BROWSERS)} is on the path", file=sys.stderr)
+        return []
+    from playwright.sync_api import sync_playwright
+
+    figures = len(list((report.parent / "figures").glob("*.svg")))
+    seconds = []
+    with sync_playwright() as playwright:
+        # Root has no use of Chromium's sandbox.
+        options = ["--no-sandbox"] if os.getuid() == 0 else []
+        with playwright.chromium.launch(executable_path=program, args=options) as browser:
+            for _ in range(OPENED):
+                with browser.new_context() as context:
+                    page = context.new_page()
+                    begin = time.perf_counter()
+                    page.goto(report.as_uri(), wait_until="commit")
+                    page.wait_for_function(READY, arg=figures, polling=10)
+                    seconds.append(time.perf_counter() - begin)
+    return seconds
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -122,14 +169,20 @@ def main() -> None:
         part(options.here)
         return
     with tempfile.TemporaryDirectory() as folder:
-        results = Path(folder) / "results"
+        results, page = Path(folder) / "results", Path(folder) / "page"
         write(results, options.seeds, options.samples, single=options.single)
         subprocess.run([sys.executable, __file__, "--here", results], check=True)
-        command = [sys.executable, ROOT / "analysis" / "report.py", results]
-        seconds, memory = zip(*(watched(command) for _ in range(ROUNDS)), strict=True)
-        trials = len(pd.read_parquet(results / "plans"))
-        figure(f"report of {trials} trials, the whole command", seconds, "s")
-        figure(f"report of {trials} trials: peak memory", memory, "GiB")
+        command = [sys.executable, ROOT / "analysis" / "report.py"]
+        seconds, memory = zip(*(watched([*command, results]) for _ in range(ROUNDS)), strict=True)
+        files = "a file each" if options.single else "in merged files"
+        what = f"report of {len(pd.read_parquet(results / 'plans'))} trials {files}"
+        figure(f"{what}, the whole command", seconds, "s", at_most=60)
+        figure(f"{what}: peak memory", memory, "GiB", at_most=2)
+        write(page, 1, 1000, single=False, predictions=False)
+        watched([*command, page])
+        if seconds := opened(page / "analysis" / "report.html"):
+            trials = len(pd.read_parquet(page / "plans"))
+            figure(f"page of {trials} trials opened in Chromium", seconds, "s", at_most=2)
 
 
 if __name__ == "__main__":

@@ -273,7 +273,7 @@ def job() -> None:
         cluster.start()
         cluster.check_seen(study, "results", "outputs", "zoo")
     build_zoo.build(study)
-    records.write_plan(study.results, "atlas", study.name, list(models))
+    records.write_plan(study.results, "atlas", study.name, {"model": list(models)})
     if todo:
         console.console.print(
             f"atlas: {len(todo)} of {len(models)} models to run on {samples:,} images; outputs in "

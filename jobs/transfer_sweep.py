@@ -126,6 +126,18 @@ def plan_table(study: spec.Study, trials: list[spec.Trial], status: dict[str, st
     return made
 
 
+def write_plan(study: spec.Study, trials: list[spec.Trial]) -> None:
+    """Say which trials the study now consists of, so that what is missing can be told."""
+    columns = {
+        "trial": [trial.id for trial in trials],
+        "student": [trial.student.name for trial in trials],
+        "teacher": [trial.teacher.name if trial.teacher else None for trial in trials],
+        "method": [trial.name for trial in trials],
+        "seed": [trial.seed for trial in trials],
+    }
+    records.write_plan(study.results, "plans", study.name, columns)
+
+
 def decided(study: spec.Study, trials: list[spec.Trial], images: data.Images) -> reuse.Decision:
     """What becomes of frozen models' outputs on the transfer set."""
     samples = len(data.split(images, study.data.splits)["transfer"])
@@ -216,7 +228,7 @@ def job() -> int:
         cluster.start()
         cluster.check_seen(study, "results", "outputs", "zoo")
     build_zoo.build(study)
-    records.write_plan(study.results, "plans", study.name, [trial.id for trial in trials])
+    write_plan(study, trials)
     out = console.console
     if todo:
         decision = decided(study, trials, images)

@@ -152,6 +152,10 @@ PLANS = _schema(
     "plans",
     _TRIAL,
     ("study", _S, "name of the study that consists of these trials"),
+    ("student", _S, "name of the student in the study's zoo"),
+    ("teacher", _S, "name of the teacher in the study's zoo; null for methods without one"),
+    ("method", _S, "name of the method in the study"),
+    ("seed", _I, "seed of the trial"),
 )
 
 _MODEL = ("model", _S, "id of the model on the split: a hash of everything that can change what it says")
@@ -326,10 +330,17 @@ def write_failure(results: Location, table: str, name: str, row: Mapping) -> Non
         write(results, table, name, {column: [value] for column, value in row.items()})
 
 
-def write_plan(results: Location, table: str, study: str, ids: Sequence[str]) -> None:
-    """Say which trials a study (`plans`), or which models its atlas (`atlas`), now consists of."""
-    key = TABLES[table].names[0]
-    write(results, table, study, {key: ids, "study": [study] * len(ids)})
+def write_plan(results: Location, table: str, study: str, columns: Mapping[str, Sequence]) -> None:
+    """Say which trials a study (`plans`), or which models its atlas (`atlas`), now consists of.
+
+    Args:
+        results: the results folder.
+        table: 'plans' or 'atlas'.
+        study: the study's name.
+        columns: the table's others by name, a value a trial or model.
+    """
+    count = len(columns[TABLES[table].names[0]])
+    write(results, table, study, {"study": [study] * count, **columns})
 
 
 def status(results: Location, table: str) -> dict[str, str]:

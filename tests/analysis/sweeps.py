@@ -266,7 +266,7 @@ def simulate(
 
     rows = _planned(list(students["name"]), list(teachers["name"]), methods, seeds)
     rows.insert(0, "trial", [_id(study, seed, *row) for row in rows.itertuples(index=False)])
-    plans = pd.DataFrame({"trial": rows["trial"], "study": study})
+    plans = rows[["trial", "student", "teacher", "method", "seed"]].assign(study=study)
     rows = rows.assign(number=np.arange(len(rows)))
     rows = rows.join(_cells(rows, {name: said == labels for name, said in predicted.items()}, samples))
     rows = rows.join(_changes(rows, effects, planted or {}, samples, draw))
@@ -496,7 +496,8 @@ def write(
     finished = sweep.finished
     large = finished[: round(merged * len(finished))]
     for name, part in sweep.plans.groupby("study"):
-        records.write_plan(results, "plans", str(name), part["trial"].tolist())
+        columns = part.drop(columns="study").to_dict("list")
+        records.write_plan(results, "plans", str(name), columns)
     with ThreadPoolExecutor(2) as pool:
         if predictions:
             todo = [(chunk, True) for chunk in _chunks(large, len(sweep.labels))]

@@ -230,7 +230,7 @@ def test_files_that_are_merged_while_they_are_read(written, results, monkeypatch
         return count(path, **options)
 
     monkeypatch.setattr(flips, "_count_file", merging)
-    monkeypatch.setattr(flips, "_cores", lambda: 1)
+    monkeypatch.setattr(flips, "cores", lambda: 1)
     found = flips.class_flips(results, trials)
     assert calls and not list(results.glob("predictions/[0-9a-f]*.parquet"))
     same(found, flips.class_flips(written, trials).astype({"trial": object}))

@@ -12,6 +12,7 @@ from scipy import stats
 
 from analysis import exhibits, flips, report, style
 from analysis.coverage import coverage
+from analysis.measures import label
 from tests.analysis import atlases, sweeps
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +55,7 @@ def test_every_figure_is_there_in_all_its_forms(written, name):
     assert (written / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
     page = (written / "report.html").read_text()
     assert f'<article id="{name}">' in page and f"figures/{name}.svg" in page
+    assert f"- **{name}** (" in (written / "figures" / "README.md").read_text()
 
 
 def test_figures_say_what_they_show_in_which_unit_and_of_how_many(written):
@@ -92,8 +94,10 @@ def test_what_is_missing_and_what_failed_is_told(results, written, trials):
     assert total in page and "This sweep is not finished" in page
     for row in recorded[recorded["status"] != "ok"].itertuples():
         assert row.trial in page and row.reason in page
-    for trial in plan.loc[~plan["trial"].isin(recorded["trial"]), "trial"]:
-        assert trial in page
+    for row in plan[~plan["trial"].isin(recorded["trial"])].itertuples():
+        teacher = "-" if pd.isna(row.teacher) else row.teacher
+        cells = [row.trial, row.student, teacher, label(row.method), str(row.seed), "not recorded yet"]
+        assert "".join(f"<td>{cell}</td>" for cell in cells) in page
 
 
 def test_equal_results_give_equal_bytes(results, written, tmp_path):

@@ -106,9 +106,15 @@ def test_finished_trial_round_trips_through_pandas(results):
     assert history["seconds"].tolist() == [1.0, 2.0]
 
 
+def planned(*trials: str) -> dict[str, list]:
+    count = len(trials)
+    columns = {"student": ["s"], "teacher": [None], "method": ["xe"], "seed": [3]}
+    return {"trial": list(trials), **{name: count * value for name, value in columns.items()}}
+
+
 def test_files_carry_the_schema_and_its_descriptions(results):
     write_trial(results, "t1")
-    records.write_plan(results, "plans", "demo", ["t1"])
+    records.write_plan(results, "plans", "demo", planned("t1"))
     for table, name in (("trials", "t1"), ("predictions", "t1"), ("history", "t1"), ("plans", "demo")):
         read = pq.read_schema(results / table / f"{name}.parquet")
         assert read.equals(records.TABLES[table], check_metadata=True)
@@ -137,11 +143,15 @@ def test_trials_make_one_table(results):
 
 
 def test_plan_names_the_trials_of_a_study(results):
-    records.write_plan(results, "plans", "demo", ["a", "b"])
-    records.write_plan(results, "plans", "other", [])
-    records.write_plan(results, "plans", "demo", ["b", "c"])
+    records.write_plan(results, "plans", "demo", planned("a", "b"))
+    records.write_plan(results, "plans", "other", planned())
+    records.write_plan(results, "plans", "demo", planned("b", "c"))
     plans = pd.read_parquet(results / "plans")
-    assert plans.to_dict("list") == {"trial": ["b", "c"], "study": ["demo", "demo"]}
+    assert plans[["trial", "study"]].to_dict("list") == {"trial": ["b", "c"], "study": ["demo", "demo"]}
+    assert plans["seed"].tolist() == [3, 3] and plans["teacher"].isna().all()
+    records.prepare(results, ("atlas",))
+    records.write_plan(results, "atlas", "demo", {"model": ["m"]})
+    assert pd.read_parquet(results / "atlas").to_dict("list") == {"model": ["m"], "study": ["demo"]}
 
 
 @pytest.mark.parametrize(
