@@ -18,8 +18,9 @@ demo: $(VENV)/installed-semantics
 	$(BIN)/python analysis/complementarity.py results/demo
 	$(BIN)/python analysis/report.py results/demo
 
+# Two files of tests at a time: most wait for Ray, for a store, or for a process to start.
 test: $(VENV)/installed-dev browser lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Three hosts made of namespaces: needs root on Linux, and skips where it may not make any.
 test-cluster: $(VENV)/installed-dev

@@ -20,6 +20,7 @@ from tests.analysis import sweeps
 @pytest.fixture(scope="module")
 def trials() -> pd.DataFrame:
     students = sweeps.made_up(7, "student", (0.79, 0.82))
+    students["parameters"] = [1, 4, 2, 2, 9, 1, 5]  # of which some are alike and some are not
     return sweeps.simulate(students, 5, seeds=2, samples=1200, seed=3).trials
 
 
@@ -65,6 +66,11 @@ def test_bins_hold_all_pairs_whatever_their_ties(differences):
     table = measures.by_difference(units)
     assert table["pairs"].sum() == count
     assert (table["top"] >= table["mean"] - 1e-12).all()
+    apart = units["accuracy_difference"]
+    for row in table.itertuples():
+        last = row.high == apart.max()
+        inside = (apart >= row.low) & ((apart < row.high) | last)
+        assert row.mean == pytest.approx(units.loc[inside, "transfer_delta"].mean())
 
 
 def test_rates_of_top_classes_are_means_over_pairs(trials):
@@ -75,7 +81,7 @@ def test_rates_of_top_classes_are_means_over_pairs(trials):
             "trial": np.repeat(done["trial"].to_numpy(), 2),
             "share": [0.1, 1.0] * len(done),
             "classes": 3,
-            "transfer_rate": draw.random(2 * len(done)),
+            "transfer_rate": draw.integers(0, 2, 2 * len(done)).astype(float),
         }
     )
     rates.loc[0, "transfer_rate"] = np.nan
@@ -177,7 +183,7 @@ def test_history_of_other_trials_and_twice_the_same_are_passed_over(tmp_path):
     some = sweep.trials.iloc[:3]
     folder = tmp_path / "history"
     once = pd.read_parquet(folder / f"{some['trial'].iloc[0]}.parquet")
-    once.to_parquet(folder / "merged-again.parquet")
+    once.assign(seconds=0.0).to_parquet(folder / "merged-again.parquet")
     history = training_measures.load_history(tmp_path, some)
     assert set(history["trial"]) == set(some["trial"]) and not history.duplicated(["trial", "epoch"]).any()
 

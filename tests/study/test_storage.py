@@ -231,8 +231,9 @@ def test_a_remote_is_a_value_that_travels(remote):
 # --- whole or not at all ----------------------------------------------------------------------------
 
 WRITER = """
-import sys
+import signal, sys
 from study import storage
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background, or in parallel, ignore it
 print("ready", flush=True)
 storage.write(storage.at(sys.argv[1]), bytes(int(sys.argv[2])))
 """
