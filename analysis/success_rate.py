@@ -8,7 +8,7 @@ change stands beside the rate, split by how good the teacher is, with intervals,
 every trial, with each method paired with plain KL, and with a control that trains without a teacher.
 
 Reads nothing but the Parquet files in RESULTS/trials. Left out on purpose: any choice of the best
-setting (every trial counts), and models of the data (intervals resample whole students instead).
+setting (every trial counts), and models of the data (intervals resample students and teachers instead).
 """
 
 from __future__ import annotations

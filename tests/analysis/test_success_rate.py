@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -16,39 +17,18 @@ from analysis import measures, success_rate, success_report
 from analysis.results import ResultsError, load, replacing
 from analysis.statistics import crossed_bootstrap
 from study import records
+from tests.analysis import by_hand
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = 10_000  # evaluated: 100 samples are one point
 LEVELS = {"weak": -0.03, "even": 0.01, "strong": 0.04}  # by the default of 1.0, 'even' lies on the bound
 
 
-def trial(method, student, teacher, gained, lost, *, seed=0, **fields):
-    """A finished trial's row, as the library records it."""
-    difference = LEVELS[teacher] if teacher else None
-    row = {
-        "trial": f"{method}-{student}-{teacher}-{seed}",
-        "study": "demo",
-        "status": "ok",
-        "reason": None,
-        "method": method,
-        "student": student,
-        "teacher": teacher,
-        "seed": seed,
-        "evaluation_samples": SAMPLES,
-        "accuracy_difference": difference,
-        "transfer_delta": (gained - lost) / SAMPLES,
-        "knowledge_gain": gained / SAMPLES,
-        "knowledge_loss": lost / SAMPLES,
-        "transfer_rate": 0.25 if teacher else None,
-    }
-    return row | fields
+trial = partial(by_hand.trial, samples=SAMPLES, differences=LEVELS)
 
 
-def failed(method, student, teacher):
-    """A failed trial's row: its measures are null."""
-    names = ["accuracy_difference", "transfer_delta", "knowledge_gain", "knowledge_loss", "transfer_rate"]
-    nothing = dict.fromkeys([*names, "evaluation_samples"])
-    return trial(method, student, teacher, 0, 0) | nothing | {"status": "failed", "reason": "loss became NaN"}
+def failed(*arguments):
+    return by_hand.failed(trial(*arguments, 0, 0), "loss became NaN")
 
 
 TRIALS = [
