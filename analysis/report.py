@@ -83,7 +83,11 @@ def report(results: Path, out: Path, equal: float, gap: float, atlas: str | None
     )
     shown = [exhibit for section in sections for exhibit in section.exhibits]
     _progress(f"drawing {sum(exhibit.drawing is not None for exhibit in shown)} figures")
-    contents = _files(shown)
+    left = unfinished(results, trials)
+    contents = _files(shown) | {
+        "tables/all_trials.csv": done[list(page.COLUMNS)].to_csv(index=False),
+        "tables/unfinished.csv": None if left is None else left.to_csv(index=False),
+    }
     html = page.render(
         sweep,
         sections,
@@ -91,7 +95,7 @@ def report(results: Path, out: Path, equal: float, gap: float, atlas: str | None
         subtitle=subtitle,
         conclusions=conclusions,
         coverage=lines,
-        unfinished=unfinished(results, trials),
+        unfinished=left,
         about=ABOUT,
     )
     _progress(f"writing to {out}")

@@ -203,6 +203,15 @@ def test_tables_and_costs(written, trials):
     assert times["hours"].sum() == pytest.approx(trials["seconds"].sum() / 3600)
 
 
+def test_all_trials_are_listed(written, trials):
+    table = numbers(written, "all_trials").set_index("trial").sort_index()
+    rows = trials.set_index("trial").sort_index()
+    assert table.index.tolist() == rows.index.tolist()
+    for name in ("transfer_delta", "student_accuracy_after", "transfer_rate", "seconds"):
+        np.testing.assert_allclose(table[name], rows[name].astype(float))
+    assert len(numbers(written, "unfinished")) == 15
+
+
 def test_cells_of_the_page_are_the_numbers_of_the_files(written):
     table = numbers(written, "fig_4a_success_rates").set_index("label")
     page = (written / "report.html").read_text()
