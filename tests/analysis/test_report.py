@@ -160,6 +160,7 @@ def test_tests_of_trials_are_those_of_their_predictions(results, written, trials
     np.testing.assert_allclose(table["p"], p[table.index], rtol=1e-9)
     np.testing.assert_allclose(table["q"], stepped[table.index], rtol=1e-9)
     assert {"better", "worse", "unclear"} >= set(table["verdict"])
+    assert ((table["low"] < table["transfer_delta"]) & (table["transfer_delta"] < table["high"])).all()
 
 
 def test_differences_between_methods(written, trials):
@@ -222,6 +223,17 @@ def test_cells_of_the_page_are_the_numbers_of_the_files(written):
         cells = re.findall(r"<td>([^<]*)</td>", row)
         mean, low, high = (100 * table.loc[cells[0], f"delta_{part}"] for part in ("mean", "low", "high"))
         assert cells[1].startswith(f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]")
+
+
+def test_cells_of_markdown_are_the_numbers_of_the_files(written):
+    table = numbers(written, "table_7")
+    lines = (written / "tables" / "table_7.md").read_text().splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
+    place = {header: column for column, header in enumerate(rows[0])}
+    for number, cells in zip(table.itertuples(), rows[2:], strict=True):
+        assert cells[place["student"]] == number.student
+        for header, value in (("Δ_acc", number.accuracy_difference), ("KL", number.kl)):
+            assert cells[place[header]] == ("-" if np.isnan(value) else f"{100 * value:+.2f}")
 
 
 def test_the_prose_says_that_predictions_agree_only_if_they_do(tmp_path):
