@@ -6,8 +6,10 @@ BIN := $(VENV)/bin
 HOSTS_NEED := iproute2 openssh-client openssh-server procps rsync util-linux
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # Debian packages, installed where they are missing.
-debian = dpkg --status $(1) >/dev/null 2>&1 || { $(SUDO) apt-get update -qq && \
-	DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $(1) >/dev/null; }
+debian = missing=""; for package in $(1); do \
+	dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
+	done; [ -z "$$missing" ] || { echo "installing through apt, once:$$missing"; $(SUDO) apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
 
 .PHONY: demo test test-cluster test-faults bench lint format docs browser clean
 
@@ -24,7 +26,7 @@ test: $(VENV)/installed-dev browser lint
 
 # Three hosts made of namespaces: needs root on Linux, and skips where it may not make any.
 test-cluster: $(VENV)/installed-dev
-	$(call debian,$(HOSTS_NEED))
+	@$(call debian,$(HOSTS_NEED))
 	$(BIN)/python -m pytest -m cluster
 
 test-faults: $(VENV)/installed-dev
@@ -73,7 +75,7 @@ $(VENV)/installed-bench: requirements-bench.txt $(VENV)/installed-dev
 # The report's page is tested in one; where there is neither a browser nor apt, those tests are skipped.
 browser:
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
-		! command -v apt-get >/dev/null || { echo "installing chromium through apt, once"; $(call debian,chromium); }
+		! command -v apt-get >/dev/null || { $(call debian,chromium); }
 
 clean:
 	rm -rf $(VENV) data zoo outputs results
