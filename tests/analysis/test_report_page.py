@@ -17,6 +17,7 @@ from analysis.results import load
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ROW = "#all-trials tbody tr"
+BLACK = "rgb(26, 26, 26)"  # --ink of report.css
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +175,8 @@ def test_in_print_it_is_light_and_whole(open_page, tmp_path):
     background = page.locator("body").evaluate("one => getComputedStyle(one).backgroundColor")
     assert background in ("rgb(255, 255, 255)", "rgba(0, 0, 0, 0)")
     assert page.locator("article#forest svg").is_visible()
-    wide = page.locator("svg[role=img], table.plain").evaluate_all(
+    assert page.locator("#all-trials tbody td").first.evaluate("one => getComputedStyle(one).color") == BLACK
+    wide = page.locator("svg[role=img], table.plain, #all-trials").evaluate_all(
         "all => all.filter(one => one.getBoundingClientRect().right > innerWidth).map(one => one.outerHTML)"
     )
     assert wide == []
