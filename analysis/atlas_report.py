@@ -16,6 +16,7 @@ import pandas as pd
 from analysis import atlas_figures, style
 from analysis import atlas_measures as measures
 from analysis.atlas_results import Atlas
+from analysis.readable import row_of
 from analysis.results import write
 
 FULL = 60  # models, up to which the report's table has all of them
@@ -323,7 +324,7 @@ def _models(atlas: Atlas) -> list[str]:
     columns = ["accuracy", "published_accuracy", "rho_pos_as_teacher", "rho_pos_as_student", "disagreement"]
     for row in models.to_dict("records"):
         cells = ["-" if math.isnan(row[name]) else f"{100 * row[name]:.2f}" for name in columns]
-        lines.append(_row(row["name"], row["family"], row["source"], *cells))
+        lines.append(row_of([row["name"], row["family"], row["source"], *cells]))
     return lines
 
 
@@ -340,12 +341,8 @@ def _numbers(table: pd.DataFrame) -> list[str]:
         value = "-" if math.isnan(row.value) else f"{row.value:.6g}"
         interval = "-" if math.isnan(row.low) else f"{row.low:.6g} to {row.high:.6g}"
         pair = f" ({row.teacher} teaching {row.student})" if row.teacher else ""
-        lines.append(_row(row.name, value, interval, f"{row.n}", row.unit, row.meaning + pair))
+        lines.append(row_of([row.name, value, interval, f"{row.n}", row.unit, row.meaning + pair]))
     return lines
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
 def console(atlas: Atlas, table: pd.DataFrame, gap: float = 5.0) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from analysis import flips
 from analysis.measures import label
-from analysis.results import planned
 
 if TYPE_CHECKING:
     from analysis.exhibits import Sweep
@@ -17,11 +15,10 @@ if TYPE_CHECKING:
 NAMED = 3  # trials, in a sentence
 
 
-def coverage(results: Path, sweep: Sweep) -> list[str]:
-    """What the numbers come from, a sentence each."""
+def coverage(plan: pd.DataFrame | None, sweep: Sweep) -> list[str]:
+    """What the numbers come from, a sentence each; `plan` as `results.planned` gives it."""
     trials, done = sweep.trials, sweep.tested
     failed = len(trials) - len(done)
-    plan = planned(results)
     missing = 0 if plan is None else (~plan["trial"].isin(trials["trial"])).sum()
     total = len(trials) + missing
     lines = [
@@ -81,7 +78,7 @@ def _predictions(sweep: Sweep) -> str:
     return text + "."
 
 
-def unfinished(results: Path, trials: pd.DataFrame) -> pd.DataFrame | None:
+def unfinished(plan: pd.DataFrame | None, trials: pd.DataFrame) -> pd.DataFrame | None:
     """The trials that failed, with the reason, and those that are not recorded yet; None without any.
 
     Returns:
@@ -90,7 +87,6 @@ def unfinished(results: Path, trials: pd.DataFrame) -> pd.DataFrame | None:
     columns = ["trial", "student", "teacher", "method", "seed"]
     failed = trials[trials["status"] != "ok"]
     parts = [failed[columns].assign(why="failed: " + failed["reason"].astype(str))]
-    plan = planned(results)
     if plan is not None:
         missing = plan[~plan["trial"].isin(trials["trial"])].reindex(columns=columns)
         parts.append(missing.assign(why="not recorded yet"))

@@ -329,7 +329,7 @@ def complementarity(atlas: Atlas | None, statements: pd.DataFrame | None, gap: f
     ]
     columns = [
         Column("model", "", text("name")),
-        Column("family", "", text("family", lambda name: name)),
+        Column("family", "", text("family")),
         Column("accuracy %", "on the split", percent("accuracy", 2)),
         Column("published %", "timm's ImageNet top-1", percent("published_accuracy", 2)),
         Column("as teacher %", "mean ρ_pos over students", percent("rho_pos_as_teacher", 2)),

@@ -12,7 +12,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from analysis.measures import in_order
+from analysis.measures import by_order_of_methods, in_order
 from analysis.statistics import bootstrap_interval, crossed_bootstrap
 
 BINS, IN_A_BIN = 8, 6  # of Delta_acc: at most so many, of at least so many pairs
@@ -127,8 +127,7 @@ def by_student(units: pd.DataFrame) -> pd.DataFrame:
             knowledge_loss=("knowledge_loss", "mean"),
         )
     )
-    order = pd.CategoricalDtype(in_order(table["method"]), ordered=True)
-    return table.astype({"method": order}).sort_values(["method", "student"]).astype({"method": str})
+    return by_order_of_methods(table)
 
 
 def controlled_pairs(units: pd.DataFrame, varied: str) -> pd.DataFrame:
@@ -175,5 +174,4 @@ def controlled_pairs(units: pd.DataFrame, varied: str) -> pd.DataFrame:
             rows.append(row)
     columns = ["method", "student_a", "student_b", "teachers"]
     table = pd.DataFrame(rows, columns=None if rows else columns)
-    order = in_order(table["method"])
-    return table.sort_values("method", key=lambda m: m.map(order.index), kind="stable", ignore_index=True)
+    return by_order_of_methods(table, ["method"])

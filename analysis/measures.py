@@ -10,7 +10,7 @@ teachers. Left out on purpose: any choice of the best setting; every trial count
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -147,12 +147,13 @@ def over_seeds(trials: pd.DataFrame) -> pd.DataFrame:
     for name in OF_MODELS:
         if name in done:
             pairs[name] = values[name].first()
-    return _in_order_of_methods(pairs.reset_index())
+    return by_order_of_methods(pairs.reset_index())
 
 
-def _in_order_of_methods(table: pd.DataFrame) -> pd.DataFrame:
+def by_order_of_methods(table: pd.DataFrame, by: Sequence[str] = PAIR) -> pd.DataFrame:
+    """The table sorted by these of its columns, `method` in the fixed order; ties keep their places."""
     order = pd.CategoricalDtype(in_order(table["method"]), ordered=True)
-    by = [name for name in PAIR if name in table]
+    by = [name for name in by if name in table]
     table = table.astype({"method": order}).sort_values(by, ignore_index=True, kind="stable")
     return table.astype({"method": object})
 
@@ -183,7 +184,7 @@ def per_student(trials: pd.DataFrame) -> pd.DataFrame:
         )
     )
     counts = done.groupby(["method", "student"]).agg(trials=("trial", "size"), seeds=("seed", "nunique"))
-    return _in_order_of_methods(table.merge(counts.reset_index(), on=["method", "student"]))
+    return by_order_of_methods(table.merge(counts.reset_index(), on=["method", "student"]))
 
 
 def _root_mean_square(values: pd.Series) -> float:
@@ -217,7 +218,7 @@ def paired_with(
     # All are sums of multiples of 1/samples: without the noise of floating point, equal is equal.
     pairs = values[means].mean().round(12)
     pairs.insert(0, "seeds", values["seed"].nunique())
-    return _in_order_of_methods(pairs.reset_index())
+    return by_order_of_methods(pairs.reset_index())
 
 
 def by_method(
@@ -372,7 +373,7 @@ def student_properties(trials: pd.DataFrame) -> pd.DataFrame:
                 row = {"method": method, "property": name, "outcome": outcome, "n": len(students)}
                 rows.append(row | {"rho": rho, "low": low, "high": high})
     columns = ["method", "property", "outcome", "n", "rho", "low", "high"]
-    return _in_order_of_methods(pd.DataFrame(rows, columns=columns))
+    return by_order_of_methods(pd.DataFrame(rows, columns=columns))
 
 
 def _bounds(name: str, interval: tuple[float, float]) -> dict:

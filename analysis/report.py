@@ -24,7 +24,7 @@ from analysis import exhibits, flips, page, readable, style, success_report
 from analysis.atlas_results import load_atlas
 from analysis.atlas_statements import statements
 from analysis.coverage import coverage, unfinished
-from analysis.results import ResultsError, load, points, require_columns, write
+from analysis.results import ResultsError, load, planned, points, require_columns, write
 from analysis.training_measures import load_history
 
 NEEDED = [  # columns of `trials`, beside those that `results.load` checks
@@ -75,7 +75,8 @@ def report(results: Path, out: Path, equal: float, gap: float, atlas: str | None
     sections = [made(sweep) for made in exhibits.SECTIONS]
     sections.insert(3, _atlas(results, atlas, gap))
     conclusions = success_report.conclusions(sweep.summary, equal)
-    lines = coverage(results, sweep)
+    plan = planned(results)
+    lines = coverage(plan, sweep)
     done = sweep.tested
     subtitle = (
         f"{', '.join(sorted(done['study'].unique()))}: {len(done):,} trials of {done['student'].nunique()} "
@@ -83,7 +84,7 @@ def report(results: Path, out: Path, equal: float, gap: float, atlas: str | None
     )
     shown = [exhibit for section in sections for exhibit in section.exhibits]
     _progress(f"drawing {sum(exhibit.drawing is not None for exhibit in shown)} figures")
-    left = unfinished(results, trials)
+    left = unfinished(plan, trials)
     contents = _files(shown) | {
         "tables/all_trials.csv": done[list(page.COLUMNS)].to_csv(index=False),
         "tables/unfinished.csv": None if left is None else left.to_csv(index=False),

@@ -20,6 +20,7 @@ from analysis.measures import (
     per_student,
     student_properties,
 )
+from analysis.readable import markdown as markdown_table
 from analysis.results import write
 
 # Each turns a row of the summary and the name of a measure into the text of one cell.
@@ -401,9 +402,7 @@ def markdown(
     for title, (table, meanings) in tables.items():
         if table.empty:
             continue
-        cells = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
-        lines += ["", f"## {title}", ""]
-        lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in cells]
+        lines += ["", f"## {title}", "", *markdown_table(table)]
         lines += ["", *(f"- **{header}**: {meaning}." for header, meaning in meanings.items())]
     lines += [
         "",

@@ -17,7 +17,7 @@ import pandas as pd
 
 from analysis import reference
 from analysis.knowledge_measures import taught
-from analysis.measures import in_order
+from analysis.measures import by_order_of_methods, in_order
 
 STUDENT = ["student", "student_family", "student_accuracy_before", "student_parameters"]
 
@@ -182,9 +182,4 @@ def by_data(trials: pd.DataFrame, units: pd.DataFrame) -> pd.DataFrame:
         mean=("transfer_delta", "mean"),
         sd=("transfer_delta", lambda values: values.std(ddof=0)),
     )
-    place = in_order(table["method"]).index
-    return table.sort_values(
-        ["data", "data_sha256", "method"],
-        key=lambda column: column.map(place) if column.name == "method" else column,
-        ignore_index=True,
-    )
+    return by_order_of_methods(table, ["data", "data_sha256", "method"])

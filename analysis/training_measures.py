@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.measures import in_order
+from analysis.measures import by_order_of_methods
 from analysis.results import ResultsError, read, require_columns
 
 COLUMNS = ["trial", "epoch", "loss", "lr", "teacher_share", "seconds"]
@@ -57,12 +57,7 @@ def learning_curves(history: pd.DataFrame) -> pd.DataFrame:
         )
         .reset_index()
     )
-    place = in_order(table["method"]).index
-    return table.sort_values(
-        ["method", "measure", "epoch"],
-        key=lambda column: column.map(place) if column.name == "method" else column,
-        ignore_index=True,
-    )
+    return by_order_of_methods(table, ["method", "measure", "epoch"])
 
 
 def time_by_method(trials: pd.DataFrame) -> pd.DataFrame:
@@ -90,9 +85,4 @@ def time_by_method(trials: pd.DataFrame) -> pd.DataFrame:
         )
         .reset_index()
     )
-    place = in_order(table["method"]).index
-    return table.sort_values(
-        ["method", "device"],
-        key=lambda column: column.map(place) if column.name == "method" else column,
-        ignore_index=True,
-    )
+    return by_order_of_methods(table, ["method", "device"])

@@ -517,7 +517,7 @@ def write(
                 _write(results, table, large, rows.filter(pa.array(chosen)), merged=True)
             single = starts.loc[~starts.index.isin(large)]
             jobs = [(name, rows.slice(first, size)) for name, first, size in single.itertuples()]
-            list(pool.map(lambda job: _write(results, table, [job[0]], job[1]), jobs))  # noqa: B023
+            list(pool.map(lambda job, table=table: _write(results, table, [job[0]], job[1]), jobs))
     return results
 
 

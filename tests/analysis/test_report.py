@@ -13,6 +13,7 @@ from scipy import stats
 from analysis import exhibits, flips, report, style
 from analysis.coverage import coverage
 from analysis.measures import label
+from analysis.results import planned
 from tests.analysis import atlases, sweeps
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -244,7 +245,7 @@ def test_the_prose_says_that_predictions_agree_only_if_they_do(tmp_path):
     def said() -> str:
         counted = flips.class_flips(tmp_path, sweep.trials)
         made = exhibits.Sweep.of(sweep.trials, pd.DataFrame(), counted, 1.0)
-        return " ".join(coverage(tmp_path, made))
+        return " ".join(coverage(planned(tmp_path), made))
 
     assert "were counted again from their predictions and agree." in said()
     table = pd.read_parquet(path)
