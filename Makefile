@@ -15,7 +15,7 @@ debian = missing=""; for package in $(1); do \
 
 demo: $(VENV)/installed-semantics
 	$(BIN)/python jobs/transfer_sweep.py studies/demo.yaml
-	$(BIN)/python jobs/complementarity.py studies/demo.yaml
+	$(BIN)/python jobs/atlas.py studies/demo.yaml
 	$(BIN)/python analysis/success_rate.py results/demo
 	$(BIN)/python analysis/complementarity.py results/demo
 	$(BIN)/python analysis/report.py results/demo
@@ -52,7 +52,7 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 
 docs: $(VENV)/installed
-	$(BIN)/python -m study.records > docs/records.md
+	$(BIN)/python -m study.store.schemas > docs/records.md
 
 # The system packages come first: FFCV compiles against some of them.
 $(VENV)/installed: requirements.txt pyproject.toml setup.sh

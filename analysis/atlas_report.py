@@ -24,7 +24,7 @@ EACH = 10  # else so many of those that know most as teachers, and least
 NO_CLASSES = "no pair's flips are recorded class by class"
 NO_MEANING = (
     "the classes' names have no embeddings: `pip install -r requirements-semantics.txt`, then run "
-    "jobs/complementarity.py again"
+    "jobs/atlas.py again"
 )
 
 

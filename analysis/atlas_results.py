@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from analysis.results import ResultsError, lacking, read, require_columns
 
-AGAIN = "run jobs/complementarity.py again"
+AGAIN = "run jobs/atlas.py again"
 COLUMNS = {
     "models": "model status reason name family source parameters split samples classes accuracy "
     "published_accuracy",
@@ -133,7 +133,7 @@ def _chosen(results: Path, study: str | None) -> str:
     folder = results / "atlas"
     studies = sorted(path.stem for path in folder.glob("[!.]*.parquet"))
     if not studies:
-        raise ResultsError(f"{folder}: no atlas is recorded there; run jobs/complementarity.py STUDY first")
+        raise ResultsError(f"{folder}: no atlas is recorded there; run jobs/atlas.py STUDY first")
     if study is None and len(studies) > 1:
         raise ResultsError(
             f"{folder}: there are the atlases of {', '.join(studies)}; choose one with --study NAME"
@@ -167,9 +167,7 @@ def _models(results: Path, study: str) -> pd.DataFrame:
     if not folder.is_dir():
         raise ResultsError(f"{folder}: no such folder; {AGAIN}")
     models = read(folder, AGAIN)
-    require_columns(
-        models, COLUMNS["models"].split(), folder, "run jobs/complementarity.py into a new folder"
-    )
+    require_columns(models, COLUMNS["models"].split(), folder, "run jobs/atlas.py into a new folder")
     absent = atlas.loc[~atlas["model"].isin(models["model"]), "model"]
     if len(absent):
         raise ResultsError(

@@ -6,7 +6,7 @@ After section 3 of "Fantastic Gains and Where to Find Them" (arXiv 2310.17653), 
 any two models, be the teacher weaker or stronger, there are samples that only the teacher gets right.
 How many, over which classes, and how much of that must be so by arithmetic or chance?
 
-Reads nothing but the Parquet files that jobs/complementarity.py left in RESULTS. Left out on purpose:
+Reads nothing but the Parquet files that jobs/atlas.py left in RESULTS. Left out on purpose:
 what a transfer makes of that knowledge (success_rate.py), and any choice of pairs: all of them count.
 """
 

@@ -53,7 +53,7 @@ ABOUT = [
 def _atlas(results: Path, study: str | None, gap: float) -> exhibits.Section:
     """The atlas, where there is one."""
     if study is None and not any((results / "atlas").glob("[!.]*.parquet")):
-        why = "no atlas is recorded; jobs/complementarity.py STUDY makes it"
+        why = "no atlas is recorded; jobs/atlas.py STUDY makes it"
         return exhibits.complementarity(None, None, gap, why)
     atlas = load_atlas(results, study)
     return exhibits.complementarity(atlas, statements(atlas, gap), gap, "")

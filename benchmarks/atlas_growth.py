@@ -1,6 +1,6 @@
 """Does the time for running a zoo's models grow linearly with their number?
 
-The whole job (jobs/complementarity.py, Ray and its start included) on 8, 16 and 32 small untrained models
+The whole job (jobs/atlas.py, Ray and its start included) on 8, 16 and 32 small untrained models
 over Fashion-MNIST's 10,000 test images, each time from nothing. The figure is the time that 16 more
 models add to 16, divided by twice the time that 8 more add to 8: 1 where a model costs the same in any
 company. Pairs, of which there are few here, are measured by benchmarks/complementarity.py.

@@ -22,10 +22,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from study import data, spec
-from study.batches import Batches, Crop, Resident
-from study.data import Images
-from study.timm_import import torchvision  # timm too, as a training process has it
+from study import spec
+from study.images import files
+from study.images.batches import Batches, Crop, Resident
+from study.images.files import Images
+from study.models.timm_import import torchvision  # timm too, as a training process has it
 from timing import figure, in_turns
 
 WORKERS, BATCH, ROUNDS = 2, 64, 5
@@ -124,7 +125,7 @@ def throughput(name: str, images: Images, crop: Crop, dataset: Dataset, samples:
 
 
 def fashion_mnist(folder: Path) -> Images:
-    return data.prepare(spec.FashionMNIST(), folder)
+    return files.prepare(spec.FashionMNIST(), folder)
 
 
 def small() -> None:
@@ -157,7 +158,7 @@ def large() -> None:
         train, test = (Path(name) / part for part in ("train", "test"))
         photographs(train, 2000)
         photographs(test, 2)
-        images = data.prepare(spec.ImageFolder(train=str(train), test=str(test)), Path(name) / "data")
+        images = files.prepare(spec.ImageFolder(train=str(train), test=str(test)), Path(name) / "data")
         central = transforms.Compose([transforms.CenterCrop(224), transforms.PILToTensor()])
         dataset = torchvision.datasets.ImageFolder(str(train), central)
         throughput("256-pixel JPEGs", images, Crop(224 / 256), dataset, 2000, goal=2)

@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 
 from step import demo
-from study import data, transfer
+from study import transfer
+from study.images import files
 from study.workspace import Workspace
 from timing import figure
 
@@ -37,7 +38,7 @@ def run(folder: str) -> None:
             "budget": study.budget.model_copy(update={"epochs": 1}),
         }
     )
-    data.prepare(study.data.images, study.folders.data)
+    files.prepare(study.data.images, study.folders.data)
     workspace = Workspace(study.data, study.folders, "cpu", threads=1)
     trials = sorted(study.trials(), key=lambda trial: trial.id)  # as good as any order, and always the same
     sizes = []

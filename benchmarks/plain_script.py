@@ -27,8 +27,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
 
-from study import data, spec, zoo
-from study.timm_import import torchvision
+from study import spec
+from study.images import sources, splits
+from study.models import zoo
+from study.models.timm_import import torchvision
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES, LOADERS, EVALUATION_BATCH = 10, 2, 256
@@ -36,7 +38,7 @@ CLASSES, LOADERS, EVALUATION_BATCH = 10, 2, 256
 
 def datasets(study: spec.Study, tuned: bool = False) -> dict[str, Subset]:
     """Fashion-MNIST by split: (uint8 [3, 28, 28], label) a sample; tuned, in memory as [1, 28, 28]."""
-    train, test = data._fashion_mnist(study.folders.data / "downloads")
+    train, test = sources._fashion_mnist(study.folders.data / "downloads")
     labels = torch.cat([train.targets, test.targets])
     if tuned:
         images = TensorDataset(torch.cat([train.data, test.data])[:, None], labels)
@@ -47,8 +49,8 @@ def datasets(study: spec.Study, tuned: bool = False) -> dict[str, Subset]:
         images = ConcatDataset([train, test])
     subsets = {"train": (0, len(train)), "test": (len(train), len(images))}
     known = SimpleNamespace(subsets=subsets, labels=labels.numpy())
-    splits = data.split(known, study.data.splits)
-    return {name: Subset(images, samples.tolist()) for name, samples in splits.items()}
+    parts = splits.split(known, study.data.splits)
+    return {name: Subset(images, samples.tolist()) for name, samples in parts.items()}
 
 
 def rgb(images: Tensor) -> Tensor:

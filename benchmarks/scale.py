@@ -23,8 +23,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from jobs import cluster, console, waves
-from study import records, spec
+from jobs import _cluster, _console, _engine
+from study import spec
+from study.store import records, schemas
 from timing import figure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,12 +74,12 @@ def finished(results: Path) -> pd.DataFrame:
 
 def sweep(study: spec.Study, trials: int) -> None:
     """Figures of a sweep of trials of no work."""
-    console.console.quiet = True  # figures alone go to the standard output
-    cluster.start()
-    slots, todo = cluster.slots(study.resources), {trial.id: trial for trial in study.trials()[:trials]}
+    _console.console.quiet = True  # figures alone go to the standard output
+    _cluster.start()
+    slots, todo = _cluster.slots(study.resources), {trial.id: trial for trial in study.trials()[:trials]}
     processor = time.process_time()
-    with console.Tracker("trials", trials) as tracker:
-        waves.run(partial(record, results=study.results), todo, request={"cpu": 1}, tracker=tracker)
+    with _console.Tracker("trials", trials) as tracker:
+        _engine.run(partial(record, results=study.results), todo, request={"cpu": 1}, tracker=tracker)
     processor, memory = time.process_time() - processor, peak_memory()
     seconds = finished(study.results)["finished"].diff().dt.total_seconds().to_numpy()[1:]
     part = min(500, trials // 4)
@@ -115,7 +116,7 @@ def main() -> None:
         path = write_study(Path(folder), trials)
         study = spec.load(path).absolute()
         run("build_zoo.py", path)
-        records.prepare(study.results, records.TRANSFER_TABLES)
+        records.prepare(study.results, schemas.TRANSFER_TABLES)
         sweep(study, trials)
         seconds = [restart(path, study.results) for _ in range(RESTARTS)]
     figure(f"start of the command to its first new trial, {trials} recorded", seconds, "s", at_most=15)

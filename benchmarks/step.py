@@ -23,7 +23,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from study import data, spec, transfer
+from study import spec, transfer
+from study.images import files
 from study.workspace import Workspace
 from timing import figure
 
@@ -139,7 +140,10 @@ def setting_figures(study: spec.Study, workspace: Workspace) -> None:
     for name in study.pairs.students:
         for what, (without, with_it) in settings.items():
             pairs = [
-                (steps(study.zoo[name], workspace, **with_it), steps(study.zoo[name], workspace, **without))
+                (
+                    steps(study.zoo[name], workspace, **with_it),
+                    steps(study.zoo[name], workspace, **without),
+                )
                 for _ in range(ROUNDS)
             ]
             figure(f"{name}: step with {what} / without", [a[1] / b[1] for a, b in pairs], "ratio")
@@ -168,7 +172,7 @@ def compile_figures(study: spec.Study, workspace: Workspace, folder: str) -> Non
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         study = demo(folder)
-        data.prepare(study.data.images, study.folders.data)
+        files.prepare(study.data.images, study.folders.data)
         workspaces = {
             name: Workspace(study.data, study.folders, "cpu", threads=1, cached=name == "cached")
             for name in ("cached", "live")

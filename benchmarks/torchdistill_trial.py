@@ -27,7 +27,8 @@ from torch import nn
 from torch.utils.data import DataLoader, RandomSampler
 
 from plain_script import CLASSES, EVALUATION_BATCH, LOADERS, ROOT, accuracy, datasets, rgb
-from study import spec, transfer, zoo
+from study import spec, transfer
+from study.models import zoo
 from study.workspace import Workspace
 from timing import figure
 

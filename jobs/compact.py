@@ -5,19 +5,20 @@ python jobs/compact.py [STUDY] [--results FOLDER]
 
 from __future__ import annotations
 
-from jobs import console
-from study import compaction, spec
+from jobs import _console
+from study import spec
+from study.store import compaction
 
 
 def job() -> None:
-    arguments = console.parser(__doc__.splitlines()[0], "results").parse_args()
+    arguments = _console.parser(__doc__.splitlines()[0], "results").parse_args()
     study = spec.load(arguments.study, results=arguments.results).absolute()
-    with console.Tracker("compact", 1) as tracker:
+    with _console.Tracker("compact", 1) as tracker:
         tables = compaction.compact(study.results, lambda table, share: tracker.update(share, table))
     for table in tables:
-        console.console.print(f"{table.table}: {table.files} files merged, {table.left} files now")
-    console.console.print(f"results: {study.results}")
+        _console.console.print(f"{table.table}: {table.files} files merged, {table.left} files now")
+    _console.console.print(f"results: {study.results}")
 
 
 if __name__ == "__main__":
-    console.main(job)
+    _console.main(job)

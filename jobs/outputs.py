@@ -12,12 +12,13 @@ import fnmatch
 from rich.filesize import decimal
 from rich.table import Table
 
-from jobs import console
-from study import outputs, spec
+from jobs import _console
+from study import spec
+from study.store import outputs
 
 
 def job() -> None:
-    parser = console.parser(__doc__.splitlines()[0], "outputs")
+    parser = _console.parser(__doc__.splitlines()[0], "outputs")
     parser.add_argument("--models", nargs="+", metavar="PATTERN", help="only outputs of these models")
     parser.add_argument("--damaged", action="store_true", help="only files that are damaged")
     parser.add_argument("--clear", action="store_true", help="remove them")
@@ -42,12 +43,12 @@ def job() -> None:
             entry.problem,
         )
     if entries:
-        console.console.print(table)
+        _console.console.print(table)
     total = decimal(sum(entry.size for entry in entries))
-    console.console.print(f"outputs: {len(entries)} files, {total}, in {store.folder}")
+    _console.console.print(f"outputs: {len(entries)} files, {total}, in {store.folder}")
     if arguments.clear:
-        console.console.print(f"outputs: {decimal(store.clear(entries))} freed")
+        _console.console.print(f"outputs: {decimal(store.clear(entries))} freed")
 
 
 if __name__ == "__main__":
-    console.main(job)
+    _console.main(job)

@@ -19,22 +19,13 @@ from typing import Any, get_args
 import ray
 from rich.table import Table
 
-from jobs import build_zoo, cluster, console, data_parallel, prepare_data, trackers, waves
-from study import (
-    cache,
-    checkpoints,
-    data,
-    outputs,
-    records,
-    reuse,
-    spec,
-    storage,
-    transfer,
-    workers,
-    workspace,
-    zoo,
-)
+from jobs import _cluster, _console, _data_parallel, _engine, _trackers, data
+from jobs import zoo as zoo_job
+from study import distributed, reuse, spec, transfer, workspace
 from study.errors import DivergedError, StorageError, StudyError
+from study.images import files, splits
+from study.models import zoo
+from study.store import cache, checkpoints, outputs, records, schemas, storage
 
 SAMPLE = 100  # recorded trials that say how long the next ones take
 
@@ -43,7 +34,7 @@ def run_trial(trial: spec.Trial, study: spec.Study) -> dict[str, Any]:
     """One trial in a Ray worker; reports what came of it, as `waves.run` and trackers want to know it."""
     try:
         report = {"status": run_and_record(trial, study)}
-        return report | (trackers.recorded(study.results, trial.id) if study.trackers else {})
+        return report | (_trackers.recorded(study.results, trial.id) if study.trackers else {})
     except StorageError as error:
         return {"status": "unrecorded", "reason": str(error)}
 
@@ -56,9 +47,9 @@ def run_and_record(trial: spec.Trial, study: spec.Study) -> str:
         return "ok"
     try:
         if study.resources.workers > 1:
-            data_parallel.run(trial, study)
+            _data_parallel.run(trial, study)
         else:
-            tell = {"progress": trackers.report_epochs} if study.trackers else {}
+            tell = {"progress": _trackers.report_epochs} if study.trackers else {}
             transfer.run_and_record(trial, workspace.of(study), study, **tell)
     except StorageError:
         raise
@@ -78,28 +69,28 @@ def record_failures(study: spec.Study, failed: list[tuple[spec.Trial, str]]) -> 
 
 def sweep(study: spec.Study, todo: list[spec.Trial], seconds: float | None) -> None:
     """Run trials. Needs Ray to be started, the data and the zoo to be there."""
-    cluster.check(study.resources)
+    _cluster.check(study.resources)
     trials = {trial.id: trial for trial in todo}
-    expected = seconds and seconds * len(todo) / cluster.slots(study.resources)
+    expected = seconds and seconds * len(todo) / _cluster.slots(study.resources)
     request, at_once = {"cpu": study.resources.cpus, "gpu": study.resources.gpus}, None
     if study.resources.workers > 1:  # which ask for themselves: as many trials as there is room for
-        request, at_once = data_parallel.CALLER, cluster.slots(study.resources)
+        request, at_once = _data_parallel.CALLER, _cluster.slots(study.resources)
     with (
-        trackers.opened(study, trials) as callbacks,
-        console.Tracker("sweep", len(todo), expected) as tracker,
+        _trackers.opened(study, trials) as callbacks,
+        _console.Tracker("sweep", len(todo), expected) as tracker,
     ):
         run = partial(run_trial, study=study)
-        errors = waves.run(
+        errors = _engine.run(
             run, trials, request=request, tracker=tracker, at_once=at_once, callbacks=callbacks
         )
     if errors:
         failed = [(trials[name], reason) for name, reason in errors.items()]
         # By a worker, since the data need not be where this runs.
-        for ended in cluster.as_completed(record_failures, {"failures": (study, failed)}, study.resources):
+        for ended in _cluster.as_completed(record_failures, {"failures": (study, failed)}, study.resources):
             if ended and isinstance(ended[1], ray.exceptions.RayError):
                 raise StudyError(
                     f"{len(errors)} trials failed (such as: {next(iter(errors.values()))}), which could not "
-                    f"be recorded ({cluster.reason(ended[1])})"
+                    f"be recorded ({_cluster.reason(ended[1])})"
                 )
 
 
@@ -138,9 +129,9 @@ def write_plan(study: spec.Study, trials: list[spec.Trial]) -> None:
     records.write_plan(study.results, "plans", study.name, columns)
 
 
-def decided(study: spec.Study, trials: list[spec.Trial], images: data.Images) -> reuse.Decision:
+def decided(study: spec.Study, trials: list[spec.Trial], images: files.Images) -> reuse.Decision:
     """What becomes of frozen models' outputs on the transfer set."""
-    samples = len(data.split(images, study.data.splits)["transfer"])
+    samples = len(splits.split(images, study.data.splits)["transfer"])
     return reuse.decide(study, trials, samples, len(images.classes))
 
 
@@ -151,18 +142,18 @@ def in_order(todo: list[spec.Trial]) -> list[spec.Trial]:
 
 def print_plan(study: spec.Study, trials: list[spec.Trial], todo: list[spec.Trial], status: dict) -> None:
     """What a run would do."""
-    out = console.console
+    out = _console.console
     out.print(f"study {study.name}: {len(study.ordered_pairs())} pairs, {len(study.seeds)} seeds")
     out.print(plan_table(study, trials, status))
-    if not data.is_prepared(study.data.images, study.folders.data):
-        out.print(f"data: to be written to {data.folder_of(study.data.images, study.folders.data)}")
+    if not files.is_prepared(study.data.images, study.folders.data):
+        out.print(f"data: to be written to {files.folder_of(study.data.images, study.folders.data)}")
         out.print("outputs of frozen models: cached or live is decided once the data are there")
     else:
-        images = data.open_images(
+        images = files.open_images(
             study.data.images, study.folders.data, cache.of(study.folders, study.folders.data)
         )
         out.print(f"outputs of frozen models: {decided(study, trials, images)}")
-    untrained = build_zoo.missing(study)
+    untrained = zoo_job.missing(study)
     if untrained:
         out.print(f"zoo: to be trained: {', '.join(model.name for model in untrained)}")
     resources = study.resources
@@ -178,20 +169,20 @@ def print_plan(study: spec.Study, trials: list[spec.Trial], todo: list[spec.Tria
         out.print("estimated time: unknown, since no trial is recorded and resources.seconds is not set")
     else:
         work = seconds * len(todo)
-        here = f", {console.duration(work / slots)} on this machine's CPUs" if slots else ""
-        out.print(f"estimated time: {console.duration(work)} of trials ({seconds:.1f} s each){here}")
+        here = f", {_console.duration(work / slots)} on this machine's CPUs" if slots else ""
+        out.print(f"estimated time: {_console.duration(work)} of trials ({seconds:.1f} s each){here}")
     out.print(f"results: {study.results}")
     print_trackers(study)
 
 
 def print_trackers(study: spec.Study) -> None:
     """Where each of them writes."""
-    for name, place in trackers.places(study).items():
-        console.console.print(f"{name}: {place}")
+    for name, place in _trackers.places(study).items():
+        _console.console.print(f"{name}: {place}")
 
 
 def job() -> int:
-    parser = console.parser(__doc__.splitlines()[0], "data", "zoo", "outputs", "results")
+    parser = _console.parser(__doc__.splitlines()[0], "data", "zoo", "outputs", "results")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--limit", type=int, metavar="N", help="run at most N trials")
     parser.add_argument(
@@ -205,12 +196,12 @@ def job() -> int:
     if arguments.limit is not None and arguments.limit < 0:
         parser.error("--limit: must not be negative")
 
-    folders = {name: getattr(arguments, name) for name in console.FOLDERS}
+    folders = {name: getattr(arguments, name) for name in _console.FOLDERS}
     study = spec.load(arguments.study, **folders).absolute()
     study = study.model_copy(update={"trackers": arguments.track or study.trackers})
-    cluster.check_lasting(study.folders)
-    build_zoo.check(study)
-    trackers.check(study)
+    _cluster.check_lasting(study.folders)
+    zoo_job.check(study)
+    _trackers.check(study)
     trials = study.trials()
     status = records.status(study.results, "trials")
     todo = [trial for trial in trials if status.get(trial.id) != "ok"][: arguments.limit]
@@ -218,18 +209,18 @@ def job() -> int:
         print_plan(study, trials, todo, status)
         return 0
 
-    records.prepare(study.results, records.TRANSFER_TABLES)
+    records.prepare(study.results, schemas.TRANSFER_TABLES)
     outputs.Store(study.folders.outputs).prepare()
-    images = prepare_data.prepare(study)
+    images = data.prepare(study)
     zoo.check_classes(study, len(images.classes))
     zoo.check_checkpoints(study, len(images.classes))
-    workers.check(study, len(images.classes))
-    if todo or build_zoo.missing(study):
-        cluster.start()
-        cluster.check_seen(study, "results", "outputs", "zoo")
-    build_zoo.build(study)
+    distributed.check(study, len(images.classes))
+    if todo or zoo_job.missing(study):
+        _cluster.start()
+        _cluster.check_seen(study, "results", "outputs", "zoo")
+    zoo_job.build(study)
     write_plan(study, trials)
-    out = console.console
+    out = _console.console
     if todo:
         decision = decided(study, trials, images)
         out.print(f"outputs of frozen models: {decision}")
@@ -238,12 +229,12 @@ def job() -> int:
         outputs_used = study.outputs.model_copy(update={"transfer": decision.transfer})
         study = study.model_copy(update={"outputs": outputs_used})
         sweep(study, in_order(todo), seconds_per_trial(study))
-        out.print(f"sweep: took {console.duration(time.monotonic() - started)}")
+        out.print(f"sweep: took {_console.duration(time.monotonic() - started)}")
 
     status = records.status(study.results, "trials")
     counts = [status.get(trial.id) for trial in trials]
     out.print(plan_table(study, trials, status))
-    for table in records.TRANSFER_TABLES:
+    for table in schemas.TRANSFER_TABLES:
         out.print(f"{table}: {study.results / table}")
     print_trackers(study)
     failed = [trial.id for trial in todo if status.get(trial.id) == "failed"]
@@ -258,4 +249,4 @@ def job() -> int:
 
 
 if __name__ == "__main__":
-    console.main(job)
+    _console.main(job)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from study import views
-from study.batches import Batches, Resident
+from study.images.batches import Batches, Resident
 from study.views import View
 
 # Samples a forward pass, where memory suffices for them: beyond these nothing gets faster.

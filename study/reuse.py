@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from study import outputs, spec, transfer, zoo
-from study.storage import Location
+from study import spec, transfer
+from study.models import zoo
+from study.store import outputs
+from study.store.storage import Location
 
 DISK_SHARE = 0.5  # of what is free, the most that outputs take without being asked to
 

@@ -31,9 +31,10 @@ from pydantic import (
     model_validator,
 )
 
-from study import mistakes, storage
+from study import mistakes
 from study.errors import StudyError
 from study.methods import AnyMethod
+from study.store import storage
 from study.views import View
 
 # Part of every trial's id: raise it when a change of the code changes what a trial's result means.

@@ -8,7 +8,7 @@ each step, as the workspace has it. Both give the same losses to that precision.
 
 `run` is an ordinary function: it needs no Ray, only a `Workspace`. With a `Checkpoint` it goes on where
 an interrupted run of the same trial stopped. Called by every worker of a torch process group it trains
-data-parallel (`study.workers`), and the result is that of one worker up to the order of summation. Only
+data-parallel (`study.distributed`), and the result is that of one worker up to the order of summation. Only
 dropout differs: each worker draws masks of its own.
 
 Left out on purpose: several teachers.
@@ -29,11 +29,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from study import checkpoints, evaluate, knowledge, methods, records, spec, views, workers, zoo
-from study.batches import Crop
-from study.checkpoints import Checkpoint
+from study import distributed, evaluate, knowledge, methods, spec, views
 from study.errors import DivergedError
 from study.evaluate import Predictions
+from study.images.batches import Crop
+from study.models import zoo
+from study.store import checkpoints, records
+from study.store.checkpoints import Checkpoint
 from study.views import View
 from study.workspace import Workspace
 
@@ -60,12 +62,12 @@ def run(
     Args:
         trial: what to run.
         workspace: opened on the trial's data.
-        progress: called with the history so far (columns of `records.HISTORY`) after each epoch.
+        progress: called with the history so far (columns of `schemas.HISTORY`) after each epoch.
         checkpoint: where the state after an epoch is kept, and taken up again. The caller removes it,
             once the record is written. With several workers all give one, and the first one's is used.
 
     Returns:
-        The record; `study.records.write_trial` keeps it. The same trial on the same CPU gives the
+        The record; `study.store.records.write_trial` keeps it. The same trial on the same CPU gives the
         same record, interrupted or not, timings aside: those of a trial that was taken up again count
         the epochs it was taken up with, but not what an interruption lost. None on any worker but the
         first.
@@ -80,8 +82,8 @@ def run(
         raise ValueError("the workspace is opened on other data than the trial's")
     if trial.budget.precision not in (None, workspace.precision):
         raise ValueError("the workspace computes in another precision than the trial's")
-    rank, count = workers.place()
-    workers.check_batch(count, min(trial.budget.batch_size, len(workspace.splits["transfer"])))
+    rank, count = distributed.place()
+    distributed.check_batch(count, min(trial.budget.batch_size, len(workspace.splits["transfer"])))
     started = time.perf_counter()
 
     def load():
@@ -105,7 +107,7 @@ def run(
     with torch.random.fork_rng(_cuda_devices(workspace.device)):
         torch.manual_seed(trial.seed + rank)
         # The first worker computes outputs that are not there yet, the others then look them up.
-        student, teacher, frozen, before, taught_by = workers.first_then_others(load)
+        student, teacher, frozen, before, taught_by = distributed.first_then_others(load)
         origin = {
             "data": workspace.images.sha256,
             "student": student.weights,
@@ -118,11 +120,11 @@ def run(
 
         def keep(state: dict[str, Any]) -> None:
             if checkpoint is not None:
-                workers.by_the_first(lambda: checkpoint.save({"origin": origin, **state}))
+                distributed.by_the_first(lambda: checkpoint.save({"origin": origin, **state}))
 
         result, history, slow_decay = _train(trial, workspace, student, frozen, kept, keep, progress)
         trained = time.perf_counter()
-        after = workers.by_the_first(lambda: workspace.predict(result))
+        after = distributed.by_the_first(lambda: workspace.predict(result))
     ended = time.perf_counter()
     if after is None:
         return None
@@ -232,7 +234,7 @@ def _train(
     budget, method, device = trial.budget, trial.method, workspace.device
     samples, batches = workspace.splits["transfer"], workspace.pixels(student.crop, "transfer")
     steps = budget.epochs * -(-len(samples) // budget.batch_size)
-    forward = workers.data_parallel(student, trial.student.name, device)
+    forward = distributed.data_parallel(student, trial.student.name, device)
     if workspace.compiled:
         forward = torch.compile(forward)
     optimizer, schedule = _optimizer(student, method.lr, budget, steps)
@@ -251,7 +253,7 @@ def _train(
         order = np.random.default_rng((trial.seed, epoch)).permutation(samples)
         view = budget.view(epoch)
         frozen_outputs = _frozen_outputs(frozen, workspace, student.crop, view)
-        parts = workers.parts(batches, order, budget.batch_size, device)
+        parts = distributed.parts(batches, order, budget.batch_size, device)
         for weight, counted, pixels, labels, indices in parts:
             shown = views.augment(pixels, indices, view)
             with evaluate.autocast(device, workspace.precision):
@@ -275,14 +277,16 @@ def _train(
             counts.append(counted)
             if from_teacher is not None:
                 taught.append(from_teacher[:counted])
-        loss_sum = workers.total(torch.stack(losses).double() @ torch.tensor(counts, device=device).double())
+        loss_sum = distributed.total(
+            torch.stack(losses).double() @ torch.tensor(counts, device=device).double()
+        )
         if not torch.isfinite(loss_sum):
             raise DivergedError(f"the loss is not finite in epoch {epoch}; lower the method's lr")
         history["epoch"].append(epoch)
         history["loss"].append(float(loss_sum) / len(samples))
         history["lr"].append(lr)
         history["teacher_share"].append(
-            float(workers.total(torch.cat(taught).sum())) / len(samples) if taught else None
+            float(distributed.total(torch.cat(taught).sum())) / len(samples) if taught else None
         )
         history["seconds"].append(time.perf_counter() - started)
         keep(
@@ -351,8 +355,8 @@ def _kept_state(checkpoint: Checkpoint | None, origin: dict[str, Any]) -> dict[s
     """
     if checkpoint is None:
         return None
-    states = [workers.by_the_first(checkpoint.load)]
-    if workers.place()[1] > 1:
+    states = [distributed.by_the_first(checkpoint.load)]
+    if distributed.place()[1] > 1:
         dist.broadcast_object_list(states, src=0)
     (state,) = states
     return state if state and state["origin"] == origin else None
@@ -388,11 +392,11 @@ def _cuda_devices(device: torch.device) -> list[int]:
 def _random_states(device: torch.device) -> list[list[Tensor]]:
     """States of torch's random generators, CPU and then CUDA, of every worker."""
     mine = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, _cuda_devices(device))]
-    return workers.gathered(mine)
+    return distributed.gathered(mine)
 
 
 def _set_random_states(states: list[list[Tensor]], device: torch.device) -> None:
-    rank, count = workers.place()
+    rank, count = distributed.place()
     if len(states) == count:  # else there is no going on with the same dropout
         cpu, *cuda = states[rank]
         torch.set_rng_state(cpu)
@@ -439,7 +443,7 @@ def _identity(trial: spec.Trial, workspace: Workspace) -> dict:
 
 
 def _measures(labels, before: Predictions, teacher: Predictions | None, after: Predictions) -> dict:
-    """The knowledge metrics of `records.TRIALS`."""
+    """The knowledge metrics of `schemas.TRIALS`."""
     student, result = (knowledge.correct(said.label, labels) for said in (before, after))
     row = {
         "student_accuracy_before": float(student.mean()),

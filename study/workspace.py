@@ -25,13 +25,16 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from study import __version__, cache, evaluate, spec, zoo
-from study import data as study_data
-from study import outputs as study_outputs
-from study.batches import Batches, Crop, Resident
+from study import __version__, evaluate, spec
 from study.errors import StudyError
 from study.evaluate import Predictions
-from study.outputs import Outputs
+from study.images import files as study_data
+from study.images import splits
+from study.images.batches import Batches, Crop, Resident
+from study.models import zoo
+from study.store import cache
+from study.store import outputs as study_outputs
+from study.store.outputs import Outputs
 from study.views import View
 
 T = TypeVar("T")
@@ -62,7 +65,7 @@ class Workspace:
     Args:
         data: images and splits.
         folders: where written images, trained weights and outputs lie (`study.data.prepare` and
-            `study.pretraining` put the first two there).
+            `study.recipe` put the first two there).
         device: where models run; default CUDA if there is one.
         threads: CPU threads for torch and for decoding; None leaves torch's setting.
         top_k: how many classes of the outputs on the evaluation split are kept; None: every logit.
@@ -94,7 +97,7 @@ class Workspace:
         self.threads = threads or torch.get_num_threads()
         torch.set_num_threads(self.threads)
         self.images = study_data.open_images(data.images, folders.data, cache.of(folders, folders.data))
-        self.splits = study_data.split(self.images, data.splits)
+        self.splits = splits.split(self.images, data.splits)
         self.store = study_outputs.Store(folders.outputs, cache.of(folders, folders.outputs))
         limit = keep_bytes(spec.Resources(cpus=self.threads, gpus=1), self.device) if keep is None else keep
         self._kept: LRUCache = LRUCache(limit, getsizeof=_bytes)
@@ -138,7 +141,7 @@ class Workspace:
 
     def recipe_indices(self, recipe: spec.Recipe) -> NDArray[np.int64]:
         """The images a recipe trains on."""
-        return study_data.images_of_recipe(self.splits, self.images.labels, recipe)
+        return splits.images_of_recipe(self.splits, self.images.labels, recipe)
 
     def outputs(
         self,

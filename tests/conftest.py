@@ -114,13 +114,14 @@ def write_study(tmp_path):
 @pytest.fixture(scope="session")
 def workspace(base):
     """The small study's workspace, its zoo trained; shared by all tests."""
-    from study import data, pretraining, spec, workspace
+    from study import recipe, spec, workspace
+    from study.images import files
 
     study = spec.Study.model_validate(base)
-    data.prepare(study.data.images, study.folders.data)
+    files.prepare(study.data.images, study.folders.data)
     place = workspace.Workspace(study.data, study.folders, "cpu", threads=1)
     for model in study.zoo.values():
-        pretraining.build(model, place)
+        recipe.build(model, place)
     return place
 
 

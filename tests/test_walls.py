@@ -45,15 +45,15 @@ def loaded_by(code: str) -> set[str]:
 
 def test_all_of_study_imports_without_ray_and_ffcv():
     own = {"__init__", "ffcv_import"}  # the latter is what imports it, where a file is written or opened
-    modules = [path.stem for path in (ROOT / "study").glob("*.py") if path.stem not in own]
-    loaded = loaded_by("; ".join(f"import study.{module}" for module in modules))
+    paths = [path.relative_to(ROOT) for path in (ROOT / "study").rglob("*.py") if path.stem not in own]
+    loaded = loaded_by("; ".join("import " + ".".join(path.with_suffix("").parts) for path in paths))
     assert "torch" in loaded
     assert not loaded & {"ray", "ffcv", "numba"}
 
 
 def test_study_runs_where_ray_and_ffcv_are_not_installed():
     block = "sys.modules['ray'] = sys.modules['ffcv'] = None"
-    assert "study" in loaded_by(f"{block}; import study.transfer, study.pretraining, study.records")
+    assert "study" in loaded_by(f"{block}; import study.transfer, study.recipe, study.store.records")
 
 
 def test_analysis_imports_no_model_code():

@@ -1,4 +1,4 @@
-"""Atlases for tests: a simulated zoo, compared by the definitions, and written as `study.records` has it."""
+"""Atlases for tests: a simulated zoo, compared by the definitions, and written as `records` has it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from study import records
+from study.store import records, schemas
 
 FAMILIES = ("cnn", "mlp", "transformer")
 
@@ -128,7 +128,7 @@ def tables(
 
 def write(results: Path, content: dict[str, pd.DataFrame], study: str = "demo") -> Path:
     """Write the tables with the library's own writer, and so its schemas: a file a model, else a study."""
-    records.prepare(results, records.ATLAS_TABLES)
+    records.prepare(results, schemas.ATLAS_TABLES)
     for table, rows in content.items():
         parts = rows.groupby("model") if table == "models" else [(study, rows)]
         for name, part in parts:

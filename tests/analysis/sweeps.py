@@ -1,7 +1,7 @@
 """Results folders for tests and benchmarks: sweeps that never ran, with a truth that was planted in them.
 
 `simulate` draws models, decides by how much every trial changes its student, and fills all the columns
-of `study.records`; `write` puts them where a sweep would have, as files of one trial or merged ones.
+of `study.store.records`; `write` puts them where a sweep would have, as files of one trial or merged ones.
 What is planted is the number of samples that each trial gains and loses, so that tables without
 predictions cost nothing, and the predictions, drawn only when they are written, agree with the tables to
 the sample. Left out on purpose: training. Losses and times look plausible and mean nothing, and `spec` is
@@ -28,12 +28,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from study import compaction, records
+from study.store import compaction, records, schemas
 
 ROOT = Path(__file__).resolve().parents[2]
 FAMILIES = {"cnn": "resnet50", "transformer": "vit_small_patch16_224", "mlp": "mixer_b16_224"}
 PAPERS_FAMILIES = {"CNN": "cnn", "Trafo": "transformer", "MLP": "mlp"}
-MERGED_ROWS = 1 << 22  # of a merged file, which `study.compaction` bounds by the bytes that go into it
+MERGED_ROWS = 1 << 22  # of a merged file, which `study.store.compaction` bounds by the bytes that go into it
 REASONS = (
     "FloatingPointError: the loss is nan in epoch 3",
     "OutOfMemoryError: CUDA out of memory, even with a batch of 1",
@@ -85,7 +85,7 @@ class Sweep:
     """A sweep that never ran.
 
     Attributes:
-        trials: what is recorded, a row a trial, in the columns of `study.records.TRIALS`.
+        trials: what is recorded, a row a trial, in the columns of `study.store.schemas.TRIALS`.
         history: a row an epoch of each finished trial.
         plans: a row a planned trial, whether it is recorded or not.
         labels: int64 [N].
@@ -131,7 +131,7 @@ class Sweep:
         columns = {"trial": pa.repeat(trial, len(before)), "index": self.indices, "label": self.labels}
         for name, (label, sure) in said.items():
             columns |= {name: label, f"{name}_confidence": sure}
-        return _table(records.PREDICTIONS, columns, len(before))
+        return _table(schemas.PREDICTIONS, columns, len(before))
 
     def _changed(self, change: pd.Series, before, teacher, draw: np.random.Generator) -> Ints:
         """The samples that a trial gains and loses."""
@@ -286,7 +286,7 @@ def simulate(
     changes = done.set_index("trial")[["number", "student", "teacher"]]
     changes = changes.join(done.set_index("trial")[[f"changed_{cell}" for cell in CELLS]])
     return Sweep(
-        trials=_table(records.TRIALS, table, len(table)).to_pandas(),
+        trials=_table(schemas.TRIALS, table, len(table)).to_pandas(),
         history=history,
         plans=plans,
         labels=labels,
@@ -361,7 +361,7 @@ def _changes(rows: pd.DataFrame, effects, planted, samples: int, draw: np.random
 
 
 def _measures(rows: pd.DataFrame, samples: int) -> pd.DataFrame:
-    """The knowledge measures of `records.TRIALS`, from counts; null where a trial failed."""
+    """The knowledge measures of `schemas.TRIALS`, from counts; null where a trial failed."""
     both, flips, student_only, _ = (rows[cell] for cell in CELLS)
     lost_both, gained_flips, lost_student, gained_neither = (rows[f"changed_{cell}"] for cell in CELLS)
     gained, lost = gained_flips + gained_neither, lost_both + lost_student
@@ -487,11 +487,11 @@ def write(
     Args:
         results: the folder, made where it is missing.
         sweep: as `simulate` gives it.
-        merged: share of the finished trials that were merged into large files (`study.compaction`), the
+        merged: share of the finished trials that were merged into large files (`study.store.compaction`), the
             first by their ids; what failed never is.
         predictions, history: whether to write these tables.
     """
-    records.prepare(results, records.TRANSFER_TABLES)
+    records.prepare(results, schemas.TRANSFER_TABLES)
     trials = sweep.trials.sort_values("trial", ignore_index=True)
     finished = sweep.finished
     large = finished[: round(merged * len(finished))]
@@ -510,7 +510,7 @@ def write(
             list(pool.map(predict, todo))
         tables = {"history": sweep.history.sort_values(["trial", "epoch"])} if history else {}
         for table, frame in (tables | {"trials": trials}).items():
-            rows = _table(records.TABLES[table], frame, len(frame))
+            rows = _table(schemas.TABLES[table], frame, len(frame))
             starts = pd.Series(np.arange(len(frame))).groupby(frame["trial"].to_numpy()).agg(["min", "size"])
             if large:
                 chosen = frame["trial"].isin(set(large)).to_numpy()

@@ -555,7 +555,7 @@ def test_missing_folders_are_refused(tmp_path):
     assert f"{tmp_path / 'none'}: no such folder" in refused(tmp_path / "none")
     sentence = refused(tmp_path)
     assert f"{tmp_path / 'atlas'}: no atlas is recorded" in sentence
-    assert "run jobs/complementarity.py STUDY" in sentence
+    assert "run jobs/atlas.py STUDY" in sentence
 
 
 @pytest.mark.parametrize("points", ["-1", "nan"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from analysis import flips
 from analysis.results import ResultsError, load
-from study import compaction, records
+from study.store import compaction, records, schemas
 from tests.analysis import sweeps
 
 SWEEP = sweeps.simulate(3, 3, samples=150, classes=7, failed=2, missing=0.1)
@@ -418,7 +418,7 @@ def test_all_classes_give_the_recorded_transfer_rate(written):
 
 
 def test_simulated_files_have_the_library_s_schemas(written):
-    for table, schema in records.TRANSFER_TABLES.items():
+    for table, schema in schemas.TRANSFER_TABLES.items():
         paths = list(written.glob(f"{table}/*.parquet"))
         assert paths and all(pq.read_schema(path).equals(schema, check_metadata=True) for path in paths)
     status = records.status(written, "trials")

@@ -13,7 +13,7 @@ import pytest
 from analysis import results
 from analysis.results import ResultsError, load, read
 from analysis.training_measures import load_history
-from study import compaction, records
+from study.store import compaction, records, schemas
 from tests.analysis import sweeps
 
 AGAIN = "make it again"
@@ -113,7 +113,7 @@ def test_history_that_lacks_a_column_in_one_file_is_refused(folder, sweep):
 def test_damaged_files_are_named(folder):
     path = sorted((folder / "trials").glob("*.parquet"))[7]
     whole = path.read_bytes()
-    number = records.TRIALS.get_field_index("student_parameters")
+    number = schemas.TRIALS.get_field_index("student_parameters")
     flipped = bytearray(whole)
     # In the page that holds the value: another number, which only the checksum tells.
     flipped[pq.read_metadata(path).row_group(0).column(number).data_page_offset - 1] ^= 1
@@ -168,7 +168,7 @@ def test_categories_stay_categories(tmp_path):
 
 def test_a_table_without_rows_keeps_its_columns(tmp_path):
     empty = (
-        records.PAIRS.empty_table() if hasattr(records, "PAIRS") else pa.table({"a": pa.array([], "int64")})
+        schemas.PAIRS.empty_table() if hasattr(records, "PAIRS") else pa.table({"a": pa.array([], "int64")})
     )
     place = some_files(tmp_path / "pairs", empty)
     assert list(read(place / "a.parquet", AGAIN)) == list(read(place, AGAIN)) == empty.column_names

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from analysis import measures, success_rate, success_report
 from analysis.results import ResultsError, load, replacing
 from analysis.statistics import crossed_bootstrap
-from study import records
+from study.store import records, schemas
 from tests.analysis import by_hand
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +51,7 @@ TRIALS = [
 
 def write(results, rows):
     """Write the rows with the library's own writer, and so its schema."""
-    records.prepare(results, records.TRANSFER_TABLES)
+    records.prepare(results, schemas.TRANSFER_TABLES)
     for row in rows:
         values = {name: [value] for name, value in row.items() if name != "trial"}
         records.write(results, "trials", row["trial"], values)

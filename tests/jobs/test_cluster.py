@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs import cluster, transfer_sweep
+from jobs import _cluster, transfer_sweep
 from study import spec
 from study.errors import StudyError
 from tests.jobs.running import recorded, refused, results_of, run
@@ -23,11 +23,11 @@ def nodes(monkeypatch, tmp_path):
     def say(*there: dict, may_start: dict[str, dict] | None = None) -> None:
         alive = [{"Alive": True, "Resources": resources} for resources in there]
         dead = [{"Alive": False, "Resources": {"CPU": 999.0, "GPU": 999.0}}]
-        monkeypatch.setattr(cluster.ray, "nodes", lambda: alive + dead)
+        monkeypatch.setattr(_cluster.ray, "nodes", lambda: alive + dead)
         file = tmp_path / "bootstrap.yaml"
         if may_start is not None:
             file.write_text(yaml.safe_dump({"available_node_types": may_start}))
-        monkeypatch.setattr(cluster, "BOOTSTRAP", file)
+        monkeypatch.setattr(_cluster, "BOOTSTRAP", file)
 
     return say
 
@@ -36,12 +36,12 @@ def test_a_node_that_the_autoscaler_may_start_is_waited_for(nodes):
     asked = spec.Resources(cpus=8, gpus=1)
     nodes(HEAD)
     with pytest.raises(StudyError, match=r"largest node has 4 CPUs and 0 GPUs"):
-        cluster.check(asked)
+        _cluster.check(asked)
     nodes(HEAD, may_start={"head": {"resources": HEAD}, "gpu": {"resources": GPU_NODE, "max_workers": 8}})
-    cluster.check(asked)
+    _cluster.check(asked)
     nodes(HEAD, may_start={"gpu": {"resources": GPU_NODE, "max_workers": 0}})
     with pytest.raises(StudyError, match="0 GPUs"):
-        cluster.check(asked)
+        _cluster.check(asked)
 
 
 @pytest.mark.parametrize(
@@ -57,24 +57,24 @@ def test_a_node_that_the_autoscaler_may_start_is_waited_for(nodes):
 )
 def test_trials_at_once_are_as_many_as_fit_node_by_node(nodes, asked, slots):
     nodes(HEAD, GPU_NODE, GPU_NODE)
-    cluster.check(spec.Resources(**asked))
-    assert cluster.slots(spec.Resources(**asked)) == slots
+    _cluster.check(spec.Resources(**asked))
+    assert _cluster.slots(spec.Resources(**asked)) == slots
 
 
 def test_workers_for_which_there_is_no_room_at_once_are_refused(nodes):
     asked = spec.Resources(cpus=1, gpus=1, workers=5)
     nodes(HEAD, GPU_NODE, GPU_NODE)
     with pytest.raises(StudyError, match=r"resources\.workers: .* 5 at once, .* room for 4"):
-        cluster.check(asked)
+        _cluster.check(asked)
 
 
 @pytest.mark.parametrize("name", ["data", "zoo", "outputs", "results"])
 def test_folders_that_end_with_a_job_are_refused(name):
     inside = Path("/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1")
     lasting = spec.Folders(results="s3://bucket/x?region=us-east-1", data="/data", zoo="/zoo", outputs="/out")
-    cluster.check_lasting(lasting)
+    _cluster.check_lasting(lasting)
     with pytest.raises(StudyError, match=rf"folders\.{name}: .* is deleted with it"):
-        cluster.check_lasting(lasting.model_copy(update={name: inside / name}))
+        _cluster.check_lasting(lasting.model_copy(update={name: inside / name}))
 
 
 @pytest.mark.parametrize(("address", "said"), [("127.0.0.1:1", "does not answer"), ("home", "'home'")])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import console
+from jobs import _console
 from study.errors import StudyError
 
 
@@ -12,13 +12,13 @@ from study.errors import StudyError
     ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
 )
 def test_durations_are_readable(seconds, text):
-    assert console.duration(seconds) == text
+    assert _console.duration(seconds) == text
 
 
 def test_the_time_left_follows_the_work_done(monkeypatch):
     now = 100.0
-    monkeypatch.setattr(console.time, "monotonic", lambda: now)
-    tracker = console.Tracker("sweep", total=80, seconds=60)
+    monkeypatch.setattr(_console.time, "monotonic", lambda: now)
+    tracker = _console.Tracker("sweep", total=80, seconds=60)
     now = 110.0
     assert tracker.left() == "about 50 s left"  # nothing done: what was expected
     tracker.done = 3
@@ -28,7 +28,7 @@ def test_the_time_left_follows_the_work_done(monkeypatch):
 
 
 def test_nothing_known_nothing_said():
-    assert console.Tracker("zoo", total=8).left() == ""
+    assert _console.Tracker("zoo", total=8).left() == ""
 
 
 @pytest.mark.parametrize(
@@ -40,14 +40,14 @@ def test_what_can_be_mended_is_a_sentence_and_a_status(raised, status, said, cap
         raise raised
 
     with pytest.raises(SystemExit) as exit_:
-        console.main(job)
+        _console.main(job)
     assert exit_.value.code == status
     assert capsys.readouterr().err == said
 
 
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
-        console.main(lambda: 1 / 0)
+        _console.main(lambda: 1 / 0)
 
 
 def test_a_script_that_was_submitted_works_in_the_projects_folder(tmp_path, monkeypatch):
@@ -58,9 +58,9 @@ def test_a_script_that_was_submitted_works_in_the_projects_folder(tmp_path, monk
     (home / "other.py").touch()
     monkeypatch.chdir(home)
     for script in (jobs / "sweep.py", home / "other.py"):  # in its place, and none of the project's
-        console.go_home(script, jobs)
+        _console.go_home(script, jobs)
         assert Path.cwd() == home
-    console.go_home(home / "sweep.py", jobs)
+    _console.go_home(home / "sweep.py", jobs)
     assert Path.cwd() == jobs.parent
 
 
@@ -69,4 +69,4 @@ def test_a_script_of_another_version_than_the_project_is_refused(tmp_path):
     (tmp_path / "jobs" / "sweep.py").write_text("print('yesterday')")
     (tmp_path / "sweep.py").write_text("print('today')")
     with pytest.raises(StudyError, match=r"not the version that was submitted; .*ray up --no-restart"):
-        console.go_home(tmp_path / "sweep.py", tmp_path / "jobs")
+        _console.go_home(tmp_path / "sweep.py", tmp_path / "jobs")

@@ -13,16 +13,17 @@ import ray
 import torch.distributed as dist
 from ray import tune
 
-from jobs import data_parallel
-from study import records, spec, transfer, workers
+from jobs import _data_parallel
+from study import distributed, spec, transfer
 from study.errors import DivergedError, StudyError
+from study.store import records, schemas
 from tests.jobs.running import refused, run, trials_of
 from tests.study.test_transfer import budget, trial_of
 from tests.study.test_workers import assert_close
 
 pytestmark = pytest.mark.faults
 
-WORK = data_parallel._work
+WORK = _data_parallel._work
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def study(content, workspace) -> spec.Study:
     """With two workers, which need all CPUs there are."""
     content["resources"] = {"workers": 2, "checkpoint_seconds": 0}
     study = spec.Study.model_validate(content).absolute()
-    records.prepare(study.results, records.TRANSFER_TABLES)
+    records.prepare(study.results, schemas.TRANSFER_TABLES)
     return study
 
 
@@ -60,11 +61,11 @@ def test_a_trial_of_tune_that_holds_nothing_gives_two_workers_what_they_need(
     trial = budget(trial_of(study, "kl_dp"), batch_size=31)
 
     def trainable(config):
-        data_parallel.run(trial, study)
+        _data_parallel.run(trial, study)
         tune.report({"status": "ok"})
 
     tuner = tune.Tuner(
-        tune.with_resources(trainable, data_parallel.CALLER),
+        tune.with_resources(trainable, _data_parallel.CALLER),
         tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
         run_config=tune.RunConfig(storage_path=str(tmp_path / "tune"), verbose=0),
     )
@@ -76,7 +77,7 @@ def test_a_trial_of_tune_that_holds_nothing_gives_two_workers_what_they_need(
 def mortal(config: dict) -> object:
     """The work, noting the batches of each epoch; the second worker dies, once, in the second epoch."""
     notes = Path(config["study"].results)
-    parts = workers.parts
+    parts = distributed.parts
 
     def noting(*arguments):
         epoch = len(list(notes.glob(f"{os.getpid()}-*")))
@@ -85,14 +86,14 @@ def mortal(config: dict) -> object:
             os.kill(os.getpid(), signal.SIGKILL)
         yield from parts(*arguments)
 
-    workers.parts = noting
+    distributed.parts = noting
     return WORK(config)
 
 
 def test_a_worker_that_is_killed_is_replaced_and_the_trial_goes_on(local_ray, study, workspace, monkeypatch):
     trial = budget(trial_of(study, "xe_kl_mcl"), epochs=3)
-    monkeypatch.setattr(data_parallel, "_work", mortal)
-    data_parallel.run(trial, study)
+    monkeypatch.setattr(_data_parallel, "_work", mortal)
+    _data_parallel.run(trial, study)
     assert_close(recorded(study, trial), transfer.run(trial, workspace))
     epochs: dict[str, int] = {}
     for note in study.results.glob("*-1-*"):
@@ -106,13 +107,13 @@ def test_what_stops_a_trial_is_told_and_nothing_recorded(local_ray, study, tmp_p
     trial = trial_of(study, "kl")
     steep = trial.model_copy(update={"method": trial.method.model_copy(update={"lr": 1e30})})
     with pytest.raises(DivergedError, match=r"^the loss is not finite in epoch 0; lower the method's lr$"):
-        data_parallel.run(steep, study)
+        _data_parallel.run(steep, study)
 
     # What happens before the workers are together: here, that the images are not there.
-    monkeypatch.setattr(data_parallel, "RETRIES", 0)
+    monkeypatch.setattr(_data_parallel, "RETRIES", 0)
     folders = study.folders.model_copy(update={"data": tmp_path / "none"})
     with pytest.raises(StudyError, match=r"^/.*: the data are not prepared; run jobs/prepare_data\.py$"):
-        data_parallel.run(trial, study.model_copy(update={"folders": folders}))
+        _data_parallel.run(trial, study.model_copy(update={"folders": folders}))
     assert list((study.results / "trials").iterdir()) == []
 
 

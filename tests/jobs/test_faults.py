@@ -19,7 +19,8 @@ import pandas as pd
 import pytest
 from ray.cluster_utils import Cluster
 
-from study import spec, storage, transfer
+from study import spec, transfer
+from study.store import storage
 from tests.jobs.running import recorded, results_of, run, start, wait_until, workers_of
 
 pytestmark = pytest.mark.faults

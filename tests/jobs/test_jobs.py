@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from jobs import transfer_sweep
-from study import data, spec
+from study import spec
+from study.images import files
 from tests.jobs.running import (
     ROOT,
     recorded,
@@ -95,13 +96,13 @@ def test_a_study_from_nothing_to_its_figure(content, write_study, tmp_path):
 def test_the_earlier_steps_run_alone(content, write_study, tmp_path):
     content["folders"] |= {"data": str(tmp_path / "data"), "zoo": str(tmp_path / "zoo")}
     path = write_study(content)
-    prepared = run("jobs/prepare_data.py", path)
+    prepared = run("jobs/data.py", path)
     assert prepared.returncode == 0, prepared.stderr
     assert "transfer 100, evaluation 303" in prepared.stdout
-    built = run("jobs/build_zoo.py", path)
+    built = run("jobs/zoo.py", path)
     assert built.returncode == 0, built.stderr
     assert len(list((tmp_path / "zoo").glob("*.safetensors"))) == 2
-    again = run("jobs/build_zoo.py", path)
+    again = run("jobs/zoo.py", path)
     assert "training" not in again.stdout
 
 
@@ -114,8 +115,8 @@ def test_limit_runs_no_more(workspace, content, write_study):
 @pytest.mark.parametrize(
     "job",
     [
-        "jobs/prepare_data.py",
-        "jobs/build_zoo.py",
+        "jobs/data.py",
+        "jobs/zoo.py",
         "jobs/transfer_sweep.py",
         "analysis/success_rate.py",
     ],
@@ -237,7 +238,7 @@ def test_other_classes_are_refused(workspace, content, write_study):
 def test_a_truncated_beton_is_refused_before_any_trial(workspace, content, write_study, tmp_path):
     content["folders"]["data"] = str(tmp_path / "data")
     (tmp_path / "data").mkdir()
-    folder = data.folder_of(workspace.data.images, tmp_path / "data")
+    folder = files.folder_of(workspace.data.images, tmp_path / "data")
     shutil.copytree(workspace.images.path.parent, folder)
     with (folder / "images.beton").open("r+b") as stream:
         stream.truncate(1000)
@@ -247,7 +248,7 @@ def test_a_truncated_beton_is_refused_before_any_trial(workspace, content, write
 def test_an_empty_image_folder_is_refused(content, write_study, tmp_path):
     (tmp_path / "empty").mkdir()
     content["data"]["images"]["train"] = str(tmp_path / "empty")
-    refused(run("jobs/prepare_data.py", write_study(content)), "empty", "data.images.train")
+    refused(run("jobs/data.py", write_study(content)), "empty", "data.images.train")
 
 
 def test_results_that_cannot_be_written_are_refused(content, write_study, tmp_path):

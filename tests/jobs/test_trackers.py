@@ -16,10 +16,11 @@ import pytest
 import ray
 import yaml
 
-from jobs import console, trackers, transfer_sweep, waves
-from study import records, spec
+from jobs import _console, _engine, _trackers, transfer_sweep
+from study import spec
 from study.errors import StudyError
-from study.storage import Remote
+from study.store import records, schemas
+from study.store.storage import Remote
 from tests.jobs.running import ROOT, run
 
 MEASURES = [
@@ -190,9 +191,9 @@ def study(content) -> spec.Study:
 def test_a_trial_reports_more_than_its_end_only_where_asked(workspace, study, names, monkeypatch):
     study = study.model_copy(update={"trackers": names})
     (trial,) = study.trials()
-    records.prepare(study.results, records.TRANSFER_TABLES)
+    records.prepare(study.results, schemas.TRANSFER_TABLES)
     reports: list[dict] = []
-    monkeypatch.setattr(trackers.tune, "report", reports.append)
+    monkeypatch.setattr(_trackers.tune, "report", reports.append)
     end = transfer_sweep.run_trial(trial, study)
     assert end.pop("status") == "ok"
     assert [told["history"]["epoch"] for told in reports] == ([[0], [0, 1]] if names else [])
@@ -212,21 +213,21 @@ def test_epochs_are_shown_while_a_trial_runs_and_once_if_it_is_tried_again(study
     shown = tmp_path / "shown"
 
     def function(trial):
-        trackers.report_epochs(history_of(1))
+        _trackers.report_epochs(history_of(1))
         end = time.monotonic() + 20
         while not shown.exists() and time.monotonic() < end:
             if "loss" in mlflow_runs(study.results, "small")[1][trial.id].data.metrics:
                 shown.touch()
                 os._exit(1)
             time.sleep(0.1)
-        trackers.report_epochs(history_of(2))
+        _trackers.report_epochs(history_of(2))
         return {"status": "ok", "history": history_of(3), "row": {"transfer_delta": 0.25, "lr": 7.0}}
 
     ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         trials = {trial.id: trial}
-        with trackers.opened(study, trials) as callbacks, console.Tracker("test", 1) as tracker:
-            errors = waves.run(function, trials, request={"cpu": 1}, tracker=tracker, callbacks=callbacks)
+        with _trackers.opened(study, trials) as callbacks, _console.Tracker("test", 1) as tracker:
+            errors = _engine.run(function, trials, request={"cpu": 1}, tracker=tracker, callbacks=callbacks)
     finally:
         ray.shutdown()
     assert errors == {}
@@ -247,7 +248,7 @@ def of_tune(trial: spec.Trial, **last_result) -> SimpleNamespace:
 
 def test_a_tracker_that_fails_is_off_and_raises_nothing(study, capsys):
     (trial,) = study.trials()
-    with trackers.opened(study, {trial.id: trial}) as callbacks:
+    with _trackers.opened(study, {trial.id: trial}) as callbacks:
         for callback in callbacks:
             callback.on_trial_start(0, [], of_tune(trial))
             callback.thread.submit(int).result()  # after what was asked before
@@ -271,7 +272,7 @@ def test_trials_without_an_end_or_without_a_beginning(study):
     trials = dict(
         zip("abc", [study.trials()[0].model_copy(update={"seed": n}) for n in range(3)], strict=True)
     )
-    with trackers.opened(study, trials) as (_, callback):
+    with _trackers.opened(study, trials) as (_, callback):
         for name in "ab":
             callback.on_trial_start(0, [], SimpleNamespace(config={"name": name}))
         for name in "bc":
@@ -295,7 +296,9 @@ def test_nothing_is_imported_unasked():
     assert done.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize(("name", "package"), [(n, p) for n, all_ in trackers.PACKAGES.items() for p in all_])
+@pytest.mark.parametrize(
+    ("name", "package"), [(n, p) for n, all_ in _trackers.PACKAGES.items() for p in all_]
+)
 def test_a_missing_package_is_told_before_anything_is_done(content, write_study, monkeypatch, name, package):
     monkeypatch.setitem(sys.modules, package, None)
     path = str(write_study(content))
@@ -324,27 +327,27 @@ def test_the_flag_is_instead_of_the_studys_and_the_plan_says_where(content, writ
     assert "choose from" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", trackers.PACKAGES)
+@pytest.mark.parametrize("name", _trackers.PACKAGES)
 def test_results_at_a_url_need_another_place(study, name, monkeypatch, tmp_path):
     folders = study.folders.model_copy(update={"results": Remote("s3://bucket/results")})
     study = study.model_copy(update={"folders": folders, "trackers": [name]})
     with pytest.raises(
         StudyError, match=rf"{name} writes to a folder, but .* URL \(s3://bucket/results\); \w+"
     ):
-        trackers.check(study)
+        _trackers.check(study)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     if name != "tensorboard":
-        trackers.check(study)
-        assert str(tmp_path) in trackers.places(study)[name]
+        _trackers.check(study)
+        assert str(tmp_path) in _trackers.places(study)[name]
 
 
 def test_a_server_that_is_silent_is_refused_and_its_password_kept(study, monkeypatch):
     study = study.model_copy(update={"trackers": ["mlflow"]})
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9/path")
     with pytest.raises(StudyError, match=r"MLFLOW_TRACKING_URI: the server 127\.0\.0\.1:9 does not answer"):
-        trackers.check(study)
-    assert trackers.places(study) == {"mlflow": "http://127.0.0.1:9/path"}
+        _trackers.check(study)
+    assert _trackers.places(study) == {"mlflow": "http://127.0.0.1:9/path"}
 
 
 def test_wandb_without_a_login_is_one_sentence(study, monkeypatch, tmp_path):
@@ -353,5 +356,5 @@ def test_wandb_without_a_login_is_one_sentence(study, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     study = study.model_copy(update={"trackers": ["wandb"]})
-    with pytest.raises(StudyError, match=r"wandb cannot start .*WANDB_API_KEY"), trackers.opened(study, {}):
+    with pytest.raises(StudyError, match=r"wandb cannot start .*WANDB_API_KEY"), _trackers.opened(study, {}):
         pass

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from study import evaluate, spec, zoo
-from study.batches import Crop
+from study import evaluate, spec
+from study.images.batches import Crop
+from study.models import zoo
 
 CPU = torch.device("cpu")
 

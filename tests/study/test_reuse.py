@@ -8,8 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from study import outputs, reuse, spec, storage, zoo
-from study.batches import Crop
+from study import reuse, spec
+from study.images.batches import Crop
+from study.models import zoo
+from study.store import outputs, storage
 
 
 @pytest.fixture

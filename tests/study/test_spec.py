@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from study import spec, storage
+from study import spec
 from study.errors import StudyError
+from study.store import storage
 from study.views import View
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,10 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from study import evaluate, knowledge, methods, pretraining, records, spec, transfer, workspace, zoo
-from study.batches import Crop
-from study.checkpoints import Checkpoint
+from study import evaluate, knowledge, methods, recipe, spec, transfer, workspace
 from study.errors import DivergedError
+from study.images.batches import Crop
+from study.models import zoo
+from study.store import records, schemas
+from study.store.checkpoints import Checkpoint
 from study.workspace import Workspace
 
 TIMINGS = {"seconds_load", "seconds_train", "seconds_evaluate", "seconds", "finished"}
@@ -252,7 +254,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial(study, workspace):
 def test_the_record_says_what_the_predictions_say(study, workspace, tmp_path):
     trial = trial_of(study, "kl")
     record = transfer.run(trial, workspace)
-    records.prepare(tmp_path, records.TRANSFER_TABLES)
+    records.prepare(tmp_path, schemas.TRANSFER_TABLES)
     records.write_trial(tmp_path, trial.id, record.row, record.predictions, record.history)
     said = pd.read_parquet(tmp_path / "predictions")
     (row,) = pd.read_parquet(tmp_path / "trials").to_dict("records")
@@ -290,7 +292,7 @@ def test_the_control_needs_no_teacher(study, workspace):
 
 def test_a_failure_tells_the_reason(study, workspace, tmp_path):
     trial = trial_of(study, "kl")
-    records.prepare(tmp_path, records.TRANSFER_TABLES)
+    records.prepare(tmp_path, schemas.TRANSFER_TABLES)
     records.write_failure(tmp_path, "trials", trial.id, transfer.failure(trial, workspace, "because"))
     (row,) = pd.read_parquet(tmp_path / "trials").to_dict("records")
     assert (row["status"], row["reason"], row["student"]) == ("failed", "because", "mixer")
@@ -301,7 +303,7 @@ def test_models_of_other_sizes_share_the_students_crop_and_keep_their_own_in_eva
     base = study.zoo["resnet"]
     config = base.config | {"input_size": [3, 24, 24], "crop_pct": 0.875}
     cropped = base.model_copy(update={"name": "cropped", "config": config})
-    pretraining.build(cropped, workspace)
+    recipe.build(cropped, workspace)
     everything = np.arange(len(workspace.images.labels))
     pixels = torch.cat([p.clone() for p, _, _ in workspace.batches(Crop()).epoch(everything, 64)])
     centre = pixels[:, :, 2:26, 2:26]

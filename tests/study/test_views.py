@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from study import views
-from study.timm_import import torchvision
+from study.models.timm_import import torchvision
 from study.views import View
 
 MASK = (1 << 64) - 1

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from study import spec, zoo
+from study import spec
 from study import workspace as study_workspace
-from study.batches import Batches, Crop, Resident
+from study.images.batches import Batches, Crop, Resident
+from study.models import zoo
 from study.workspace import Workspace
 
 

@@ -1,0 +1,295 @@
+"""The atlas of complementary knowledge: run every model once, compare all ordered pairs.
+
+    python jobs/atlas.py [STUDY] [--models PATTERN ...] [--split NAME] [--dry-run]
+
+A pattern is a name or shell pattern of the study's zoo, else of timm's pretrained models (`resnet*`,
+`*.in1k`), or `all` of those; `@FILE` reads patterns from a file. A model is recorded by the worker
+that ran it; run the same command again to go on. One that cannot be loaded or run is recorded with
+the reason, and does not stop the others. Untrained copies of a few models measure the chance level.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import ray
+from rich.table import Table
+
+from jobs import _cluster, _console, data
+from jobs import zoo as zoo_job
+from study import atlas, spec, workspace
+from study.errors import StudyError
+from study.images import class_names, splits
+from study.images.files import Images
+from study.models import published, zoo
+from study.store import outputs, records, schemas
+
+SMALLEST_BATCH = 8  # a worker that dies with this batch dies of something else than memory
+
+
+def run_model(
+    name: str, model: spec.Model, study: spec.Study, split: str, batch_size: int, known: dict | None
+) -> tuple[str, str]:
+    """One model, by its id, in a Ray worker: run it and write its record; says how it ended, and why."""
+    place = workspace.of(study)
+    try:
+        record = atlas.run(model, place, split, batch_size, known)
+    except Exception as error:  # models of a large zoo fail in every way there is: recorded, not fatal
+        text = str(error).splitlines()[0] if str(error) else ""
+        reason = text if isinstance(error, StudyError) else f"{type(error).__name__}: {text}"
+        row = atlas.failure(model, place, split, reason) | {"study": study.name}
+        records.write_failure(study.results, "models", name, row)
+        return "failed", reason
+    records.write_model(study.results, name, record.row | {"study": study.name}, record.predictions)
+    return "ok", record.notice
+
+
+def run_models(
+    study: spec.Study, models: dict[str, spec.Model], split: str, batch_size: int, known: dict | None
+) -> None:
+    """Run models, by id. Needs Ray to be started, the data and the zoo to be there.
+
+    Raises:
+        StudyError: a worker could not read the data or write a record.
+    """
+    _cluster.check(study.resources)
+    shared, shared_known, ended_well, failed = ray.put(study), ray.put(known), 0, 0
+    with _console.Tracker("atlas", len(models)) as tracker:
+        while models:
+            arguments = {
+                name: (name, model, shared, split, batch_size, shared_known) for name, model in models.items()
+            }
+            crashed = {}
+            # Not tried again by Ray: a worker that died was most likely killed for its memory.
+            for ended in _cluster.as_completed(run_model, arguments, study.resources, retries=0):
+                if ended:
+                    name, outcome = ended
+                    if isinstance(outcome, ray.exceptions.RayTaskError):  # the next would fail alike
+                        raise StudyError(f"{models[name].name}: not recorded ({_cluster.reason(outcome)})")
+                    if isinstance(outcome, ray.exceptions.RayError):
+                        crashed[name] = _cluster.reason(outcome)
+                        continue
+                    status, text = outcome
+                    ended_well, failed = ended_well + (status == "ok"), failed + (status == "failed")
+                    if text:
+                        _console.console.print(f"atlas: {models[name].name}: {text}")
+                done = ended_well + failed
+                tracker.update(done, f"{done} of {int(tracker.total)} models run, {failed} failed")
+            models = {name: models[name] for name in crashed}
+            if batch_size <= SMALLEST_BATCH:
+                record_crashes(study, models, crashed, split)
+                return
+            batch_size //= 2
+            if models:
+                _console.console.print(
+                    f"atlas: {len(models)} models whose worker died are run again, batch size {batch_size}"
+                )
+
+
+def record_crashes(
+    study: spec.Study, models: dict[str, spec.Model], reasons: dict[str, str], split: str
+) -> None:
+    """Record models whose workers died again and again."""
+    for name, model in models.items():
+        row = atlas.failure(model, workspace.of(study), split, reasons[name])
+        records.write_failure(study.results, "models", name, row | {"study": study.name})
+
+
+def check_pairs(models: Iterable[spec.Model], remedy: str) -> None:
+    """Refuse a zoo without a pair.
+
+    Raises:
+        StudyError: there are fewer than two models that know something.
+    """
+    trained = sum(model.source != "untrained" for model in models)
+    if trained < 2:
+        raise StudyError(f"--models: a pair needs two models that could be run, there is {trained}; {remedy}")
+
+
+def compare(study: spec.Study, models: dict[str, spec.Model], images: Images) -> int:
+    """Compare all ordered pairs of models, by id, that were run; gives the number of pairs.
+
+    Raises:
+        StudyError: a record is damaged, or there is no pair.
+    """
+    check_pairs(models.values(), f"see the column 'reason' of {study.results / 'models'}")
+    trained = [model.source != "untrained" for model in models.values()]
+    classes = len(images.classes)
+    predicted, labels = atlas.read_predictions(study.results, list(models), classes)
+    names = [model.name for model in models.values()]
+    pairs, pair_classes = atlas.compare(names, np.array(trained), predicted, labels, classes)
+    records.write(study.results, "pair_classes", study.name, pair_classes)
+    records.write(study.results, "pairs", study.name, pairs)
+    return len(pairs["student"])
+
+
+def describe_classes(study: spec.Study, images: Images, embedder: str | None) -> None:
+    """Record the classes' names and what they mean, unless that is done already.
+
+    Raises:
+        StudyError: the text model that was asked for cannot be had.
+    """
+    names = class_names.readable(images.classes)
+    meanings = class_names.readable(images.classes, definitions=True)
+    columns = {"class": range(len(names)), "name": names}
+    wanted = embedder or "minilm"
+    if wanted != "none":
+        path = study.results / "classes" / f"{study.name}.parquet"
+        try:
+            before = pd.read_parquet(path, columns=["name", "embedder"])
+        except (OSError, ValueError):  # not there, or damaged: made again
+            before = pd.DataFrame(columns=["name", "embedder"])
+        embedders = set(before["embedder"].dropna())
+        # Where none is asked for, any will do.
+        if before["name"].tolist() == names and embedders and embedder in (None, *embedders):
+            return
+        try:
+            columns["embedding"] = list(class_names.embed(meanings, wanted))
+            columns["embedder"] = [wanted] * len(names)
+        except StudyError as error:
+            if embedder:
+                raise
+            _console.console.print(f"classes: names are not compared by meaning: {error}")
+    records.write(study.results, "classes", study.name, columns)
+
+
+def print_plan(study: spec.Study, models: dict[str, spec.Model], todo: dict, split: str) -> None:
+    """What a run would do."""
+    out = _console.console
+    sources = Table("weights", "models", "recorded", "to run", box=None)
+    for source in dict.fromkeys(model.source for model in models.values()):
+        ids = [name for name, model in models.items() if model.source == source]
+        left = sum(name in todo for name in ids)
+        sources.add_row(source, str(len(ids)), str(len(ids) - left), str(left))
+    trained = sum(model.source != "untrained" for model in models.values())
+    out.print(f"study {study.name}: {trained * (trained - 1):,} ordered pairs, split {split}")
+    out.print(sources)
+    numbers = Counter(zoo.classes_of(model) for model in models.values())
+    told = [f"{'the data' if n is None else n} ({count} models)" for n, count in numbers.most_common()]
+    out.print(f"classes told apart: {', '.join(told)}")
+    untrained = zoo_job.missing(study)
+    if untrained:
+        out.print(f"zoo: to be trained: {', '.join(model.name for model in untrained)}")
+    out.print(f"each model needs {study.resources.cpus} CPUs and {study.resources.gpus:g} GPUs")
+    out.print(f"outputs: {study.folders.outputs}")
+    out.print(f"results: {study.results}")
+
+
+def check_room(study: spec.Study, models: int, images: Images, samples: int) -> None:
+    """Refuse to begin what the disk cannot hold; a store at a URL is not asked for its room.
+
+    Raises:
+        StudyError: says what the outputs take, what is free, and how to need less.
+    """
+    if not isinstance(study.folders.outputs, Path):
+        return
+    needed = models * outputs.size_of(samples, len(images.classes), study.outputs.top_k)
+    free = shutil.disk_usage(study.folders.outputs).free
+    if needed > free:
+        raise StudyError(
+            f"{study.folders.outputs}: the outputs of {models} models take {needed / 2**30:.1f} GiB, and "
+            f"{free / 2**30:.1f} GiB are free; keep fewer classes of each with 'outputs: {{top_k: 10}}' in "
+            "the study, or choose another folder with --outputs"
+        )
+
+
+def print_result(study: spec.Study, models: dict[str, spec.Model], pairs: int) -> None:
+    """What is recorded, and what failed."""
+    out, failed = _console.console, records.reasons(study.results, "models", models)
+    out.print(f"atlas: {len(models) - len(failed)} models, {pairs:,} ordered pairs")
+    for table in schemas.ATLAS_TABLES:
+        out.print(f"{table}: {study.results / table}")
+    if failed:
+        out.print(f"{len(failed)} models failed (column 'reason' of {study.results / 'models'}), such as:")
+        for name, reason in list(failed.items())[:5]:
+            out.print(f"  {models[name].name}: {reason}")
+
+
+def job() -> None:
+    parser = _console.parser(__doc__.splitlines()[0], "data", "zoo", "outputs", "results")
+    parser.fromfile_prefix_chars = "@"
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        metavar="PATTERN",
+        help="models to run instead of the study's zoo: names or patterns, of the zoo or else of timm's "
+        "pretrained models; 'all' of those; @FILE for one a line",
+    )
+    parser.add_argument(
+        "--split", default="evaluation", metavar="NAME", help="split of the data (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=256,
+        metavar="N",
+        help="samples a forward pass at most, halved where memory does not suffice (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--embed",
+        choices=[*class_names.EMBEDDERS, "none"],
+        help="text model that compares the classes' names (default: minilm, where it is installed)",
+    )
+    parser.add_argument(
+        "--published",
+        metavar="CSV",
+        help="path or URL of timm's results-imagenet.csv, to compare accuracies on ImageNet with (default: "
+        "those of the paper's 40 models)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    arguments = parser.parse_args()
+    if arguments.batch_size < 1:
+        parser.error("--batch-size: must be at least 1")
+
+    folders = {name: getattr(arguments, name) for name in _console.FOLDERS}
+    study = spec.load(arguments.study, **folders).absolute()
+    _cluster.check_lasting(study.folders)
+    split = arguments.split
+    atlas.check_split(study, split)
+    chosen = atlas.select(study, arguments.models)
+    check_pairs(chosen, "name more of them")
+    study = study.model_copy(update={"zoo": {model.name: model for model in chosen}})
+    zoo.check_names(study)
+    every = [*chosen, *atlas.untrained(chosen)]
+    models = {atlas.id_of(model, study.data, split): model for model in every}
+    status = records.status(study.results, "models")
+    todo = {name: model for name, model in models.items() if status.get(name) != "ok"}
+    if arguments.dry_run:
+        print_plan(study, models, todo, split)
+        return
+
+    records.prepare(study.results, schemas.ATLAS_TABLES)
+    outputs.Store(study.folders.outputs).prepare()
+    images = data.prepare(study)
+    atlas.check_models(chosen, arguments.models, len(images.classes))
+    zoo.check_checkpoints(study, len(images.classes))
+    samples = len(splits.split(images, study.data.splits)[split])
+    check_room(study, len(todo), images, samples)
+    known = published.top1(arguments.published) if class_names.is_imagenet(images.classes) else None
+    describe_classes(study, images, arguments.embed)
+    if todo or zoo_job.missing(study):
+        _cluster.start()
+        _cluster.check_seen(study, "results", "outputs", "zoo")
+    zoo_job.build(study)
+    records.write_plan(study.results, "atlas", study.name, {"model": list(models)})
+    if todo:
+        _console.console.print(
+            f"atlas: {len(todo)} of {len(models)} models to run on {samples:,} images; outputs in "
+            f"{study.folders.outputs}, results in {study.results}"
+        )
+        started = time.monotonic()
+        run_models(study, todo, split, arguments.batch_size, known)
+        _console.console.print(f"atlas: took {_console.duration(time.monotonic() - started)}")
+    status = records.status(study.results, "models")
+    finished = {name: model for name, model in models.items() if status.get(name) == "ok"}
+    print_result(study, models, compare(study, finished, images))
+
+
+if __name__ == "__main__":
+    _console.main(job)

@@ -1,0 +1,296 @@
+"""The atlas of complementary knowledge: each model of a zoo run once, all ordered pairs compared.
+
+After arXiv 2310.17653, section 3: for a teacher and a student, which samples does the teacher get
+right and the student wrong? The paper drew 466 pairs among 301 models. Here every model is run once
+over a split, through its own preprocessing, and all pairs are then products of matrices
+(`study.knowledge`), so that a zoo of M models gives M (M - 1) ordered pairs for M model runs.
+
+The chance level is measured: untrained copies of some models are teachers too. Left out on purpose:
+any choice of pairs by how they come out.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from study import knowledge, mistakes, spec
+from study.errors import StudyError
+from study.models import families, zoo
+from study.models.timm_import import timm
+from study.store import records
+from study.store.storage import Location
+from study.workspace import Workspace
+
+UNTRAINED_SEEDS = (0, 1, 2)
+DEVIATION = 0.005  # from the published accuracy: what is more is told
+CLASS_PAIRS = 466  # pairs whose flips are counted class by class: all, or as many as the paper drew
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a model run leaves: a row of `models`, columns of `model_predictions`, and what to tell."""
+
+    row: dict
+    predictions: dict
+    notice: str
+
+
+# --- which models -------------------------------------------------------------------------------
+
+
+def select(study: spec.Study, patterns: Sequence[str] | None) -> list[spec.Model]:
+    """The models that patterns name: of the study's zoo, or else of timm's pretrained ones.
+
+    Args:
+        study: the study.
+        patterns: names or shell patterns (`resnet*`), 'all' for every pretrained model of timm; None
+            for the study's zoo.
+
+    Returns:
+        Models, none twice, in the order of the patterns.
+
+    Raises:
+        StudyError: a pattern matches nothing.
+    """
+    if patterns is None:
+        return list(study.zoo.values())
+    chosen: dict[str, spec.Model] = {}
+    for pattern in patterns:
+        names = fnmatch.filter(study.zoo, pattern)
+        if names:
+            chosen |= {name: study.zoo[name] for name in names}
+            continue
+        names = timm.list_pretrained("" if pattern == "all" else pattern)
+        if not names:
+            near = mistakes.nearest(pattern, [*study.zoo, *timm.list_pretrained()])
+            raise StudyError(
+                f"--models: '{pattern}' matches no model of the study's zoo and none that timm has weights "
+                f"for{near}"
+            )
+        chosen |= {name: spec.Model(name=name, timm=name, family=families.family_of(name)) for name in names}
+    return list(chosen.values())
+
+
+def untrained(models: Sequence[spec.Model]) -> list[spec.Model]:
+    """Copies of the first model of each family with random weights: teachers that know nothing."""
+    first = {model.family: model for model in reversed(models) if model.source != "untrained"}
+    blank = {"checkpoint": None, "checkpoint_sha256": None, "recipe": None}
+    return [
+        model.model_copy(update={**blank, "untrained": seed, "name": f"{model.name}-untrained-{seed}"})
+        for model in first.values()
+        for seed in UNTRAINED_SEEDS
+    ]
+
+
+def check_split(study: spec.Study, split: str) -> None:
+    """Refuse a split that does not exist or holds nothing.
+
+    Raises:
+        StudyError: names the split and those there are.
+    """
+    if split not in spec.SPLITS:
+        known = ", ".join(spec.SPLITS)
+        raise StudyError(f"--split: there is no '{split}'{mistakes.nearest(split, spec.SPLITS)} ({known})")
+    if getattr(study.data.splits, split, 1) == 0:
+        raise StudyError(f"--split: '{split}' holds no images; set data.splits.{split}, or choose another")
+
+
+def check_models(models: Sequence[spec.Model], patterns: Sequence[str] | None, classes: int) -> None:
+    """Refuse models that were asked for by name, or are the study's, and tell other classes apart.
+
+    One that a pattern found is not refused here: it is recorded as failed when it is its turn.
+
+    Raises:
+        StudyError: names the model and the numbers.
+    """
+    for model in models:
+        if patterns is None or model.name in patterns:
+            zoo.check_data_classes(model, classes)
+
+
+def id_of(model: spec.Model, data: spec.Data, split: str) -> str:
+    """Id of a model on a split: hash of all that can change what it says."""
+    content = {
+        "results_version": spec.RESULTS_VERSION,
+        "model": model.pinned().model_dump(mode="json", exclude={"checkpoint"}),
+        "data": data.model_dump(mode="json"),
+        "split": split,
+    }
+    return spec.content_hash(content)
+
+
+# --- a model ------------------------------------------------------------------------------------
+
+
+def run(
+    model: spec.Model,
+    workspace: Workspace,
+    split: str,
+    batch_size: int | None = None,
+    published: Mapping[tuple[str, int], float] | None = None,
+) -> Record:
+    """Run one model over a split, or look its outputs up.
+
+    Args:
+        model: what to run.
+        workspace: opened on the study's data.
+        split: name of the split.
+        batch_size: samples a forward pass at most, halved where memory does not suffice; None:
+            `evaluate.BATCH_SIZE`.
+        published: ImageNet top-1 by timm name and input size; None where the data are not ImageNet.
+
+    Raises:
+        StudyError: its weights cannot be had, it tells other classes apart, or says nothing finite.
+    """
+    started = time.perf_counter()
+    zoo.check_data_classes(model, len(workspace.images.classes))
+    classifier = workspace.load(model)
+    said = workspace.outputs(model, classifier, split, top_k=workspace.top_k, batch_size=batch_size)
+    samples = workspace.splits[split]
+    labels = workspace.images.labels[samples]
+    size = classifier.size[0]
+    accuracy = float(knowledge.correct(said.predictions.label, labels).mean())
+    known = published.get((model.timm, size)) if published and model.pretrained else None
+    row = {
+        **_identity(model, workspace, split),
+        "status": "ok",
+        "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
+        "weights": classifier.weights,
+        "input_size": size,
+        "crop_pct": classifier.crop.pct,
+        "crop_mode": classifier.crop.mode,
+        "interpolation": classifier.interpolation,
+        "accuracy": accuracy,
+        "published_accuracy": known,
+        "outputs": said.header["key"],
+        "batch_size": int(said.header["batch_size"]),
+        "seconds": time.perf_counter() - started,
+    }
+    predictions = {
+        "index": samples,
+        "label": labels,
+        "predicted": said.predictions.label,
+        "confidence": said.predictions.confidence,
+    }
+    notice = said.replaced
+    if known is not None and abs(accuracy - known) > DEVIATION:
+        notice = f"accuracy {100 * accuracy:.2f} %, but timm publishes {100 * known:.2f} %; {notice}"
+    return Record(row, predictions, notice.rstrip("; "))
+
+
+def failure(model: spec.Model, workspace: Workspace, split: str, reason: str) -> dict:
+    """The row of a model that could not be loaded or run."""
+    return {**_identity(model, workspace, split), "status": "failed", "reason": reason}
+
+
+def _identity(model: spec.Model, workspace: Workspace, split: str) -> dict:
+    return {
+        "name": model.name,
+        "timm": model.timm,
+        "family": model.family,
+        "source": model.source,
+        "data": workspace.data.images.source,
+        "data_sha256": workspace.images.sha256,
+        "split": split,
+        "samples": len(workspace.splits[split]),
+        "classes": len(workspace.images.classes),
+        "spec": model.model_dump_json(),
+        **workspace.environment(),
+    }
+
+
+# --- all pairs ----------------------------------------------------------------------------------
+
+
+def read_predictions(
+    results: Location, ids: Sequence[str], classes: int
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """What models said, from the records.
+
+    Args:
+        results: the results folder.
+        ids: ids of models that finished, on one split.
+        classes: number of classes.
+
+    Returns:
+        Predicted classes [models, samples] and true classes [samples], in the smallest integers.
+
+    Raises:
+        StudyError: a record is missing, damaged, or of other samples than the first one.
+    """
+    predicted, labels, first = [], None, None
+    kind = np.min_scalar_type(-classes)  # signed, as torch and pandas have it too
+    for name in ids:
+        path = results / "model_predictions" / f"{name}.parquet"
+        try:
+            with records.open_table(results, "model_predictions", name) as file:
+                table = file.read(columns=["index", "label", "predicted"])
+        except (OSError, pa.ArrowException) as error:
+            raise StudyError(
+                f"{path}: not a readable record ({str(error).splitlines()[0]}); remove it and "
+                f"{results / 'models' / f'{name}.parquet'}, and the model will be run again"
+            ) from error
+        index, label, said = (table[column].to_numpy() for column in table.column_names)
+        if first is None:
+            first, labels = index, label
+        if not np.array_equal(index, first):
+            raise StudyError(f"{path}: of other samples than the other models'; run them on one split")
+        predicted.append(said.astype(kind))
+    return np.stack(predicted), labels.astype(kind)
+
+
+def compare(
+    names: Sequence[str],
+    trained: NDArray[np.bool_],
+    predicted: NDArray[np.integer],
+    labels: NDArray[np.integer],
+    classes: int,
+) -> tuple[dict, dict]:
+    """All ordered pairs of a zoo: columns of `pairs` and of `pair_classes`.
+
+    Args:
+        names: [models], their names.
+        trained: bool [models]; an untrained model is a teacher, but no student.
+        predicted: int [models, samples], predicted classes.
+        labels: int [samples], true classes.
+        classes: number of classes.
+    """
+    correct = predicted == labels
+    teachers_by_students = trained[None, :] & ~np.eye(len(names), dtype=bool)
+    students, teachers = np.nonzero(teachers_by_students.T)
+    rho_pos = knowledge.flip_matrix(correct)
+    measures = {
+        "rho_pos": rho_pos,
+        "rho_neg": rho_pos.T,
+        "accuracy_difference": rho_pos - rho_pos.T,
+        "agreement": knowledge.agreement_matrix(predicted),
+        "error_consistency": knowledge.error_consistency(correct),
+        "flip_entropy": knowledge.flip_entropy(correct, labels, classes),
+    }
+    named = np.array(names, dtype=object)
+    pairs = {
+        "student": named[students],
+        "teacher": named[teachers],
+        "samples": np.full(len(students), len(labels)),
+        **{name: matrix[teachers, students] for name, matrix in measures.items()},
+    }
+    candidates = np.flatnonzero(trained[teachers])
+    if len(candidates) > CLASS_PAIRS:
+        candidates = np.sort(np.random.default_rng(0).choice(candidates, CLASS_PAIRS, replace=False))
+    chosen = np.stack([teachers[candidates], students[candidates]], axis=1)
+    flips = knowledge.flips_by_class(correct, labels, classes, chosen)
+    pair_classes = {
+        "student": np.repeat(named[chosen[:, 1]], classes),
+        "teacher": np.repeat(named[chosen[:, 0]], classes),
+        "class": np.tile(np.arange(classes), len(chosen)),
+        "samples": np.tile(np.bincount(labels, minlength=classes), len(chosen)),
+        "flips": flips.ravel(),
+    }
+    return pairs, pair_classes

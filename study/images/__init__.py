@@ -1,0 +1,1 @@
+"""Images: from a source into one FFCV file, from there into splits and batches."""

@@ -1,0 +1,303 @@
+"""Outputs of frozen models, computed once and read by everyone: transfer, evaluation, atlas.
+
+What a model says of a split through a crop is one safetensors file in the outputs folder, read
+memory-mapped: every logit as float16, or the `top_k` largest log-probabilities and that of the rest;
+beside them the predicted class and its probability from the full precision, because rounding makes
+ties. Its name is a hash of all that its content depends on (architecture, weights, preprocessing,
+crop, data, samples, precision), so nothing is ever out of date.
+
+A file carries the SHA-256 of its tensors. A damaged, truncated or wrong one is never used: it is
+computed again, and `Outputs.replaced` says so. Two processes that ask for the same outputs compute
+them once: the second waits for the first (`filelock`; a dead process's lock is void). Left out on
+purpose: a limit to the store's size. `entries` says what it holds, `clear` empties it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from torch import Tensor
+
+from study import evaluate, spec
+from study.errors import StudyError
+from study.evaluate import Predictions
+from study.images.batches import Crop
+from study.store import storage
+from study.store.cache import Cache
+from study.store.storage import Location
+from study.views import View
+
+LAYOUT = 1  # raise it when a change of the code changes what a file means
+
+
+@dataclass(frozen=True)
+class Key:
+    """All that the outputs of a model on a split depend on.
+
+    `weights` and `samples` are SHA-256 of the model's tensors and of the samples' indices,
+    `preprocessing` is what the model does with the crop's pixels, `precision` what it computes in, `view`
+    how an augmentation shows the samples (None: as they are).
+    """
+
+    timm: str
+    kwargs: dict
+    weights: str
+    preprocessing: dict
+    crop: Crop
+    data_sha256: str
+    samples: str
+    precision: str
+    top_k: int | None
+    view: View | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the file, without its ending."""
+        content = {**self.__dict__, "crop": list(self.crop), "view": self.view and self.view._asdict()}
+        if self.view is None:
+            del content["view"]
+        return spec.content_hash({"layout": LAYOUT, **content})
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model says of samples, opened.
+
+    Attributes:
+        header: what the file's header says: key, sha256, and as text what changes no output (model,
+            split, batch_size: the samples a forward pass that memory allowed).
+        predictions: class and probability of each sample.
+        logits: float16 [samples, classes], memory-mapped; None where only the top k are kept.
+        top_classes: int32 [samples, k], the largest first; None where all logits are kept.
+        top_log_probabilities: float16 [samples, k], of those classes.
+        rest_log_probability: float16 [samples], of all other classes together.
+        replaced: why a file that was there before was not used; empty where none was.
+    """
+
+    header: dict[str, str]
+    predictions: Predictions
+    logits: Tensor | None = None
+    top_classes: Tensor | None = None
+    top_log_probabilities: Tensor | None = None
+    rest_log_probability: Tensor | None = None
+    replaced: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the store: where, how large, what of; `problem` says what is wrong with it, if anything."""
+
+    path: Location
+    size: int
+    model: str = ""
+    split: str = ""
+    samples: int = 0
+    problem: str = ""
+
+
+def hash_of_samples(indices: NDArray[np.int64]) -> str:
+    """SHA-256 of samples' indices, in order."""
+    return hashlib.sha256(np.ascontiguousarray(indices, dtype="<i8").tobytes()).hexdigest()
+
+
+def size_of(samples: int, classes: int, top_k: int | None) -> int:
+    """Bytes that the outputs of one model take, up to the file's header."""
+    return samples * (8 + (2 * classes if top_k is None else 6 * top_k + 2))
+
+
+def collect(parts: Iterable[Tensor], samples: int, top_k: int | None) -> tuple[dict[str, Tensor], int]:
+    """The tensors of a file, and the samples of the largest batch.
+
+    Args:
+        parts: float32 [batch, classes], logits of successive samples.
+        samples: how many in all.
+        top_k: how many classes to keep, or None for every logit.
+
+    Raises:
+        StudyError: a logit is not finite, or beyond what float16 holds.
+    """
+    tensors: dict[str, Tensor] = {}
+    done = largest = 0
+    for logits in parts:
+        rows = dict(zip(("label", "confidence"), evaluate.predicted(logits), strict=True))
+        if top_k is None or top_k >= logits.shape[1]:
+            kept = rows["logits"] = logits.half()
+        else:
+            values, rows["top_classes"] = logits.log_softmax(1).sort(1, descending=True)
+            rows["top_classes"] = rows["top_classes"][:, :top_k].int()
+            kept = rows["top_log_probabilities"] = values[:, :top_k].half()
+            rows["rest_log_probability"] = values[:, top_k:].logsumexp(1).half()
+        if not (torch.isfinite(logits).all() and torch.isfinite(kept).all()):
+            raise StudyError("its outputs are not finite, or beyond what float16 holds (65504)")
+        for name, values in rows.items():
+            if name not in tensors:
+                tensors[name] = torch.empty((samples, *values.shape[1:]), dtype=values.dtype)
+            tensors[name][done : done + len(logits)] = values
+        done += len(logits)
+        largest = max(largest, len(logits))
+    return tensors, largest
+
+
+class Store:
+    """The outputs folder.
+
+    Args:
+        folder: where the files lie; made when something is written.
+        cache: where they are copied to before use; None: they are used in place.
+    """
+
+    def __init__(self, folder: Location, cache: Cache | None = None) -> None:
+        self.folder, self.cache = folder, cache
+
+    def prepare(self) -> None:
+        """Make the folder, and refuse one that cannot be written, before anything is computed.
+
+        Raises:
+            StudyError: it cannot.
+        """
+        storage.prepare(self.folder, "outputs")
+
+    def get(self, key: Key, compute: Callable[[], tuple[dict[str, Tensor], dict[str, str]]]) -> Outputs:
+        """The outputs of a key: those that are there, or else computed, written and read back.
+
+        Args:
+            key: what they depend on.
+            compute: gives the file's tensors (`collect`), and text for its header.
+
+        Raises:
+            StudyError: the folder cannot be written; whatever `compute` raises.
+        """
+        path = self.folder / f"{key.name}.safetensors"
+        found, problem = self._find(path)
+        if found is not None:
+            return found
+        with self._lock(key.name):
+            found, _ = self._find(path)  # another process may have been faster
+            if found is None:
+                self._write(path, *compute())
+                found, problem_now = self._find(path)
+                if found is None:
+                    raise StudyError(f"{path}: could not be read back ({problem_now}); check the disk")
+        return replace(found, replaced=f"{path}: {problem}; computed again" if problem else "")
+
+    def _find(self, path: Location) -> tuple[Outputs | None, str]:
+        """The outputs in a file, and what is wrong with it; (None, '') where there is none."""
+        if self.cache is None:
+            return _open(path)
+        try:
+            with self.cache.copy(path) as copy:
+                found, problem = _open(copy)
+            if found is None:  # is it the copy, or what it was copied from?
+                with self.cache.copy(path, anew=True) as copy:
+                    found, problem = _open(copy)
+            return found, problem
+        except (FileNotFoundError, NotADirectoryError):
+            return None, ""
+
+    def _lock(self, name: str) -> FileLock:
+        # Of this node alone where files are copied: two nodes may compute the same, and both be right.
+        locks = self.folder / ".locks" if self.cache is None else self.cache.folder / ".computing"
+        try:
+            locks.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._cannot_be_written(error) from error
+        return FileLock(locks / name)
+
+    def _write(self, path: Location, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
+        header = {"key": path.stem, "sha256": _sha256(tensors), **about}
+        try:
+            if isinstance(path, Path):
+                with storage.replacing(path) as temporary:
+                    safetensors.torch.save_file(tensors, temporary, metadata=header)
+                return
+            # Named after the key, whose lock we hold: what one that was killed left is written over.
+            here = self.cache.folder / ".computing" / path.name
+            try:
+                safetensors.torch.save_file(tensors, here, metadata=header)
+                storage.upload(here, path)
+            finally:
+                here.unlink(missing_ok=True)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise self._cannot_be_written(error) from error
+
+    def _cannot_be_written(self, error: Exception) -> StudyError:
+        return StudyError(
+            f"{self.folder}: the outputs folder cannot be written ({error}); choose another one with "
+            "--outputs, or make room with jobs/outputs.py --clear"
+        )
+
+    def entries(self) -> list[Entry]:
+        """Every file of the store, checked unless it lies at a URL; the largest first."""
+        found = [_entry(path) for path in storage.files(self.folder, ".safetensors")]
+        return sorted(found, key=lambda entry: (-entry.size, str(entry.path)))
+
+    def clear(self, entries: Iterable[Entry]) -> int:
+        """Remove files; gives the bytes freed. Who has one open goes on reading it."""
+        freed = 0
+        for entry in entries:
+            storage.remove(entry.path)
+            freed += entry.size
+        return freed
+
+
+def _entry(path: Location) -> Entry:
+    size, _ = storage.stamp(path)
+    try:
+        with storage.open_file(path) as file:  # a safetensors file begins with its header, in JSON
+            length = int.from_bytes(file.read(8), "little")
+            about = json.loads(file.read(min(length, size)))
+        header, samples = about["__metadata__"], about["label"]["shape"][0]
+    except (ValueError, KeyError, TypeError, IndexError):
+        return Entry(path, size, problem="damaged (its header cannot be read)")
+    problem = _open(path)[1] if isinstance(path, Path) else ""
+    return Entry(path, size, header.get("model", ""), header.get("split", ""), samples, problem)
+
+
+def _open(path: Path) -> tuple[Outputs | None, str]:
+    """The outputs in a file, and what is wrong with it; (None, '') where there is none."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None, ""
+    try:
+        return _open_checked(path, status.st_size, status.st_mtime_ns), ""
+    except Exception as error:  # a damaged file makes the reader raise anything
+        return None, f"damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+
+
+# What was checked once a process; not the outputs themselves, whose pages would stay in its memory.
+_checked: set[tuple[Path, int, int]] = set()
+
+
+def _open_checked(path: Path, size: int, modified: int) -> Outputs:
+    """Open a file, and check it the first time: the check reads all of it."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        header = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    if header.get("key") != path.stem:
+        raise ValueError("it holds the outputs of another key")
+    if (path, size, modified) not in _checked:
+        if header.get("sha256") != _sha256(tensors):
+            raise ValueError("its SHA-256 is not the recorded one")
+        _checked.add((path, size, modified))
+    said = Predictions(tensors.pop("label").numpy(), tensors.pop("confidence").numpy())
+    return Outputs(header, said, **tensors)
+
+
+def _sha256(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,181 @@
+"""Records, written whole and read back: files of the tables that `study.store.schemas` describes.
+
+The row in `trials` (or `models`) is written last, so a trial is recorded when, and only when, that file
+exists; a file appears whole or not at all (`study.store.storage`), so writers need no locks.
+`study.store.compaction` later merges files of many trials into large ones, with the same columns and rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from study.errors import StorageError, StudyError
+from study.store import storage
+from study.store.schemas import TABLES
+from study.store.storage import Location
+
+MERGED = "merged-"  # how names of compacted files begin; ids of trials are hexadecimal
+READERS = 16  # files read at once: what a store far away takes its time for
+
+
+def prepare(results: Location, tables: Iterable[str]) -> None:
+    """Make the folders of some tables, and refuse results that cannot be written.
+
+    Raises:
+        StudyError: the folder cannot be created or written.
+    """
+    storage.prepare(results, "results", tables)
+
+
+def write(results: Location, table: str, name: str, columns: Mapping[str, Sequence]) -> Location:
+    """Write one file of one table, whole or not at all.
+
+    Args:
+        results: the results folder (see `prepare`).
+        table: a key of `TABLES`.
+        name: the file's name without its ending: the id of the trial or model, or the study's name.
+        columns: a value list (or array) a column, all of one length, NaN being null; a column of the
+            schema left out is null, except that the id (`trial` or `model`) is filled with `name`.
+
+    Raises:
+        ValueError: a column the schema does not know, or columns of different lengths.
+        StorageError: the results could not be written for longer than one waits.
+    """
+    schema = TABLES[table]
+    unknown = set(columns) - set(schema.names)
+    lengths = {len(values) for values in columns.values()}
+    if unknown or len(lengths) != 1:
+        raise ValueError(f"{table}: unknown columns {sorted(unknown)} or lengths {lengths}")
+    (length,) = lengths
+    default = {"trial": [name] * length, "model": [name] * length}
+    arrays = [
+        pa.array(
+            columns.get(field.name, default.get(field.name, [None] * length)),
+            type=field.type,
+            from_pandas=True,
+        )
+        for field in schema
+    ]
+    content = pa.BufferOutputStream()
+    pq.write_table(
+        pa.Table.from_arrays(arrays, schema=schema), content, compression="zstd", write_page_checksum=True
+    )
+    path = results / table / f"{name}.parquet"
+    storage.write(path, content.getvalue())
+    return path
+
+
+def write_trial(results: Location, trial: str, row: Mapping, predictions: Mapping, history: Mapping) -> None:
+    """Record a finished trial: predictions and history first, the row that says so last."""
+    write(results, "predictions", trial, predictions)
+    write(results, "history", trial, history)
+    write(results, "trials", trial, {name: [value] for name, value in row.items()})
+
+
+def write_model(results: Location, model: str, row: Mapping, predictions: Mapping) -> None:
+    """Record a model that was run: predictions first, the row that says so last."""
+    write(results, "model_predictions", model, predictions)
+    write(results, "models", model, {name: [value] for name, value in row.items()})
+
+
+def write_failure(results: Location, table: str, name: str, row: Mapping) -> None:
+    """Record that a trial or model failed, unless a finished record of it exists already."""
+    if status_of(results, table, name) != "ok":
+        write(results, table, name, {column: [value] for column, value in row.items()})
+
+
+def write_plan(results: Location, table: str, study: str, columns: Mapping[str, Sequence]) -> None:
+    """Say which trials a study (`plans`), or which models its atlas (`atlas`), now consists of.
+
+    Args:
+        results: the results folder.
+        table: 'plans' or 'atlas'.
+        study: the study's name.
+        columns: the table's others by name, a value a trial or model.
+    """
+    count = len(columns[TABLES[table].names[0]])
+    write(results, table, study, {"study": [study] * count, **columns})
+
+
+def status(results: Location, table: str) -> dict[str, str]:
+    """The status of everything recorded in `trials` or `models`, by id; empty where there is nothing yet.
+
+    Raises:
+        StudyError: a file of the table is not a readable record.
+    """
+    paths = storage.files(results / table, ".parquet")
+    with ThreadPoolExecutor(READERS) as pool:
+        read = list(pool.map(_status, paths))
+    now = storage.files(results / table, ".parquet")
+    if None in read and now == paths:
+        raise StudyError(f"{paths[read.index(None)]}: cannot be opened; remove it")
+    if None in read or _merged(now) != _merged(paths):
+        # Compacted meanwhile: what is gone, or was when the folder's list came to it, is in a new file.
+        return status(results, table)
+    found: dict[str, str] = {}
+    for states in read:
+        # A trial may stand in a compacted file and, run by two sweeps at once, in one of its own.
+        found |= {name: state for name, state in states.items() if found.get(name) != "ok"}
+    return found
+
+
+def _merged(paths: Iterable[Location]) -> list[Location]:
+    return [path for path in paths if path.name.startswith(MERGED)]
+
+
+def status_of(results: Location, table: str, name: str) -> str | None:
+    """The status of one trial or model; None if it has no file of its own (see `study.store.compaction`)."""
+    return (_status(results / table / f"{name}.parquet") or {}).get(name)
+
+
+def reasons(results: Location, table: str, names: Iterable[str]) -> dict[str, str]:
+    """Why those of some trials or models failed that did, by id."""
+    columns, found = ["status", "reason"], {}
+    for name in names:
+        with contextlib.suppress(FileNotFoundError), open_table(results, table, name) as file:
+            (row,) = file.read(columns=columns).to_pylist()
+            if row["status"] == "failed":
+                found[name] = row["reason"]
+    return found
+
+
+@contextlib.contextmanager
+def open_table(results: Location, table: str, name: str) -> Iterator[pq.ParquetFile]:
+    """One file of one table, open for reading; its pages are checked as they are read.
+
+    Raises:
+        FileNotFoundError: there is none.
+        pyarrow.ArrowException: it is no Parquet file.
+    """
+    with (
+        storage.open_file(results / table / f"{name}.parquet") as stream,
+        pq.ParquetFile(stream, page_checksum_verification=True) as file,
+    ):
+        yield file
+
+
+def _status(path: Location) -> dict[str, str] | None:
+    """The status of each id in a file; None where there is no such file."""
+    table = path.parent.name
+    try:
+        with open_table(path.parent.parent, table, path.stem) as file:
+            columns = file.read(columns=[TABLES[table].names[0], "status"]).to_pydict()
+        ids, states = columns.values()
+        strange = set(states) - {"ok", "failed"}
+        if strange or not ids:
+            raise ValueError(f"its status is {strange.pop()!r}" if strange else "it is empty")
+        return dict(zip(ids, states, strict=True))
+    except FileNotFoundError:
+        return None
+    except StorageError:
+        raise
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise StudyError(
+            f"{path}: not a readable record ({str(error).splitlines()[0]}); remove the file and what it "
+            "recorded will be run again"
+        ) from error

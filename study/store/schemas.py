@@ -1,0 +1,281 @@
+"""What a trial leaves behind: Parquet tables with explicit schemas, with explicit schemas.
+
+Transfer, one file a trial and one a study, under the results folder:
+
+- `trials/<trial>.parquet`: one row, what was run and what came of it;
+- `predictions/<trial>.parquet`: one row an evaluation sample, what the three models said of it;
+- `history/<trial>.parquet`: one row an epoch of the transfer;
+- `plans/<study>.parquet`: one row a trial the study now consists of. A study that was edited leaves
+  the records of its former trials where they are; the plan says which ones count.
+
+The atlas of complementary knowledge, one file a model and one a study:
+
+- `models/<model>.parquet`: one row, what was run and how good it is;
+- `model_predictions/<model>.parquet`: one row a sample, what the model said of it;
+- `atlas/<study>.parquet`: one row a model the atlas now consists of, as `plans` does for trials;
+- `pairs/<study>.parquet`: one row an ordered pair of those models;
+- `pair_classes/<study>.parquet`: one row a class of some pairs, where their positive flips lie;
+- `classes/<study>.parquet`: one row a class, its name and what the name means (an embedding).
+
+Every column carries its description in the field's Parquet metadata (`describe`), from which
+`docs/records.md` is made. Shares, rates and accuracies are fractions in [0, 1]. The row in `trials`
+(or `models`) is written last, so a trial is recorded when, and only when, that file exists; a file
+appears whole or not at all (`study.store.storage`), so writers need no locks.
+`study.store.compaction` later merges files of many trials into large ones, with the same columns and rows.
+
+`python -m study.store.schemas` prints `docs/records.md`. The reading side (`analysis/`) shares nothing
+with this module but the schema: `pandas.read_parquet(results / "trials")` is enough.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+
+def _schema(table: str, *columns: tuple[str, pa.DataType, str]) -> pa.Schema:
+    fields = [pa.field(name, kind, metadata={"description": text}) for name, kind, text in columns]
+    return pa.schema(fields, metadata={"table": table, "schema_version": "1"})
+
+
+_F, _I, _S = pa.float64(), pa.int64(), pa.string()
+_TRIAL = ("trial", _S, "id of the trial: a hash of everything that can change its result")
+
+TRIALS = _schema(
+    "trials",
+    _TRIAL,
+    ("study", _S, "name of the study that ran the trial"),
+    ("status", _S, "'ok', or 'failed' (then `reason` says why and the measures are null)"),
+    ("reason", _S, "why a failed trial failed; null for 'ok'"),
+    ("student", _S, "name of the student in the study's zoo"),
+    ("student_timm", _S, "the student's timm architecture"),
+    ("student_family", _S, "'cnn', 'transformer' or 'mlp'"),
+    ("student_parameters", _I, "parameters of the student"),
+    ("student_weights", _S, "SHA-256 of the student's weights before transfer (all tensors, in order)"),
+    ("teacher", _S, "name of the teacher in the study's zoo; null for methods without one"),
+    ("teacher_timm", _S, "the teacher's timm architecture"),
+    ("teacher_family", _S, "'cnn', 'transformer' or 'mlp'"),
+    ("teacher_parameters", _I, "parameters of the teacher"),
+    ("teacher_weights", _S, "SHA-256 of the teacher's weights (all tensors, in order)"),
+    ("method", _S, "name of the method in the study"),
+    ("lr", _F, "peak learning rate"),
+    ("temperature", _F, "distillation temperature T; null where nothing is distilled"),
+    ("weight", _F, "lambda, the weight of KL against cross-entropy in XE-KL; null elsewhere"),
+    ("slow_decay", _F, "tau of the slow weights actually used; null without slow weights"),
+    ("slow_every", _I, "steps between two updates of the slow weights; null without"),
+    ("epochs", _I, "epochs over the transfer set"),
+    ("batch_size", _I, "samples a step"),
+    ("momentum", _F, "SGD momentum"),
+    ("weight_decay", _F, "SGD weight decay"),
+    ("schedule", _S, "learning-rate schedule: 'constant' or 'cosine' (to 0)"),
+    ("flip", pa.bool_(), "whether the transfer view mirrors samples at random"),
+    ("seed", _I, "seed of the trial: sample order, dropout"),
+    ("data", _S, "source of the images"),
+    ("data_sha256", _S, "SHA-256 of the .beton file the trial read"),
+    ("classes", _I, "number of classes"),
+    ("transfer_samples", _I, "samples in the transfer set"),
+    ("evaluation_samples", _I, "samples evaluated; times any share below: a whole number"),
+    ("student_accuracy_before", _F, "top-1 accuracy of the student before transfer"),
+    ("teacher_accuracy", _F, "top-1 accuracy of the teacher"),
+    ("student_accuracy_after", _F, "top-1 accuracy of the student after transfer"),
+    ("accuracy_difference", _F, "Delta_acc: teacher's minus student's accuracy before transfer"),
+    ("transfer_delta", _F, "Delta_transf: student's accuracy after minus before"),
+    ("rho_pos_before", _F, "positive flips before: teacher right, student wrong (complementary knowledge)"),
+    ("rho_neg_before", _F, "negative flips before: teacher wrong, student right"),
+    ("rho_pos_after", _F, "positive flips of the same teacher that remain after transfer"),
+    ("rho_neg_after", _F, "negative flips after transfer"),
+    ("knowledge_gain", _F, "share of samples the student got wrong before and right after"),
+    ("knowledge_loss", _F, "share of samples the student got right before and wrong after"),
+    (
+        "transfer_rate",
+        _F,
+        "share of the positive flips that the student got right afterwards; null if there were none",
+    ),
+    (
+        "teacher_share",
+        _F,
+        "share of training samples taught by the teacher, over all epochs; null where nothing is partitioned",
+    ),
+    ("seconds_load", _F, "seconds to load models and frozen outputs"),
+    ("seconds_train", _F, "seconds of the transfer itself"),
+    ("seconds_evaluate", _F, "seconds of evaluation"),
+    ("seconds", _F, "seconds of the whole trial"),
+    ("device", _S, "device the trial ran on"),
+    ("host", _S, "host the trial ran on"),
+    ("finished", pa.timestamp("us", tz="UTC"), "when the trial finished"),
+    ("python_version", _S, "version of Python"),
+    ("torch_version", _S, "version of torch"),
+    ("timm_version", _S, "version of timm"),
+    ("study_version", _S, "version of this project"),
+    ("spec", _S, "the whole trial as JSON: `study.spec.Trial.model_validate_json` gives it back"),
+)
+
+PREDICTIONS = _schema(
+    "predictions",
+    _TRIAL,
+    ("index", _I, "index of the sample in the .beton file"),
+    ("label", pa.int32(), "true class"),
+    ("student_before", pa.int32(), "class the student predicted before transfer"),
+    ("student_before_confidence", pa.float32(), "its softmax probability"),
+    ("teacher", pa.int32(), "class the teacher predicted; null for methods without a teacher"),
+    ("teacher_confidence", pa.float32(), "its softmax probability"),
+    ("student_after", pa.int32(), "class the student predicted after transfer"),
+    ("student_after_confidence", pa.float32(), "its softmax probability"),
+)
+
+HISTORY = _schema(
+    "history",
+    _TRIAL,
+    ("epoch", _I, "epoch, from 0"),
+    ("loss", _F, "mean training loss of the epoch"),
+    ("lr", _F, "learning rate at the epoch's last step"),
+    (
+        "teacher_share",
+        _F,
+        "share of the epoch's samples taught by the teacher; null where nothing is partitioned",
+    ),
+    ("seconds", _F, "seconds the epoch took"),
+)
+
+PLANS = _schema(
+    "plans",
+    _TRIAL,
+    ("study", _S, "name of the study that consists of these trials"),
+    ("student", _S, "name of the student in the study's zoo"),
+    ("teacher", _S, "name of the teacher in the study's zoo; null for methods without one"),
+    ("method", _S, "name of the method in the study"),
+    ("seed", _I, "seed of the trial"),
+)
+
+_MODEL = ("model", _S, "id of the model on the split: a hash of everything that can change what it says")
+_PAIR = (
+    ("student", pa.dictionary(pa.int32(), _S), "name of the student"),
+    ("teacher", pa.dictionary(pa.int32(), _S), "name of the teacher"),
+)
+
+MODELS = _schema(
+    "models",
+    _MODEL,
+    ("study", _S, "name of the study that ran the model"),
+    ("status", _S, "'ok', or 'failed' (then `reason` says why and the measures are null)"),
+    ("reason", _S, "why a failed model failed; null for 'ok'"),
+    ("name", _S, "name of the model: its key in the study's zoo, or its timm name"),
+    ("timm", _S, "timm architecture, with the tag of its weights where they are the hub's"),
+    ("family", _S, "'cnn', 'transformer' or 'mlp'"),
+    ("source", _S, "of the weights: 'hub', 'checkpoint', 'recipe', or 'untrained' (the chance level)"),
+    ("parameters", _I, "parameters of the model"),
+    ("weights", _S, "SHA-256 of the weights (all tensors, in order)"),
+    ("input_size", _I, "side of the model's input in pixels"),
+    ("crop_pct", _F, "share of the image that its crop keeps along a side"),
+    ("crop_mode", _S, "'center' (a square of the shorter side) or 'squash' (of both sides, made square)"),
+    ("interpolation", _S, "how the crop is resized to the input"),
+    ("data", _S, "source of the images"),
+    ("data_sha256", _S, "SHA-256 of the .beton file the model read"),
+    ("split", _S, "split of the data"),
+    ("samples", _I, "samples of the split; times any share: a whole number"),
+    ("classes", _I, "number of classes"),
+    ("accuracy", _F, "top-1 accuracy on the split"),
+    ("published_accuracy", _F, "timm's published ImageNet top-1 at this input size; null where unknown"),
+    ("outputs", _S, "key of the model's outputs in the outputs store"),
+    ("batch_size", _I, "samples a forward pass, after what memory allowed"),
+    ("seconds", _F, "seconds to load the model, run it and look at its outputs"),
+    ("device", _S, "device the model ran on"),
+    ("host", _S, "host the model ran on"),
+    ("finished", pa.timestamp("us", tz="UTC"), "when it finished"),
+    ("python_version", _S, "version of Python"),
+    ("torch_version", _S, "version of torch"),
+    ("timm_version", _S, "version of timm"),
+    ("study_version", _S, "version of this project"),
+    ("spec", _S, "the model as JSON: `study.spec.Model.model_validate_json` gives it back"),
+)
+
+MODEL_PREDICTIONS = _schema(
+    "model_predictions",
+    _MODEL,
+    ("index", _I, "index of the sample in the .beton file"),
+    ("label", pa.int32(), "true class"),
+    ("predicted", pa.int32(), "class the model predicted"),
+    ("confidence", pa.float32(), "its softmax probability"),
+)
+
+ATLAS = _schema("atlas", _MODEL, ("study", _S, "name of the study whose atlas consists of these models"))
+
+PAIRS = _schema(
+    "pairs",
+    *_PAIR,
+    ("samples", _I, "samples of the split; times any share: a whole number"),
+    ("rho_pos", _F, "positive flips: teacher right, student wrong (complementary knowledge)"),
+    ("rho_neg", _F, "negative flips: teacher wrong, student right"),
+    ("accuracy_difference", _F, "Delta_acc: teacher's minus student's accuracy; always rho_pos - rho_neg"),
+    ("agreement", _F, "share of samples for which both predict the same class"),
+    (
+        "error_consistency",
+        _F,
+        "Cohen's kappa of being right or wrong together; null where chance leaves no room",
+    ),
+    (
+        "flip_entropy",
+        _F,
+        "entropy of the positive flips over classes / log(classes): 1 is uniform; null without flips",
+    ),
+)
+
+PAIR_CLASSES = _schema(
+    "pair_classes",
+    *_PAIR,
+    ("class", pa.int32(), "true class of the samples"),
+    ("samples", _I, "samples of the class in the split"),
+    ("flips", _I, "positive flips among them"),
+)
+
+CLASSES = _schema(
+    "classes",
+    ("class", pa.int32(), "class, as labels and predictions number it"),
+    ("name", _S, "its name, in words where they are known"),
+    ("embedder", _S, "text model that embedded the name; null without one"),
+    ("embedding", pa.list_(pa.float32()), "embedding of the name, of length 1; null without a text model"),
+)
+
+TRANSFER_TABLES: dict[str, pa.Schema] = {
+    "trials": TRIALS,
+    "predictions": PREDICTIONS,
+    "history": HISTORY,
+    "plans": PLANS,
+}
+ATLAS_TABLES: dict[str, pa.Schema] = {
+    "models": MODELS,
+    "model_predictions": MODEL_PREDICTIONS,
+    "atlas": ATLAS,
+    "pairs": PAIRS,
+    "pair_classes": PAIR_CLASSES,
+    "classes": CLASSES,
+}
+TABLES = TRANSFER_TABLES | ATLAS_TABLES
+
+
+def describe(schema: pa.Schema) -> list[tuple[str, str, str]]:
+    """(name, type, description) of every column."""
+    return [(f.name, str(f.type), f.metadata[b"description"].decode()) for f in schema]
+
+
+def documentation() -> str:
+    """The text of `docs/records.md`."""
+    lines = [
+        "# The records",
+        "",
+        "<!-- Made by `python -m study.store.schemas > docs/records.md`; edit the schemas there. -->",
+        "",
+        "One folder a table under the results folder, in it one Parquet file a trial, model or study, or, of",
+        "trials that `jobs/compact.py` has merged, `merged-*.parquet` for many (the same rows):",
+        '`pandas.read_parquet(results / "trials")` reads a whole table. Accuracies, shares and rates are',
+        "fractions in [0, 1]. A trial is recorded when its file under `trials/` exists, a model when its",
+        "file under `models/` does: that file is written last, and every file is written under a temporary",
+        "name and renamed.",
+    ]
+    for table, schema in TABLES.items():
+        lines += ["", f"## `{table}`", "", "| column | type | what it holds |", "|---|---|---|"]
+        lines += [f"| `{name}` | {kind} | {text} |" for name, kind, text in describe(schema)]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(documentation(), end="")

@@ -1,0 +1,254 @@
+"""The atlas's job as a user runs it: on a real local Ray, with what goes wrong caused for real."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from study import spec
+from study.models import zoo
+from study.store import outputs
+from tests.jobs.running import recorded, refused, results_of, run, start, wait_until, workers_of
+
+JOB = "jobs/atlas.py"
+COUNT = 20  # untrained models of the long atlas
+
+
+def atlas(*arguments) -> subprocess.CompletedProcess:
+    """The job without the text model, which takes seconds to load."""
+    return run(JOB, *arguments, "--embed", "none")
+
+
+def models_of(results) -> pd.DataFrame:
+    return pd.read_parquet(results / "models").set_index("name")
+
+
+def times(results) -> dict:
+    return {path: path.stat().st_mtime_ns for path in recorded(results, "models")}
+
+
+@pytest.fixture
+def small(workspace, content, tmp_path):
+    """The small study's content, with outputs of its own."""
+    content["folders"]["outputs"] = str(tmp_path / "outputs")
+    return content
+
+
+def checked_pairs(results) -> pd.DataFrame:
+    """The pairs, after each was compared with brute force from what the records say of its models."""
+    models, said = models_of(results), pd.read_parquet(results / "model_predictions")
+    pairs = pd.read_parquet(results / "pairs").set_index(["student", "teacher"])
+    assert len(pairs) == 2 * 7
+    predicted = {name: said[said["model"] == row["model"]] for name, row in models.iterrows()}
+    for (student, teacher), row in pairs.iterrows():
+        s, t = (predicted[name]["predicted"].to_numpy() for name in (student, teacher))
+        label = predicted[student]["label"].to_numpy()
+        right_s, right_t = s == label, t == label
+        assert row["rho_pos"] == pytest.approx((right_t & ~right_s).mean(), abs=1e-12)
+        assert row["rho_neg"] == pytest.approx((right_s & ~right_t).mean(), abs=1e-12)
+        assert row["agreement"] == pytest.approx((s == t).mean())
+        assert models.loc[student, "accuracy"] == pytest.approx(right_s.mean())
+    classes = pd.read_parquet(results / "pair_classes")
+    flips = classes.groupby(["student", "teacher"], observed=True)["flips"].sum()
+    assert set(flips.index) == {("mixer", "resnet"), ("resnet", "mixer")}
+    for pair, count in flips.items():
+        assert count == round(pairs.loc[pair, "rho_pos"] * 303)
+    return pairs
+
+
+# --- the way it should go -----------------------------------------------------------------------
+
+
+def test_an_atlas_from_nothing_to_its_pairs_and_again_and_mended(small, write_study, tmp_path):
+    small["folders"] |= {"data": str(tmp_path / "data"), "zoo": str(tmp_path / "zoo")}
+    path, results = write_study(small), results_of(small)
+    store = outputs.Store(tmp_path / "outputs")
+    planned = atlas(path, "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert "2 ordered pairs" in planned.stdout
+    assert not results.exists()
+
+    done = run(JOB, path)
+    assert done.returncode == 0, done.stderr
+    models = models_of(results)
+    assert models["status"].tolist() == ["ok"] * 8
+    assert models.groupby("source").size().to_dict() == {"recipe": 2, "untrained": 6}
+    said = pd.read_parquet(results / "model_predictions")
+    assert said.groupby("model").size().unique().tolist() == [303]
+
+    pairs = checked_pairs(results)
+    meanings = pd.read_parquet(results / "classes")
+    assert meanings["name"].tolist() == [f"class{c}" for c in range(10)]
+    assert np.linalg.norm(np.stack(meanings["embedding"]), axis=1) == pytest.approx(1)
+
+    # Again: no model is run; the pairs are made of the records. A damaged one is told.
+    before = times(results)
+    again = run(JOB, path)
+    assert again.returncode == 0, again.stderr
+    assert "models to run" not in again.stdout
+    assert times(results) == before
+    pd.testing.assert_frame_equal(pd.read_parquet(results / "pairs"), pairs.reset_index())
+    record = results / "model_predictions" / f"{models.loc['resnet', 'model']}.parquet"
+    content = record.read_bytes()
+    record.write_bytes(content[:100])
+    refused(atlas(path), f"model_predictions/{record.name}", "not a readable record", "remove")
+    record.unlink()
+    (results / "models" / record.name).unlink()
+
+    # A damaged entry of the store is told, and computed again; the sweep finds all of them.
+    victim = next(e for e in store.entries() if e.model == "resnet")
+    victim.path.write_bytes(victim.path.read_bytes()[:-7])
+    listed = run("jobs/outputs.py", path, "--damaged")
+    assert victim.path.name in listed.stdout
+    assert "1 files" in listed.stdout
+    mended = atlas(path)
+    assert mended.returncode == 0, mended.stderr
+    assert "1 of 8 models to run" in mended.stdout
+    assert f"{victim.path}: damaged" in mended.stdout
+    assert "computed again" in mended.stdout
+    pd.testing.assert_frame_equal(pd.read_parquet(results / "pairs"), pairs.reset_index())
+    found = {e.path: e.path.stat().st_mtime_ns for e in store.entries()}
+    assert run("jobs/transfer_sweep.py", path, "--limit", 1).returncode == 0
+    assert {entry: entry.stat().st_mtime_ns for entry in found} == found
+
+    # Clearing the store.
+    assert run("jobs/outputs.py", path, "--models", "resnet*", "--clear").returncode == 0
+    assert {e.model for e in store.entries()} == {"mixer", *(f"mixer-untrained-{n}" for n in range(3))}
+
+
+def test_a_model_that_fails_is_recorded_and_stops_no_other(small, write_study, tmp_path):
+    """One whose input does not fit, one that says nothing finite, those of other classes by a pattern."""
+    blank = {key: value for key, value in small["zoo"]["mixer"].items() if key != "recipe"}
+    small["zoo"]["misfit"] = blank | {"untrained": 5, "config": blank["config"] | {"input_size": [3, 30, 30]}}
+    network = zoo.build(spec.Study.model_validate(small).zoo["mixer"], 10).network
+    broken = {name: torch.full_like(tensor, torch.nan) for name, tensor in network.state_dict().items()}
+    torch.save(broken, tmp_path / "nan.pt")
+    small["zoo"]["nan"] = blank | {"checkpoint": str(tmp_path / "nan.pt")}
+    small["pairs"] = {"students": ["mixer"], "teachers": ["resnet", "nan"]}
+    (tmp_path / "list.txt").write_text("misfit\nnan\nresnet18.a1*\n")
+    path, results = write_study(small), results_of(small)
+    done = atlas(path, "--models", "mixer", "resnet", f"@{tmp_path / 'list.txt'}")
+    assert done.returncode == 0, done.stderr
+    assert "3 models failed" in done.stdout
+    models = models_of(results)
+    assert models.loc[["mixer", "resnet"], "status"].tolist() == ["ok", "ok"]
+    for name, words in {
+        "misfit": "30",
+        "nan": "zoo.nan: its outputs are not finite",
+        "resnet18.a1_in1k": "tells 1000 classes apart, but the data have 10",
+    }.items():
+        assert models.loc[name, "status"] == "failed"
+        assert words in models.loc[name, "reason"]
+        assert words in done.stdout
+    assert set(pd.read_parquet(results / "atlas")["model"]) == set(models["model"])
+
+    # Failed ones are tried again, finished ones are not; the study's pairs may name others.
+    before = times(results)
+    again = atlas(path, "--models", "mixer", "resnet", "misfit")
+    assert "1 of" in again.stdout
+    assert "models to run" in again.stdout
+    changed = {path.stem for path, when in times(results).items() if before.get(path) != when}
+    assert changed == {models.loc["misfit", "model"]}
+    assert models_of(results).loc["misfit", "reason"] == models.loc["misfit", "reason"]
+
+
+def test_timms_whole_zoo_is_planned_offline():
+    planned = atlas("studies/paper_full.yaml", "--models", "all", "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    count = int(planned.stdout.split("hub")[1].split()[0])
+    assert count > 1500
+    assert f"{count * (count - 1):,} ordered pairs" in planned.stdout
+
+
+# --- interruptions ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def long_atlas(small, write_study):
+    """An atlas long enough to be interrupted: (path, results)."""
+    blank = {key: value for key, value in small["zoo"]["mixer"].items() if key != "recipe"}
+    small["zoo"] |= {f"blank{seed}": blank | {"untrained": seed} for seed in range(100, 100 + COUNT)}
+    small["pairs"] = [["mixer", "resnet"]]
+    return write_study(small), results_of(small)
+
+
+@pytest.mark.faults
+def test_a_killed_atlas_recomputes_no_finished_model(long_atlas):
+    path, results = long_atlas
+    process = start(JOB, path, "--batch-size", 1, "--embed", "none")
+    wait_until(lambda: len(recorded(results, "models")) >= 3)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_until(lambda: not workers_of(process.pid))
+    before = times(results)
+    assert 3 <= len(before) < COUNT + 8
+    done = atlas(path)
+    assert done.returncode == 0, done.stderr
+    assert f"{COUNT + 8 - len(before)} of {COUNT + 8} models to run" in done.stdout
+    after = times(results)
+    assert {path: after[path] for path in before} == before
+    assert (models_of(results)["status"] == "ok").all()
+    assert len(after) == COUNT + 8
+
+
+def test_a_model_whose_worker_is_killed_is_run_again_with_half_the_batch(long_atlas):
+    path, results = long_atlas
+    process = start(JOB, path, "--batch-size", 16, "--embed", "none")
+    wait_until(lambda: len(recorded(results, "models")) >= 1)
+    victim = next(line for line in workers_of(process.pid) if "run_model" in line)
+    os.kill(int(victim.split()[1]), signal.SIGKILL)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert "whose worker died are run again, batch size 8" in output
+    models = models_of(results)
+    assert (models["status"] == "ok").all()
+    assert set(models["batch_size"]) <= {16, 8}  # 16 where it was killed between outputs and record
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+def test_a_pattern_that_matches_nothing_is_refused(small, write_study):
+    done = atlas(write_study(small), "--models", "mixer", "resnett*")
+    refused(done, "'resnett*' matches no model", "zoo", "timm")
+    assert not results_of(small).exists()
+
+
+def test_a_split_that_does_not_exist_is_refused(small, write_study):
+    refused(atlas(write_study(small), "--split", "evaluate"), "--split", "did you mean 'evaluation'")
+
+
+def test_a_split_without_images_is_refused(small, write_study):
+    refused(atlas(write_study(small), "--split", "tune"), "'tune' holds no images", "data.splits.tune")
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_model_of_other_classes_is_refused(small, write_study, by_name):
+    arguments = ["--models", "mixer", "resnet18.a1_in1k"]
+    if not by_name:
+        small["zoo"]["resnet"]["kwargs"]["num_classes"] = 7
+        arguments = []
+    refused(atlas(write_study(small), *arguments), "1000" if by_name else "7", "10", "zoo.resnet")
+
+
+def test_one_model_makes_no_pair(small, write_study):
+    refused(atlas(write_study(small), "--models", "mixer"), "a pair needs two models", "--models")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small file system")
+def test_outputs_larger_than_the_disk_are_refused_before_any_run(small, write_study, tmp_path):
+    folder = tmp_path / "outputs"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "none", folder], check=False).returncode:
+        pytest.skip("cannot mount a file system here")
+    try:
+        refused(atlas(write_study(small)), str(folder), "free", "top_k", "--outputs")
+        assert not recorded(results_of(small), "models")
+    finally:
+        subprocess.run(["umount", folder], check=True)

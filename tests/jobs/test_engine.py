@@ -1,0 +1,154 @@
+"""The engine of the sweeps on a real local Ray, with functions of no work."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+import ray
+from ray.tune.trainable.function_trainable import get_session
+
+from jobs import _cluster, _console, _engine
+from study.errors import StudyError
+
+NAMES = [f"trial{n}" for n in range(7)]
+CPUS = 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray():
+    ray.init("local", num_cpus=CPUS, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def run(function, **options) -> dict[str, str]:
+    with _console.Tracker("test", len(NAMES)) as tracker:
+        configurations = {name: name for name in NAMES}
+        return _engine.run(function, configurations, request={"cpu": 1}, tracker=tracker, **options)
+
+
+def note(folder: Path, name: str) -> int:
+    """Leave a mark that this ran; the number of marks so far."""
+    with (folder / name).open("a") as stream:
+        stream.write("x")
+    return (folder / name).stat().st_size
+
+
+def counts(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in folder.iterdir()}
+
+
+def test_every_configuration_runs_once_over_several_waves(tmp_path):
+    def function(name):
+        note(tmp_path, name)
+        return {"status": "ok"}
+
+    assert run(function, wave=3) == {}
+    assert counts(tmp_path) == dict.fromkeys(NAMES, 1)
+
+
+def test_workers_stay(tmp_path):
+    def function(name):
+        note(tmp_path, str(os.getpid()))
+        return {"status": "ok"}
+
+    run(function)
+    assert len(counts(tmp_path)) <= CPUS
+
+
+def test_what_raises_is_tried_again_and_reported_in_the_end(tmp_path):
+    def function(name):
+        tries = note(tmp_path, name)
+        if name == "trial1" or (name == "trial2" and tries == 1):
+            raise ValueError(f"no way to run {name}")
+        return {"status": "ok"}
+
+    assert run(function, wave=3) == {"trial1": "ValueError: no way to run trial1"}
+    assert counts(tmp_path) == dict.fromkeys(NAMES, 1) | {"trial1": 1 + _engine.RETRIES, "trial2": 2}
+
+
+def test_a_worker_that_dies_costs_its_trial_one_try(tmp_path):
+    def function(name):
+        if note(tmp_path, name) == 1 and name == "trial1":
+            os._exit(1)
+        return {"status": "ok"}
+
+    assert run(function) == {}
+    assert counts(tmp_path) == dict.fromkeys(NAMES, 1) | {"trial1": 2}
+
+
+def test_a_worker_that_dies_while_it_is_handed_a_trial_costs_nothing(tmp_path):
+    def function(name):
+        note(tmp_path, name)
+        if name == "trial1":  # this worker's last
+            get_session().finish = lambda timeout: os._exit(1)  # what Tune calls before the next one
+        return {"status": "ok"}
+
+    assert run(function) == {}
+    assert counts(tmp_path) == dict.fromkeys(NAMES, 1)
+
+
+def test_a_trial_that_kills_every_worker_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(_engine, "RETRIES", 1)
+
+    def function(name):
+        note(tmp_path, name)
+        if name == "trial0":
+            os._exit(1)
+        return {"status": "ok"}
+
+    errors = run(function)
+    assert list(errors) == ["trial0"]
+    assert errors["trial0"] not in ("", "None")
+    assert counts(tmp_path) == dict.fromkeys(NAMES, 1) | {"trial0": 2}
+
+
+def test_what_failed_by_its_own_account_is_not_tried_again(tmp_path):
+    def function(name):
+        note(tmp_path, name)
+        return {"status": "failed"}
+
+    assert run(function) == {}
+    assert counts(tmp_path) == dict.fromkeys(NAMES, 1)
+
+
+def test_a_trial_that_cannot_be_recorded_ends_the_sweep(tmp_path):
+    def function(name):
+        note(tmp_path, name)
+        return {"status": "unrecorded", "reason": "the disk is full"}
+
+    with pytest.raises(StudyError, match="the disk is full"):
+        run(function, at_once=1, wave=4)
+    assert list(counts(tmp_path)) == ["trial0"]
+
+
+def test_no_more_run_at_once_than_asked_for(tmp_path):
+    """The first trial waits for company, which any other one would be."""
+
+    def function(name):
+        (tmp_path / name).touch()
+        end = time.monotonic() + 5
+        while name == "trial0" and time.monotonic() < end:
+            if len(list(tmp_path.iterdir())) > 1:
+                return {"status": "unrecorded", "reason": "not alone"}
+            time.sleep(0.05)
+        return {"status": "ok"}
+
+    assert run(function, at_once=1) == {}
+
+
+def test_a_cluster_that_is_gone_is_one_sentence(monkeypatch):
+    """What Ray raises for it is made a sentence; what is raised while the cluster answers stays a bug."""
+
+    def break_down(answers: bool):
+        with _console.Tracker("test", 1) as tracker, _engine.cluster_watched(tracker):
+            monkeypatch.setattr(_cluster, "answers", lambda address: answers)
+            raise ray.exceptions.RaySystemError("whatever")
+
+    with pytest.raises(ray.exceptions.RaySystemError):
+        break_down(answers=True)
+    with pytest.raises(StudyError, match=r"the Ray cluster is gone .* run the same command again"):
+        break_down(answers=False)

@@ -1,0 +1,286 @@
+"""Images into FFCV files: whole ones, exact splits, and no damaged file read silently."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+
+import numpy as np
+import pytest
+from ffcv.fields.rgb_image import IMAGE_MODES
+from ffcv.reader import Reader
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from study import spec
+from study.errors import StudyError
+from study.images import files, sources, splits
+from study.images.batches import Batches, Crop
+from tests.conftest import fashion_mnist, write_image_folder
+
+
+def folder_source(folder, **settings) -> spec.ImageFolder:
+    return spec.ImageFolder(train=str(folder / "train"), test=str(folder / "test"), **settings)
+
+
+@pytest.fixture
+def prepared(workspace, image_folder, tmp_path):
+    """A copy of the prepared images to damage: (source, data folder, folder of the files)."""
+    source = workspace.data.images
+    target = tmp_path / "data"
+    target.mkdir()
+    folder = files.folder_of(source, target)
+    shutil.copytree(workspace.images.path.parent, folder)
+    return source, target, folder
+
+
+def test_labels_and_subsets_are_those_of_the_folders(workspace):
+    assert workspace.images.subsets == {"train": (0, 400), "test": (400, 503)}
+    assert workspace.images.labels.shape == (503,)
+    assert len(workspace.images.classes) == 10
+
+
+def test_large_images_are_shrunk_and_written_as_jpeg(tmp_path):
+    images, labels = fashion_mnist("train", 30)
+    labels = labels % 2  # two classes, both in either part
+    for part in ("train", "test"):
+        write_image_folder(tmp_path / part, images, labels, size=160)
+    source = folder_source(tmp_path, short_side=96)
+    opened = files.prepare(source, tmp_path / "data")
+    assert opened.side == 96
+    sidecar = json.loads((opened.path.parent / "images.json").read_text())
+    assert sidecar["counts"] == {"train": 30, "test": 30}
+    assert sidecar["classes"] == ["class0", "class1"]
+    assert (Reader(str(opened.path)).metadata["f0"]["mode"] == IMAGE_MODES["jpg"]).all()
+    batches = Batches(opened, Crop(0.5))
+    pixels, _, indices = next(iter(batches.epoch(np.arange(4), 4)))
+    assert pixels.shape == (4, 3, 48, 48)
+    file = sorted((tmp_path / "train").rglob("*.png"))[int(indices[0])]
+    whole = Image.open(file).convert("RGB").resize((96, 96), Image.Resampling.BICUBIC)
+    expected = np.asarray(whole.crop((24, 24, 72, 72)), dtype=float)
+    assert np.abs(pixels[0].permute(1, 2, 0).numpy() - expected).mean() < 4  # JPEG of quality 95
+
+
+def test_fashion_mnist_comes_from_debians_files(tmp_path):
+    train, test = sources._fashion_mnist(tmp_path)
+    assert (len(train), len(test)) == (60000, 10000)
+    images, labels = fashion_mnist("t10k", 5)
+    assert np.array_equal(np.asarray(test[3][0]), images[3])
+    assert [label for _, label in (test[i] for i in range(5))] == labels.tolist()
+
+
+def test_preparing_again_writes_nothing(workspace, prepared):
+    source, target, folder = prepared
+    before = (folder / "images.beton").stat().st_mtime_ns
+    files.prepare(source, target)
+    assert (folder / "images.beton").stat().st_mtime_ns == before
+
+
+def test_the_first_of_two_writers_wins(tmp_path):
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "first").touch()
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late" / "second").touch()
+    files._rename_unless_there(tmp_path / "late", tmp_path / "done")
+    assert [path.name for path in (tmp_path / "done").iterdir()] == ["first"]
+
+
+# --- damage -------------------------------------------------------------------------------------
+
+
+def truncate(path):
+    with path.open("r+b") as stream:
+        stream.truncate(path.stat().st_size - 1)
+
+
+def flip_a_byte(path):
+    with path.open("r+b") as stream:
+        stream.seek(path.stat().st_size // 2)
+        byte = stream.read(1)
+        stream.seek(-1, 1)
+        stream.write(bytes([byte[0] ^ 1]))
+
+
+@pytest.mark.parametrize("name", ["images.beton", "labels.npy", "images.json"])
+@pytest.mark.parametrize("damage", [truncate, flip_a_byte, lambda path: path.unlink()])
+def test_a_damaged_file_is_refused_by_name(prepared, name, damage):
+    source, target, folder = prepared
+    damage(folder / name)
+    try:
+        files.open_images(source, target)
+    except StudyError as error:
+        assert name in str(error)
+        assert "prepare the data again" in str(error)
+        assert ("truncated" in str(error)) == (damage is truncate and name != "images.json")
+        assert "\n" not in str(error)
+    else:
+        # One flipped bit of the sidecar may leave the same meaning (white space, a class's name).
+        assert name == "images.json"
+        assert damage is flip_a_byte
+
+
+def test_files_of_another_source_are_refused(prepared):
+    source, target, folder = prepared
+    sidecar = json.loads((folder / "images.json").read_text())
+    sidecar["source"]["jpeg_quality"] = 50
+    (folder / "images.json").write_text(json.dumps(sidecar))
+    with pytest.raises(StudyError, match=r"images\.json: describes another source"):
+        files.open_images(source, target)
+
+
+@pytest.mark.parametrize("key", ["source", "files", "counts", "classes", "side"])
+def test_a_sidecar_without_a_key_is_refused(prepared, key):
+    source, target, folder = prepared
+    sidecar = json.loads((folder / "images.json").read_text())
+    del sidecar[key]
+    (folder / "images.json").write_text(json.dumps(sidecar))
+    with pytest.raises(StudyError, match=r"images\.json: the sidecar is missing or damaged"):
+        files.open_images(source, target)
+
+
+def test_a_half_written_folder_is_refused(prepared):
+    source, target, folder = prepared
+    (folder / "images.json").unlink()
+    with pytest.raises(StudyError, match=r"images\.json"):
+        files.prepare(source, target)
+
+
+def test_data_not_prepared_are_refused(workspace, tmp_path):
+    with pytest.raises(StudyError, match=r"not prepared; run jobs/prepare_data\.py"):
+        files.open_images(workspace.data.images, tmp_path)
+
+
+def test_an_empty_image_folder_is_refused(tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+    with pytest.raises(StudyError, match=r"train: not a folder of images by class"):
+        files.prepare(folder_source(tmp_path), tmp_path / "data")
+    (tmp_path / "train" / "cat").mkdir()
+    with pytest.raises(StudyError, match=r"train: not a folder of images by class"):
+        files.prepare(folder_source(tmp_path), tmp_path / "data")
+
+
+def test_a_missing_image_folder_is_refused(tmp_path):
+    with pytest.raises(StudyError, match=r"data\.images\.train"):
+        files.prepare(folder_source(tmp_path), tmp_path / "data")
+
+
+def test_an_unreadable_image_is_named_and_leaves_nothing_behind(tmp_path):
+    images, labels = fashion_mnist("train", 20)
+    for part in ("train", "test"):
+        write_image_folder(tmp_path / part, images, labels % 2)
+    bad = next((tmp_path / "train").rglob("*.png"))
+    bad.write_bytes(b"not an image")
+    with pytest.raises(StudyError, match=rf"{bad.name}: not a readable image .*repair or remove it"):
+        files.prepare(folder_source(tmp_path), tmp_path / "data")
+    assert not list((tmp_path / "data").glob("*image_folder*"))
+
+
+def test_folders_with_different_classes_are_refused(tmp_path):
+    images, labels = fashion_mnist("train", 20)
+    write_image_folder(tmp_path / "train", images, labels % 2)
+    write_image_folder(tmp_path / "test", images, labels % 3)
+    with pytest.raises(StudyError, match=r"its classes are not those of .*class2"):
+        files.prepare(folder_source(tmp_path), tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("CIFAR11", "did you mean 'CIFAR10'"), ("Kitti", "could not provide|no training and")]
+)
+def test_a_torchvision_data_set_that_cannot_be_had_is_refused(tmp_path, name, words):
+    with pytest.raises(StudyError, match=words):
+        sources._torchvision_pair(name, tmp_path)
+
+
+# --- splits -------------------------------------------------------------------------------------
+
+
+def test_the_demos_splits_are_as_documented():
+    study = spec.load("studies/demo.yaml")
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 7000))
+    images = files.Images(None, (), {"train": (0, 60000), "test": (60000, 70000)}, 28, "", labels)
+    parts = splits.split(images, study.data.splits)
+    assert {name: len(part) for name, part in parts.items()} == {
+        "zoo": 30000,
+        "tune": 5000,
+        "transfer": 6000,
+        "evaluation": 35000,
+    }
+    assert np.isin(parts["transfer"], parts["zoo"]).all()
+    for other in ("zoo", "tune"):
+        assert not np.isin(parts["evaluation"], parts[other]).any()
+    assert np.isin(np.arange(60000, 70000), parts["evaluation"]).all()
+    again = splits.split(images, study.data.splits)
+    assert all(np.array_equal(parts[name], again[name]) for name in parts)
+    other = splits.split(images, study.data.splits.model_copy(update={"seed": 1}))
+    assert not np.array_equal(parts["transfer"], other["transfer"])
+
+
+def test_without_a_zoo_split_nothing_trained_on_is_evaluated(workspace):
+    parts = splits.split(workspace.images, spec.Splits(transfer=100, tune=50, evaluate_rest=True))
+    assert len(parts["zoo"]) == 0
+    sets = [set(parts[name]) for name in ("transfer", "tune", "evaluation")]
+    assert [len(part) for part in sets] == [100, 50, 250 + 103]
+    assert len(set.union(*sets)) == 503
+
+
+@given(
+    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=8),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 5),
+)
+def test_stratified_keeps_every_classs_share(sizes, share, seed):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    amount = int(share * len(labels))
+    drawn = splits.stratified(np.arange(len(labels)), labels, amount, np.random.default_rng(seed))
+    assert len(drawn) == len(set(drawn.tolist())) == amount
+    assert (np.diff(drawn) > 0).all()
+    for label, size in enumerate(sizes):
+        assert abs((labels[drawn] == label).sum() - amount * size / len(labels)) <= 1
+
+
+def test_more_than_there_is_is_refused(workspace):
+    with pytest.raises(StudyError, match=r"data\.splits\.transfer: asks for 500 images of 400"):
+        splits.split(workspace.images, spec.Splits(transfer=500))
+
+
+def test_a_recipe_trains_on_the_transfer_set_and_more(workspace):
+    splits, labels = workspace.splits, workspace.images.labels
+    recipe = spec.Recipe(epochs=1, lr=1e-3)
+
+    def images(**settings):
+        return splits.images_of_recipe(splits, labels, recipe.model_copy(update=settings))
+
+    assert np.array_equal(images(), splits["zoo"])
+    assert np.array_equal(images(images=100), splits["transfer"])
+    assert np.isin(images(images=40), splits["transfer"]).all()
+    assert np.isin(splits["transfer"], images(images=150)).all()
+    assert np.isin(images(images=150), splits["zoo"]).all()
+    assert not np.array_equal(images(images=150), images(images=150, seed=1))
+    with pytest.raises(StudyError, match=r"recipe\.images: asks for 201, but data\.splits\.zoo holds 200"):
+        images(images=201)
+
+
+def test_two_processes_worth_of_writers_leave_one_good_folder(tmp_path):
+    images, labels = fashion_mnist("train", 40)
+    for part in ("train", "test"):
+        write_image_folder(tmp_path / part, images, labels % 2)
+    source = folder_source(tmp_path)
+    opened, errors = [], []
+
+    def prepare():
+        try:
+            opened.append(files.prepare(source, tmp_path / "data"))
+        except Exception as error:
+            errors.append(error)
+
+    writers = [threading.Thread(target=prepare) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert not errors
+    assert opened[0].sha256 == opened[1].sha256
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [opened[0].path.parent.name]
