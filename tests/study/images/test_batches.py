@@ -32,7 +32,7 @@ from study.images import files
 from study.images.batches import Batches, Crop, Resident
 from tests.conftest import fashion_mnist
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SIZES = [(28, 28), (64, 64), (40, 30), (30, 45), (100, 70), (70, 100), (96, 70), (70, 70), (33, 131)]
 
 

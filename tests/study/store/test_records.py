@@ -14,7 +14,7 @@ import pytest
 from study.errors import StudyError
 from study.store import records, schemas
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FINISHED = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 VALUES = {
     pa.string(): "text",
