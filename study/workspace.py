@@ -3,7 +3,7 @@
 A trial leaves nothing behind in its process but what lies here, and everything here is keyed by
 what it holds, so trials may run in any order, one after another, in a reused worker. Models, decoded
 images and, on a GPU, outputs are kept where they are used, up to a limit (`keep_bytes`), the least
-recently used dropped first. Outputs of frozen models lie in the outputs folder (`study.outputs`), which
+recently used dropped first. Outputs of frozen models lie in the outputs folder (`study.store.outputs`), which
 all processes share.
 """
 
@@ -64,7 +64,7 @@ class Workspace:
 
     Args:
         data: images and splits.
-        folders: where written images, trained weights and outputs lie (`study.data.prepare` and
+        folders: where written images, trained weights and outputs lie (`study.images.files.prepare` and
             `study.recipe` put the first two there).
         device: where models run; default CUDA if there is one.
         threads: CPU threads for torch and for decoding; None leaves torch's setting.

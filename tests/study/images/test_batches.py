@@ -361,7 +361,7 @@ from numba.core import event
 compiled = event.RecordingListener()
 event.register("numba:compile", compiled)
 from study.images.batches import Batches, Crop
-from study.data import Images
+from study.images.files import Images
 path, side, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 images = Images(lambda: path, (), {}, side, "", numpy.zeros(count, dtype=int))
 pixels, _, indices = next(Batches(images, Crop(0.7), 2).epoch(numpy.arange(count), count))
