@@ -1,0 +1,130 @@
+"""Contracts by signature: functions and classes that a study names, their settings, and what they are given.
+
+What stands before the star of a signature is given by the laboratory (tensors of an objective, the random
+numbers of a transform); what stands behind it is what YAML may set, checked by the parameter's annotation:
+
+    def kl(student, teacher, *, temperature: Positive = 1.0): ...
+
+A study names what is here by its short name, and one's own by a dotted one (`my_module.my_loss`), whose file's
+SHA-256 then belongs to it: results do not outlive the code that made them. Left out on purpose: a registry.
+What exists is what stands in a module.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic_core import PydanticCustomError
+
+from study import mistakes
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Strict(BaseModel):
+    """Immutable, and no key it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def given(function: Callable) -> tuple[str, ...]:
+    """The names of what stands before the star: what a function or class is given."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return tuple(parameter.name for parameter in parameters if parameter.kind in kinds)
+
+
+@functools.cache
+def settings_of(function: Callable) -> type[Strict]:
+    """A model of what stands behind the star: what YAML may set."""
+    target = function.__init__ if inspect.isclass(function) else function
+    kinds = typing.get_type_hints(target, include_extras=True)
+    fields = {
+        parameter.name: (
+            kinds.get(parameter.name, Any),
+            ... if parameter.default is parameter.empty else parameter.default,
+        )
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    return create_model(function.__name__, __base__=Strict, **fields)
+
+
+def find(name: str, known: Mapping[str, Any]) -> Any:
+    """What a study names: one of those known, or, by a dotted name, one's own.
+
+    Raises:
+        ValueError: nothing is called so, or its module cannot be imported; told in a sentence.
+    """
+    if name in known:
+        return known[name]
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        near = mistakes.nearest(name, known)
+        raise ValueError(
+            f"'{name}' is unknown; known are {', '.join(known)}, and your own by 'module.name'{near}"
+        )
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except AttributeError:
+        raise ValueError(f"'{name}': the module {module} has no '{attribute}'; correct the name") from None
+    except Exception as error:  # whatever importing someone's module raises
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"'{name}' cannot be imported ({reason}); put its module beside the study, or where Python finds it"
+        ) from None
+
+
+def code_of(name: str, known: Mapping[str, Any]) -> str | None:
+    """16 digits of the SHA-256 of the file of one's own; None of what is here."""
+    if name in known:
+        return None
+    file = importlib.import_module(name.rpartition(".")[0]).__file__
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+
+
+class Named(BaseModel):
+    """A function or class by its name, with its settings beside it.
+
+    Subclasses say which of their fields holds the name, and what is known.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    NAME: ClassVar[str]
+    KNOWN: ClassVar[Mapping[str, Any]]
+
+    # Of one's own file, which is part of what a result depends on.
+    code: str | None = Field(default=None, exclude_if=lambda code: code is None)
+
+    @property
+    def function(self) -> Any:
+        """What is named."""
+        return find(getattr(self, self.NAME), self.KNOWN)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Its settings, defaults included."""
+        return dict(self.model_extra)
+
+    @model_validator(mode="after")
+    def _settings_fit(self):
+        known = settings_of(self.function)
+        try:
+            checked = known.model_validate(self.model_extra)
+        except ValidationError as error:
+            path, text = mistakes.path_and_text(error, known, also=type(self))
+            raise PydanticCustomError("setting", "{text}", {"path": path, "text": text}) from None
+        self.model_extra.update(checked.model_dump(mode="json"))
+        if self.code is None and (code := code_of(getattr(self, self.NAME), self.KNOWN)):
+            object.__setattr__(self, "code", code)
+        return self
