@@ -28,6 +28,7 @@ COLUMNS = {
     "pair_classes": "student teacher class flips",
     "classes": "class name embedder embedding",
 }
+SOURCES = {"hub", "file", "seed", "trained", "transferred", "averaged"}  # of weights; 'seed' is untrained
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -90,8 +91,8 @@ def load_atlas(results: Path | str, study: str | None = None) -> Atlas:
     study = _chosen(results, study)
     models = _models(results, study)
     failed, done = (models[(models["status"] == "ok") == ok].reset_index(drop=True) for ok in (False, True))
-    trained = done[done["source"] != "untrained"].reset_index(drop=True)
-    untrained = done[done["source"] == "untrained"].reset_index(drop=True)
+    trained = done[done["source"] != "seed"].reset_index(drop=True)
+    untrained = done[done["source"] == "seed"].reset_index(drop=True)
     if len(trained) < 2:
         reason = f" (the first failed with: {failed['reason'].iloc[0]})" if len(failed) else ""
         raise ResultsError(
@@ -187,6 +188,12 @@ def _models(results: Path, study: str) -> pd.DataFrame:
                     f"{folder / broken.iloc[0]}.parquet: {column} is empty or not finite; "
                     f"remove the file and {AGAIN}"
                 )
+    other = done.loc[~done["source"].isin(SOURCES), "source"]
+    if len(other):
+        raise ResultsError(
+            f"{folder}: source is {other.iloc[0]} for some models, so another version made these records; "
+            f"{AGAIN}"
+        )
     twice = done.loc[done["name"].duplicated(), "name"]
     if len(twice):
         raise ResultsError(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from analysis import flips
-from analysis.measures import label
+from analysis.measures import in_order, label
+from analysis.results import UNIT
 
 if TYPE_CHECKING:
     from analysis.exhibits import Sweep
@@ -17,7 +18,7 @@ NAMED = 3  # trials, in a sentence
 
 def coverage(plan: pd.DataFrame | None, sweep: Sweep) -> list[str]:
     """What the numbers come from, a sentence each; `plan` as `results.planned` gives it."""
-    trials, done = sweep.trials, sweep.tested
+    trials, done = sweep.recorded, sweep.finished
     failed = len(trials) - len(done)
     missing = 0 if plan is None else (~plan["trial"].isin(trials["trial"])).sum()
     total = len(trials) + missing
@@ -28,14 +29,16 @@ def coverage(plan: pd.DataFrame | None, sweep: Sweep) -> list[str]:
     ]
     if missing:
         lines.append("This sweep is not finished: every number is of the trials that are, and may change.")
-    uneven = done.groupby("method").size()
+    uneven = sweep.tested.groupby("method").size()
     if missing and uneven.nunique() > 1:
         counts = ", ".join(f"{label(method)} {count}" for method, count in uneven.items())
         lines.append(f"Finished trials by method: {counts}; methods are compared on the pairs both have.")
+    lines += _several(plan, sweep)
     seeds = done["seed"].nunique()
+    spread = done.groupby([name for name in UNIT if name != "seed"], dropna=False)["transfer_delta"].std()
     lines.append(
         f"{seeds} seeds: pairs are means over them, and a delta varies by "
-        f"{100 * (sweep.units['delta_sd'] ** 2).mean() ** 0.5:.2f} points between seeds of a pair."
+        f"{100 * (spread**2).mean() ** 0.5:.2f} points between seeds of a pair."
         if seeds > 1
         else "One seed: how much a trial would differ with another is not known."
     )
@@ -62,11 +65,31 @@ def coverage(plan: pd.DataFrame | None, sweep: Sweep) -> list[str]:
     return lines
 
 
+def _several(plan: pd.DataFrame | None, sweep: Sweep) -> list[str]:
+    """How many trials of several teachers finished, method by method and way by way; nothing without any."""
+    known = sweep.several if plan is None or "combine" not in plan else plan.dropna(subset="combine")
+    if known.empty:
+        return []
+    done = known["trial"].isin(sweep.finished["trial"])
+    counts = known.assign(done=done, way=_way(known)).groupby(["method", "way"])["done"].agg(["sum", "size"])
+    parts = [
+        f"{label(method)} {way} {row['sum']} of {row['size']}"
+        for method in in_order(known["method"])
+        for way, row in counts.loc[method].iterrows()
+    ]
+    return [f"Of several teachers {done.sum():,} of {len(known):,} trials finished: {', '.join(parts)}."]
+
+
+def _way(trials: pd.DataFrame) -> pd.Series:
+    """How several teachers teach: 'soup', or 'sequential, ascending'."""
+    return trials["combine"] + (", " + trials["order"].astype(object)).fillna("")
+
+
 def _predictions(sweep: Sweep) -> str:
     """Whether the trials' measures are those of the stored predictions."""
-    absent = flips.without_predictions(sweep.flips, sweep.trials)
-    apart = flips.disagreements(sweep.flips, sweep.trials)
-    checked = len(sweep.tested) - len(absent)
+    absent = flips.without_predictions(sweep.flips, sweep.recorded)
+    apart = flips.disagreements(sweep.flips, sweep.recorded)
+    checked = len(sweep.finished) - len(absent)
     text = f"Gains, losses and positive flips of {checked:,} trials were counted again from their predictions"
     if len(apart):
         names = ", ".join(apart["trial"].unique()[:NAMED])
@@ -82,9 +105,10 @@ def unfinished(plan: pd.DataFrame | None, trials: pd.DataFrame) -> pd.DataFrame 
     """The trials that failed, with the reason, and those that are not recorded yet; None without any.
 
     Returns:
-        A table of text: trial, student, teacher, method, seed, and why.
+        A table of text: trial, student, teacher (several with the way in which they teach), method, seed, and
+        why.
     """
-    columns = ["trial", "student", "teacher", "method", "seed"]
+    columns = ["trial", "student", "teacher", "combine", "order", "method", "seed"]
     failed = trials[trials["status"] != "ok"]
     parts = [failed[columns].assign(why="failed: " + failed["reason"].astype(str))]
     if plan is not None:
@@ -93,7 +117,10 @@ def unfinished(plan: pd.DataFrame | None, trials: pd.DataFrame) -> pd.DataFrame 
     table = pd.concat(parts, ignore_index=True)
     if table.empty:
         return None
-    table = table.sort_values(["why", "student", "teacher", "method", "seed"], ignore_index=True)
+    table = table.sort_values(["why", *columns[1:]], ignore_index=True)
+    several = table["combine"].notna()
+    table.loc[several, "teacher"] += " (" + _way(table[several]) + ")"
+    table = table.drop(columns=["combine", "order"])
     table["seed"] = [f"{seed:.0f}" if pd.notna(seed) else "-" for seed in table["seed"]]
     table["method"] = [label(method) if pd.notna(method) else "-" for method in table["method"]]
     return table.astype(object).where(table.notna(), "-").astype(str)

@@ -2,7 +2,8 @@
 
 An exhibit is made of a table of numbers, written as CSV beside it, so that whatever a figure shows can be
 looked up and traced to the trials' rows. The functions that make the tables are in `measures`,
-`knowledge_measures`, `training_measures`, `flips` and `tables`, those that draw them in `*_figures`.
+`knowledge_measures`, `training_measures`, `flips`, `tables` and `several_teachers`, those that draw them in
+`*_figures`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from analysis import (
     knowledge_measures,
     measures,
     reference,
+    results,
+    several_teachers,
     statistics,
     success_figures,
     success_report,
@@ -35,6 +38,7 @@ from analysis.measures import label
 from analysis.readable import Column, between, mean_and_sd, number, percent, points, readable, text
 
 SHORT = 40  # rows, up to which the page shows a table at once
+SHOWN = ("transfer_delta", "low", "high", "published", "over_best")  # of several teachers
 EVERY_PAIR = 100_000  # of the atlas, up to which a figure's numbers are written beside it
 
 
@@ -85,29 +89,48 @@ class Sweep:
     """The transfer trials of a results folder, and what several exhibits are made of.
 
     Attributes:
-        trials: as `results.load` gives them.
-        history: as `training_measures.load_history` gives it.
-        flips: as `flips.class_flips` counts them.
+        recorded: all of them, as `results.load` gives them.
+        trials: those of one teacher or none; all but `finished` below are of these.
+        several: those of several teachers.
+        history: as `training_measures.load_history` gives it, of all trials.
+        flips: as `flips.class_flips` counts them, of all trials.
         equal: half width, in points, of the band of equal teachers.
         tested: `measures.tested`.
         units: `measures.over_seeds`, with what `tables.comparable` adds.
         summary: `measures.by_method`.
+        finished: `tested`, and the same of `several`.
     """
 
+    recorded: pd.DataFrame
     trials: pd.DataFrame
+    several: pd.DataFrame
     history: pd.DataFrame
     flips: pd.DataFrame
     equal: float
     tested: pd.DataFrame
     units: pd.DataFrame
     summary: pd.DataFrame
+    finished: pd.DataFrame
 
     @classmethod
-    def of(cls, trials: pd.DataFrame, history: pd.DataFrame, counted: pd.DataFrame, equal: float) -> Sweep:
+    def of(cls, recorded: pd.DataFrame, history: pd.DataFrame, counted: pd.DataFrame, equal: float) -> Sweep:
         """Make what the exhibits share."""
+        trials = results.one_teacher(recorded)
+        several = recorded.drop(trials.index)
         tested = measures.tested(trials)
         units = tables.comparable(measures.over_seeds(tested), trials)
-        return cls(trials, history, counted, equal, tested, units, measures.by_method(trials, equal))
+        return cls(
+            recorded=recorded,
+            trials=trials,
+            several=several,
+            history=history,
+            flips=counted,
+            equal=equal,
+            tested=tested,
+            units=units,
+            summary=measures.by_method(trials, equal),
+            finished=pd.concat([tested, measures.tested(several)]) if len(several) else tested,
+        )
 
     @property
     def taught(self) -> pd.DataFrame:
@@ -340,16 +363,151 @@ def complementarity(atlas: Atlas | None, statements: pd.DataFrame | None, gap: f
     return Section("atlas", title, lines, exhibits)
 
 
+# --- several teachers -------------------------------------------------------------------------------
+
+
+def several(sweep: Sweep) -> Section:
+    """Tables 4 and 9, the order of teachers, and Fig. 11."""
+    done = sweep.finished.drop(sweep.tested.index)
+    table = several_teachers.by_student(done, sweep.units, sweep.recorded)
+    lines = [
+        "Several teachers of one student: one after the other, where the student of a stage is the frozen "
+        "student of the next (sequential), all at once, where each sample is taught by the most confident of "
+        "them and the frozen student (parallel), or each a student of its own, whose weights are averaged "
+        "(soup). Single mean, min and max are of the same teachers one by one.",
+        "These trials are in no number of the other sections; their q is corrected for them alone.",
+        *_over_best(table),
+    ]
+    exhibits = [_by_student(mine) for _, mine in table.groupby("method", sort=False)]
+    return Section("several", "Several teachers", lines, [*exhibits, _orders(done), _sequences(sweep)])
+
+
+def _over_best(table: pd.DataFrame) -> list[str]:
+    """What sequences gain over the best single teacher, in percent, and how that is counted."""
+    rows = table[table["student"].notna() & table["way"].str.startswith("sequential")]
+    sets = rows["teachers"].nunique()
+    parts = []
+    for (method, teachers, way), mine in rows.dropna(subset="over_best").groupby(
+        ["method", "teachers", "way"], sort=False
+    ):
+        paper = mine["published_over_best"].astype(float)
+        parts.append(
+            f"{label(method)}{f' from {teachers}' * (sets > 1)}, {way}: "
+            f"{100 * mine['over_best'].mean():+.0f} % (mean of {len(mine)} student{'s' * (len(mine) > 1)}"
+            + (f"; of the paper's numbers {100 * paper.mean():+.0f} %" if paper.notna().all() else "")
+            + ")"
+        )
+    if not parts:
+        return []
+    return [
+        "Delta of a sequence over that of the best single teacher, minus 1, of students for whom that is "
+        f"above 0: {'; '.join(parts)}. Which teacher is best is known only afterwards, and over a small "
+        "delta a small gain is many percent. The paper says 59 % for KL+DP."
+    ]
+
+
+def _by_student(table: pd.DataFrame) -> Exhibit:
+    """The table of one method."""
+    method = table["method"].iloc[0]
+    number_, _ = reference.SEVERAL.get(method, (None, None))
+    ways = several_teachers.ways_in_order(table["way"])
+    rows = []
+    for (teachers, student), mine in table.groupby(["teachers", "student"], sort=False, dropna=False):
+        row = mine.iloc[0]
+        name = student if pd.notna(student) else f"mean of {row['students']} students"
+        cells = {"teachers": teachers, "student": name, "accuracy": row["student_accuracy_before"]}
+        for one in mine.to_dict("records"):
+            cells |= {f"{one['way']} {value}": one[value] for value in SHOWN}
+        rows.append(cells)
+    every = [f"{way} {value}" for way in ways for value in SHOWN]
+    wide = pd.DataFrame(rows).reindex(columns=["teachers", "student", "accuracy", *every])
+    columns = [
+        *([Column("teachers", "", text("teachers"))] if table["teachers"].nunique() > 1 else []),
+        Column("student", "", text("student")),
+        Column("top-1 %", "accuracy before transfer", percent("accuracy", 2)),
+    ]
+    for way in ways:
+        meaning = "delta in points; of the mean with its 95 % interval over students, with these teachers"
+        delta, *bounds = (f"{way} {value}" for value in ("transfer_delta", "low", "high"))
+        columns.append(Column(way, meaning, between(points, delta, *bounds)))
+        if wide[f"{way} published"].notna().any():
+            meaning = "as published; beside our mean the mean of these"
+            columns.append(Column(f"{way}, paper", meaning, points(f"{way} published")))
+        if way.startswith("sequential"):
+            meaning = "delta over that of the best single teacher, minus 1, in percent, if that is above 0"
+            columns.append(Column(f"{way}: over best %", meaning, number(f"{way} over_best", "+.0f", 100)))
+    noise = 100 * table["noise"].astype(float).max()
+    note = (
+        f"Deltas in percentage points, seeds averaged, with {'; '.join(table['teachers'].unique())}. If "
+        f"chance alone had gained and lost as many samples, a delta would be 0 ± {noise:.2f} (standard "
+        "deviation of the noisiest)."
+    )
+    missing = several_teachers.missing(table)
+    note += f" Not finished, so left out, also from means: {'; '.join(missing)}." if missing else ""
+    name = "several_teachers_table_" + "".join(letter if letter.isalnum() else "_" for letter in method)
+    title = (f"Table {number_}: " if number_ else "") + f"{label(method)} from several teachers"
+    return Exhibit(name, title, note, table, None, *readable(wide, columns))
+
+
+def _orders(done: pd.DataFrame) -> Exhibit:
+    """Ascending against descending sequences."""
+    name, title = "several_teachers_orders", "The order of teachers"
+    table = several_teachers.orders(done)
+    if table.empty:
+        return _left_out(name, title, "no teachers taught a student in ascending and in descending order")
+    note = (
+        "The same student, teachers, method and seed, the best teacher last or first. The paper finds that "
+        "in descending order disproportionately more is forgotten, and that any order gains."
+    )
+    means = {"transfer_delta": "delta", "knowledge_gain": "gained", "knowledge_loss": "lost"}
+    columns = [
+        Column("method", "", text("method", label)),
+        Column("measure", "against the original student, at the end", text("measure", means.get)),
+        Column("pairs", "of a student and a set of teachers", number("pairs")),
+        Column("ascending", "mean in points", points("ascending")),
+        Column("descending", "mean in points", points("descending")),
+        Column(
+            "ascending minus descending",
+            "mean in points [95 % interval over students and sets of teachers]",
+            between(points, "mean", "low", "high"),
+        ),
+        Column("ascending higher", "pairs", number("higher")),
+        Column("ascending above 0", "pairs", number("ascending_positive")),
+        Column("descending above 0", "pairs", number("descending_positive")),
+    ]
+    return Exhibit(name, title, note, table, None, *readable(table, columns))
+
+
+def _sequences(sweep: Sweep) -> Exhibit:
+    name, title = "several_teachers_fig_11", "Fig. 11"
+    if (sweep.several["combine"] != "sequential").all():
+        return _left_out(name, title, "no teachers taught one after the other")
+    table = several_teachers.sequences(sweep.history, sweep.several)
+    if table.empty:
+        why = "no sequence that finished was evaluated after each epoch (`evaluate: epoch` in a study)"
+        return _left_out(name, title, why)
+    curves = len(table.drop_duplicates(several_teachers.CURVE))
+    shown = training_figures.PANELS
+    note = (
+        "What a student has gained and lost after each epoch, against the original student, means over "
+        "seeds; their difference is the delta. Vertical lines are between teachers. The paper's figure is of "
+        "PiT-B with KL+DP from ResMLP-36, SWSL-ResNext101 and VOLO-D2, in this order; it ends at 1.04."
+    )
+    note += f" {shown} of {curves} sequences are drawn; the CSV has all." if curves > shown else ""
+    return Exhibit(name, title, note, table, training_figures.sequences(table))
+
+
 # --- how it ran -------------------------------------------------------------------------------------
 
 
 def training(sweep: Sweep) -> Section:
     """Learning curves, time and cost."""
     exhibits = []
-    if sweep.history.empty:
+    history = sweep.history[sweep.history["trial"].isin(sweep.trials["trial"])]
+    if history.empty:
         exhibits.append(_left_out("learning_curves", "Learning curves", "there is no history of the trials"))
     else:
-        curves = training_measures.learning_curves(sweep.history)
+        curves = training_measures.learning_curves(history)
         note = (
             "Left: each trial's training loss over that of its own first epoch, since the methods' losses "
             "are different quantities; fallen is not better. Right: the share of the samples for which data "
@@ -465,11 +623,16 @@ def _published() -> list[str]:
     """Where the published tables disagree among themselves."""
     rows = reference.disagreements()
     parts = [
-        f"the mean of Table 7's deltas of {row.student} with {label(row.method)} is {row.pairs:.2f}, where "
-        f"Table {row.table} says {row.published:.2f}"
+        f"the mean of Table 7's deltas of {row.student} with {label(row.method)} from {row.teachers} "
+        f"teachers is {row.pairs:.2f}, where Table {row.table} says {row.published:.2f}"
         for row in rows.itertuples()
     ]
-    return [f"The published tables do not agree everywhere: {'; '.join(parts)}."] if parts else []
+    if not parts:
+        return []
+    return [
+        f"The published tables do not agree everywhere: {'; '.join(parts)}. Tables 1 and 9 agree with each "
+        "other: they are of one set of runs, Table 7's KL of another (analysis/reference/README.md)."
+    ]
 
 
 def _of_students(table: pd.DataFrame, starts: dict[str, str]) -> list[Column]:
@@ -513,4 +676,6 @@ def _pairs(table: pd.DataFrame) -> list[Column]:
     return columns
 
 
-SECTIONS: tuple[Callable[[Sweep], Section], ...] = (success, comparisons, knowledge, training, papers_tables)
+# Before and after the sections that need an atlas, and trials of several teachers.
+FIRST: tuple[Callable[[Sweep], Section], ...] = (success, comparisons, knowledge)
+LAST: tuple[Callable[[Sweep], Section], ...] = (training, papers_tables)

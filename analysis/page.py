@@ -23,6 +23,8 @@ FOLDER = Path(__file__).parent
 COLUMNS = {  # of the table of all trials: header, and what becomes of the values
     "student": ("student", None),
     "teacher": ("teacher", None),
+    "combine": ("combined", None),
+    "order": ("order", None),
     "method": ("method", label),
     "seed": ("seed", int),
     "accuracy_difference": ("Δ_acc", 100),
@@ -45,6 +47,8 @@ SHOWN = "function (data, type) { return type === 'display' ? Number(data).toPrec
 def all_trials(tested: pd.DataFrame) -> pd.DataFrame:
     """The finished trials as the page lists them, best deltas first: percent and percentage points.
 
+    How several teachers were combined, and in which order, is among the columns where there are several.
+
     Args:
         tested: as `measures.tested` makes it.
     """
@@ -52,6 +56,10 @@ def all_trials(tested: pd.DataFrame) -> pd.DataFrame:
     columns = {}
     for name, (header, made) in COLUMNS.items():
         values = tested[name]
+        if name in ("combine", "order"):
+            if tested["combine"].isna().all():
+                continue
+            values = values.astype(object).where(values.notna(), "")
         if isinstance(made, int):
             columns[header] = (made * values.astype(float)).round(2)
         elif made is not None:
@@ -124,6 +132,6 @@ def render(
         sections=sections,
         short=exhibits.SHORT,
         inline=lambda exhibit: style.inline(drawn[exhibit.name], exhibit.name, exhibit.title),
-        trials=_trials_table(sweep.tested),
+        trials=_trials_table(sweep.finished),
         library=generate_init_offline_itables_html(itables.options.dt_bundle),
     )

@@ -8,6 +8,7 @@ images. Hyper-parameters are not compared: the paper does not state all of them.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,11 @@ CLASSES, EVALUATION = 1_000, 50_000
 TRAINING = 1_281_167
 SHARE = {"full": 1.0, "subset10": 0.1}
 NEAR = 0.02  # of the number of transfer samples: a tenth of each class is not exactly a tenth of all
+SEQUENCE = ("ResMLP-36", "SWSL-ResNext101", "VOLO-D2")  # of Tables 4 and 9, in the order of Fig. 11
+SEVERAL = {  # by method: number and file of the table of several teachers
+    "kl_dp": (4, "table4_multi_teacher_kl_dp"),
+    "kl": (9, "table9_multi_teacher_kl"),
+}
 METHODS = {"kl": "kl", "kl_dp_supervised": "kl_dp", "kl_dp_unsupervised": "kl_dp_unsupervised"}
 ROUNDED = 0.005  # points: what rounding to two decimals hides of a mean, and as much of its parts
 
@@ -50,6 +56,54 @@ def papers_names(trials: pd.DataFrame) -> pd.DataFrame:
             for of, timm in zip(found["setting"], trials[f"{role}_timm"], strict=True)
         ]
     return found
+
+
+def papers_teachers(several: pd.DataFrame, trials: pd.DataFrame) -> pd.Series:
+    """The paper's names of the teachers of each trial of several, a tuple as they taught; None where not its.
+
+    Records name them only as their study does: what they are in timm is what other trials of the study say.
+
+    Args:
+        several: the trials, with `names`, a tuple of the teachers' names.
+        trials: all, as `results.load` gives them.
+    """
+    timm = {
+        (row["study"], row[role]): row[f"{role}_timm"]
+        for role in ("student", "teacher")
+        for row in trials[["study", role, f"{role}_timm"]].dropna().drop_duplicates().to_dict("records")
+    }
+    papers = table("models").query("role == 'teacher'").set_index(["setting", "timm_name"])["paper_name"]
+    found = []
+    for of, study, names in zip(setting(several), several["study"], several["names"], strict=True):
+        known = [papers.get((of, timm.get((study, name)))) for name in names]
+        found.append(None if None in known else tuple(known))
+    return pd.Series(found, index=several.index, dtype=object)
+
+
+@cache
+def _of_several() -> dict[tuple[str, str, str], float]:
+    parts = [table(name).set_index("student").assign(method=method) for method, (_, name) in SEVERAL.items()]
+    return {
+        (row["method"], student, way): row[way]
+        for part in parts
+        for student, row in part.iterrows()
+        for way in ("single_mean", "single_min", "single_max", "sequential", "parallel", "soup")
+        if way in row
+    }
+
+
+def of_several(method: str, student: str | None, teachers: tuple[str, ...] | None, way: str) -> float:
+    """The delta of Table 4 or 9, a fraction; NaN where there is none.
+
+    Args:
+        method: as this project calls it.
+        student: the paper's name, or None.
+        teachers: the paper's names as they taught, or None; their order counts in a sequence.
+        way: 'single mean', 'single min', 'single max', 'sequential', 'parallel' or 'soup'.
+    """
+    same = teachers == SEQUENCE if way == "sequential" else sorted(teachers or ()) == sorted(SEQUENCE)
+    key = (method, student, way.replace(" ", "_"))
+    return _of_several().get(key, float("nan")) / 100 if same else float("nan")
 
 
 def deltas() -> pd.DataFrame:
@@ -104,14 +158,26 @@ def disagreements() -> pd.DataFrame:
     """Where the published means are not those of the published pairs (Table 7), by more than rounding.
 
     Returns:
-        One row a place: `table`, `student`, `method`, the `published` mean, the mean of Table 7's `pairs`,
-        and their `difference`, in percentage points, the largest first.
+        One row a place: `table`, `student`, `method`, the `published` mean over `teachers` (their number),
+        the mean of Table 7's `pairs`, and their `difference`, in percentage points, the largest first.
     """
-    of_pairs = deltas().groupby(["student", "method"])["transfer_delta"].mean().rename("pairs")
-    rows = means()
-    rows = rows[rows["measure"] == "transfer_delta"].merge(of_pairs.reset_index(), on=["student", "method"])
-    rows = rows.rename(columns={"mean": "published"})
+    singles = [
+        table(name)[["student", "single_mean"]].assign(table=number, method=method, teachers=len(SEQUENCE))
+        for method, (number, name) in SEVERAL.items()
+    ]
+    rows = means().query("measure == 'transfer_delta'").assign(teachers=deltas()["teacher"].nunique())
+    rows = pd.concat([rows, *(part.rename(columns={"single_mean": "mean"}) for part in singles)])
+    of_pairs = pd.concat(
+        [
+            pairs.groupby(["student", "method"])["transfer_delta"]
+            .agg(pairs="mean", teachers="size")
+            .reset_index()
+            for pairs in (deltas(), deltas().query("teacher in @SEQUENCE"))
+        ]
+    )
+    rows = rows.merge(of_pairs, on=["student", "method", "teachers"]).rename(columns={"mean": "published"})
     rows["difference"] = (rows["published"] - rows["pairs"]).round(6)
     apart = rows[rows["difference"].abs() > 2 * ROUNDED]
     apart = apart.iloc[np.argsort(-apart["difference"].abs().to_numpy(), kind="stable")]
-    return apart[["table", "student", "method", "published", "pairs", "difference"]].reset_index(drop=True)
+    columns = ["table", "student", "method", "teachers", "published", "pairs", "difference"]
+    return apart[columns].reset_index(drop=True)

@@ -29,10 +29,10 @@ from analysis.training_measures import load_history
 
 NEEDED = [  # columns of `trials`, beside those that `results.load` checks
     *("student_timm", "student_family", "student_parameters", "student_accuracy_before"),
-    *("student_accuracy_after", "teacher_timm", "teacher_family", "teacher_parameters", "teacher_accuracy"),
-    *("rho_pos_before", "rho_neg_before", "rho_pos_after", "rho_neg_after", "epochs", "transfer_samples"),
-    *("data", "data_sha256", "classes", "device", "finished", "torch_version", "timm_version"),
-    *("seconds", "seconds_load", "seconds_train", "seconds_evaluate", "study_version"),
+    *("student_accuracy_after", "teachers", "teacher_timm", "teacher_family", "teacher_parameters"),
+    *("teacher_accuracy", "rho_pos_before", "rho_neg_before", "rho_pos_after", "rho_neg_after", "epochs"),
+    *("transfer_samples", "data", "data_sha256", "classes", "device", "finished", "torch_version"),
+    *("timm_version", "seconds", "seconds_load", "seconds_train", "seconds_evaluate", "study_version"),
 ]
 ABOUT = [
     "A trial is one student, teacher, method and seed. Its transfer delta is the student's top-1 accuracy "
@@ -66,26 +66,33 @@ def report(results: Path, out: Path, equal: float, gap: float, atlas: str | None
         ResultsError: the results cannot be read, or the folder cannot be written.
     """
     _progress(f"reading {results}")
-    trials = load(results, NEEDED)
+    trials = load(results, NEEDED, several=True)
     require_columns(trials, NEEDED, results / "trials", "run the study again in a new folder")
     _progress(f"counting the predictions of {len(trials):,} trials")
     counted = flips.class_flips(results, trials)
     sweep = exhibits.Sweep.of(trials, load_history(results, trials), counted, equal)
     _progress("comparing methods, students and teachers")
-    sections = [made(sweep) for made in exhibits.SECTIONS]
-    sections.insert(3, _atlas(results, atlas, gap))
-    conclusions = success_report.conclusions(sweep.summary, equal)
+    sections = [
+        *(made(sweep) for made in exhibits.FIRST if len(sweep.tested)),
+        _atlas(results, atlas, gap),
+        *([exhibits.several(sweep)] if len(sweep.several) else []),
+        *(made(sweep) for made in exhibits.LAST if len(sweep.tested)),
+    ]
+    conclusions = success_report.conclusions(sweep.summary, equal) if len(sweep.tested) else []
     plan = planned(results)
     lines = coverage(plan, sweep)
-    done = sweep.tested
+    done = sweep.finished
     subtitle = (
         f"{', '.join(sorted(done['study'].unique()))}: {len(done):,} trials of {done['student'].nunique()} "
-        f"students, {done['teacher'].nunique()} teachers and {done['method'].nunique()} methods"
+        f"students, {done['teachers'].explode().nunique()} teachers and {done['method'].nunique()} methods"
     )
     shown = [exhibit for section in sections for exhibit in section.exhibits]
     _progress(f"drawing {sum(exhibit.drawing is not None for exhibit in shown)} figures")
     left = unfinished(plan, trials)
-    contents = _files(shown) | {
+    # A table a method: those of methods that are no longer there are found by their names.
+    older = (path for folder in ("figures", "tables") for path in (out / folder).glob("several_teachers_*"))
+    contents = {f"{path.parent.name}/{path.name}": None for path in older} | _files(shown)
+    contents |= {
         "tables/all_trials.csv": done[list(page.COLUMNS)].to_csv(index=False),
         "tables/unfinished.csv": None if left is None else left.to_csv(index=False),
     }

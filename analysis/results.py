@@ -2,7 +2,8 @@
 
 The Parquet schema (`docs/records.md`) is the only contract with the program that made the records.
 Left out on purpose: the mixing of settings. Two finished trials of one method, student, teacher and
-seed in one folder are refused, since every number would be of both.
+seed in one folder are refused, since every number would be of both. Trials of several teachers are no pairs
+of a student and a teacher: `load` leaves them out unless asked.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-KEYS = ["trial", "study", "status", "reason", "student", "teacher", "method", "seed"]
+KEYS = [
+    *("trial", "study", "status", "reason", "student", "teacher", "combine", "order", "method", "seed"),
+]
 MEASURES = ["evaluation_samples", "transfer_delta", "knowledge_gain", "knowledge_loss"]
 TEACHER_MEASURES = ["accuracy_difference"]  # and transfer_rate, which may be null
-UNIT = ["method", "student", "teacher", "seed"]
+UNIT = ["method", "student", "teacher", "combine", "order", "seed"]
 READ_ERRORS = (OSError, ValueError, pa.ArrowException)
 TOGETHER = 64  # files: what each says of its columns takes a quarter of a MiB until they are put together
 
@@ -32,7 +35,7 @@ class ResultsError(Exception):
     """Bad input, told in one sentence that names the file, the field and the remedy."""
 
 
-def load(results: Path | str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+def load(results: Path | str, columns: Sequence[str] | None = None, *, several: bool = False) -> pd.DataFrame:
     """All trials recorded under `results`, failed ones too, one row each, as `docs/records.md` has them.
 
     Where studies say which trials they consist of (`results/plans`), others are left out: they are
@@ -42,6 +45,7 @@ def load(results: Path | str, columns: Sequence[str] | None = None) -> pd.DataFr
         results: the results folder.
         columns: to read beside those that are checked; all where None. One that some trials were recorded
             without, by an older version, is null for these.
+        several: whether trials of several teachers are among them (`one_teacher`).
 
     Raises:
         ResultsError: no folder, an unreadable file, a missing column or value, no finished trial, or
@@ -63,6 +67,12 @@ def load(results: Path | str, columns: Sequence[str] | None = None) -> pd.DataFr
             trials = trials[trials["trial"].isin(plan["trial"])].reset_index(drop=True)
     if trials.empty:
         raise ResultsError(f"{folder}: no trial is recorded there; run the study first")
+    if not several:
+        trials = one_teacher(trials).reset_index(drop=True)
+        if trials.empty:
+            raise ResultsError(
+                f"{folder}: all trials there are of several teachers; analysis/report.py shows them"
+            )
     trials = once(trials)
     done = trials[trials["status"] == "ok"]
     if done.empty:
@@ -73,7 +83,7 @@ def load(results: Path | str, columns: Sequence[str] | None = None) -> pd.DataFr
     for rows, names in [
         (trials, ["study", "method", "student"]),
         (done, ["seed", *MEASURES]),
-        (done[done["teacher"].notna()], TEACHER_MEASURES),
+        (one_teacher(done).dropna(subset="teacher"), TEACHER_MEASURES),
     ]:
         for column in names:
             broken = rows.loc[lacking(rows[column]), "trial"]
@@ -90,6 +100,14 @@ def load(results: Path | str, columns: Sequence[str] | None = None) -> pd.DataFr
             "and move the other files elsewhere"
         )
     return trials
+
+
+def one_teacher(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials of one teacher or none, of which rates and means over pairs of models are made.
+
+    `analysis.several_teachers` is of the others.
+    """
+    return trials[trials["combine"].isna()]
 
 
 def planned(results: Path | str) -> pd.DataFrame | None:
@@ -142,7 +160,10 @@ def read(
     table = _together(tables, seen, again)
     for name, path in without.items():
         if name in table.column_names:
-            raise ResultsError(f"{path}: the column {name} is missing; remove it and {again}")
+            raise ResultsError(
+                f"{path}: the column {name} is missing, so another version made this record; "
+                f"remove it and {again}"
+            )
     return table.to_pandas()
 
 
@@ -231,7 +252,9 @@ def require_columns(table: pd.DataFrame, columns: Sequence[str], place: Path, ag
     """Refuse a table that lacks a column: records of another version."""
     missing = [column for column in columns if column not in table]
     if missing:
-        raise ResultsError(f"{place}: the column {missing[0]} is missing; {again}")
+        raise ResultsError(
+            f"{place}: the column {missing[0]} is missing, so another version made these records; {again}"
+        )
 
 
 def lacking(values: pd.Series) -> pd.Series:

@@ -5,9 +5,8 @@ fractions, as in the records; the published ones, which the paper prints in perc
 fractions too. Standard deviations are over teachers and divide by their number, as the paper's do (its Table
 1 follows so from its Table 7).
 
-A published mean stands beside ours only where ours is over exactly the same teachers. Left out on purpose:
-Tables 4 and 9, since several teachers at once are not run here, and Table 2, whose numbers are not in
-`analysis/reference/`.
+A published mean stands beside ours only where ours is over exactly the same teachers. Tables 4 and 9 are in
+`analysis.several_teachers`. Left out on purpose: Table 2, whose numbers are not in `analysis/reference/`.
 """
 
 from __future__ import annotations

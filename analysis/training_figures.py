@@ -1,4 +1,4 @@
-"""The figures of how transfers ran: learning curves, and what the trials took."""
+"""The figures of how transfers ran: learning curves, sequences of teachers, and what the trials took."""
 
 from __future__ import annotations
 
@@ -10,11 +10,20 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis import style
 from analysis.measures import in_order, label
+from analysis.several_teachers import CURVE
 
 PARTS = {
     "seconds_load": ("load models and frozen outputs", "#999999"),
     "seconds_train": ("transfer", style.BLUE),
     "seconds_evaluate": ("evaluate", style.ORANGE),
+}
+
+
+PANELS = 6  # sequences of teachers, at most, in a figure
+KNOWLEDGE = {
+    "knowledge_gain": ("gained", style.GREEN),
+    "knowledge_loss": ("lost", style.ORANGE),
+    "transfer_delta": ("transfer delta", style.BLACK),
 }
 
 
@@ -47,6 +56,42 @@ def learning_curves(table: pd.DataFrame) -> Figure:
     ]
     trials = int(table.groupby("method")["trials"].max().sum()) if len(table) else 0
     style.legend(drawing, handles, f"{trials:,} trials; median and quartiles", 3)
+    return drawing
+
+
+def sequences(table: pd.DataFrame) -> Figure:
+    """Fig. 11: knowledge gained and lost, and their difference, along sequences of teachers.
+
+    A panel a student, method and order, KL+DP and ascending first, at most `PANELS` of them.
+
+    Args:
+        table: as `several_teachers.sequences` makes it.
+    """
+    curves = list(table.groupby(CURVE, sort=False))
+    curves.sort(key=lambda curve: (curve[0][0] != "kl_dp", curve[0][1] != "ascending"))
+    curves = curves[:PANELS]
+    drawing, panels = style.panelled("What a sequence of teachers gains and loses", len(curves), sharey=True)
+    for axes, ((method, order, student, _), mine) in zip(panels, curves, strict=True):
+        axes.axhline(0, color=style.BLACK, linewidth=1)
+        for measure, (_, color) in KNOWLEDGE.items():
+            axes.plot(mine["epoch"] + 1, 100 * mine[measure], color=color, linewidth=2)
+        stages = mine.groupby("stage").agg(end=("epoch", "max"), teacher=("teacher", "first"))
+        start = 0
+        for end, teacher in stages.itertuples(index=False):
+            place, height = (start + end + 1) / 2, axes.get_xaxis_transform()
+            axes.text(place, 0.98, teacher, ha="center", va="top", fontsize=8, transform=height)
+            start = end + 1
+            if end < stages["end"].max():
+                axes.axvline(start, color=style.GREY, linewidth=1, linestyle="--")
+        axes.set_title(f"{student}: {label(method)}, {order}", fontsize=11)
+        axes.set_xlim(0, start)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    top = panels[0].get_ylim()
+    panels[0].set_ylim(top[0], top[1] + 0.12 * (top[1] - top[0]))  # room for the teachers' names
+    style.axis_labels(panels, "epoch of the sequence", "percentage points")
+    handles = [Line2D([], [], color=color, linewidth=2, label=text) for text, color in KNOWLEDGE.values()]
+    seeds = sum(int(mine["seeds"].max()) for _, mine in curves)
+    style.legend(drawing, handles, f"{seeds:,} trials; means over seeds", 3)
     return drawing
 
 

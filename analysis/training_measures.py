@@ -9,7 +9,10 @@ import pandas as pd
 from analysis.measures import by_order_of_methods
 from analysis.results import ResultsError, read, require_columns
 
-COLUMNS = ["trial", "epoch", "loss", "lr", "teacher_share", "seconds"]
+COLUMNS = [
+    *("trial", "epoch", "stage", "teacher", "loss", "lr", "teacher_share", "seconds"),
+    *("knowledge_gain", "knowledge_loss"),
+]
 
 
 def load_history(results: Path | str, trials: pd.DataFrame) -> pd.DataFrame:

@@ -28,12 +28,12 @@ def study(folder: Path, models: int) -> Path:
     # Wide enough for a model to take about a second, which Ray's start of 15 would hide otherwise.
     kwargs = {"embed_dim": 96, "num_blocks": 4}
     mixer = {"timm": "tiny_mixer", "family": "mlp", "config": LOOK, "kwargs": kwargs}
-    recipe = {"images": 100, "epochs": 1, "lr": 1e-3}
+    trained = {"source": "trained", "images": 100, "phases": [{"epochs": 1, "lr": 1e-3}]}
     content = {
         "name": f"models{models}",
         "data": {"images": {"source": "fashion_mnist"}, "splits": {"zoo": 100, "transfer": 100}},
-        "zoo": {f"trained{n}": mixer | {"recipe": recipe | {"seed": n}} for n in range(2)}
-        | {f"blank{n}": mixer | {"untrained": 10 + n} for n in range(models)},
+        "zoo": {f"trained{n}": mixer | {"weights": trained | {"seed": n}} for n in range(2)}
+        | {f"blank{n}": mixer | {"weights": {"source": "seed", "seed": 10 + n}} for n in range(models)},
         "pairs": [["trained0", "trained1"]],
         "methods": {"kl": {"lr": 1e-3}},
         "budget": {"epochs": 1, "batch_size": 64},
@@ -48,7 +48,7 @@ def run(path: Path) -> None:
     """The job, with outputs and results of its own."""
     with tempfile.TemporaryDirectory() as fresh:
         options = ["--outputs", f"{fresh}/outputs", "--results", f"{fresh}/results", "--embed", "none"]
-        command = [sys.executable, ROOT / "jobs" / "complementarity.py", path, *options]
+        command = [sys.executable, ROOT / "jobs" / "atlas.py", path, *options]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
 
 

@@ -125,7 +125,7 @@ def throughput(name: str, images: Images, crop: Crop, dataset: Dataset, samples:
 
 
 def fashion_mnist(folder: Path) -> Images:
-    return files.prepare(spec.FashionMNIST(), folder)
+    return files.prepare(spec.Images(source="fashion_mnist"), folder)
 
 
 def small() -> None:
@@ -158,7 +158,9 @@ def large() -> None:
         train, test = (Path(name) / part for part in ("train", "test"))
         photographs(train, 2000)
         photographs(test, 2)
-        images = files.prepare(spec.ImageFolder(train=str(train), test=str(test)), Path(name) / "data")
+        images = files.prepare(
+            spec.Images(source="image_folder", train=str(train), test=str(test)), Path(name) / "data"
+        )
         central = transforms.Compose([transforms.CenterCrop(224), transforms.PILToTensor()])
         dataset = torchvision.datasets.ImageFolder(str(train), central)
         throughput("256-pixel JPEGs", images, Crop(224 / 256), dataset, 2000, goal=2)

@@ -29,7 +29,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
 
 from study import spec
 from study.images import sources, splits
-from study.models import zoo
+from study.models import weights
 from study.models.timm_import import torchvision
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,7 +38,7 @@ CLASSES, LOADERS, EVALUATION_BATCH = 10, 2, 256
 
 def datasets(study: spec.Study, tuned: bool = False) -> dict[str, Subset]:
     """Fashion-MNIST by split: (uint8 [3, 28, 28], label) a sample; tuned, in memory as [1, 28, 28]."""
-    train, test = sources._fashion_mnist(study.folders.data / "downloads")
+    train, test = sources.fashion_mnist(study.folders.data / "downloads")
     labels = torch.cat([train.targets, test.targets])
     if tuned:
         images = TensorDataset(torch.cat([train.data, test.data])[:, None], labels)
@@ -123,7 +123,7 @@ def main() -> None:
     study = spec.load(arguments.study, data=str(ROOT / "data"), zoo=str(ROOT / "zoo"))
 
     def load(name: str) -> nn.Module:
-        return zoo.load(study.zoo[name], study.data, CLASSES, study.folders)
+        return weights.load(study.zoo[name], study.data, CLASSES, study.folders)
 
     student, teacher = load(arguments.student), load(arguments.teacher)
     frozen = load(arguments.student) if arguments.method == "kl_dp" else None

@@ -41,7 +41,8 @@ def write_study(folder: Path, trials: int) -> Path:
         "name": "scale",
         "data": {"images": {"source": "fashion_mnist"}, "splits": {"zoo": 100, "transfer": 100}},
         "zoo": {
-            name: mixer | {"recipe": {"images": 100, "epochs": 1, "lr": 1e-3, "seed": seed}}
+            name: mixer
+            | {"weights": {"source": "trained", "phases": [{"epochs": 1, "lr": 1e-3}], "seed": seed}}
             for seed, name in enumerate(("one", "other"))
         },
         "pairs": [["one", "other"]],
@@ -78,8 +79,9 @@ def sweep(study: spec.Study, trials: int) -> None:
     _cluster.start()
     slots, todo = _cluster.slots(study.resources), {trial.id: trial for trial in study.trials()[:trials]}
     processor = time.process_time()
-    with _console.Tracker("trials", trials) as tracker:
-        _engine.run(partial(record, results=study.results), todo, request={"cpu": 1}, tracker=tracker)
+    with _console.Progress("trials", trials) as progress:
+        nothing = partial(record, results=study.results)
+        _engine.run(nothing, todo, resources=study.resources, progress=progress)
     processor, memory = time.process_time() - processor, peak_memory()
     seconds = finished(study.results)["finished"].diff().dt.total_seconds().to_numpy()[1:]
     part = min(500, trials // 4)
@@ -115,7 +117,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = write_study(Path(folder), trials)
         study = spec.load(path).absolute()
-        run("build_zoo.py", path)
+        run("zoo.py", path)
         records.prepare(study.results, schemas.TRANSFER_TABLES)
         sweep(study, trials)
         seconds = [restart(path, study.results) for _ in range(RESTARTS)]

@@ -36,7 +36,7 @@ COMPILED = ("densenet", "vit", "mixer")  # a family each
 def demo(folder: str) -> spec.Study:
     """The demo, evaluated on the test images alone; its models untrained, which changes no time."""
     study = spec.load(ROOT / "studies" / "demo.yaml").absolute()
-    zoo = {name: m.model_copy(update={"recipe": None, "untrained": 0}) for name, m in study.zoo.items()}
+    zoo = {name: m.model_copy(update={"weights": spec.Random(seed=0)}) for name, m in study.zoo.items()}
     splits = study.data.splits.model_copy(update={"evaluate_rest": False})
     folders = study.folders.model_copy(update={"outputs": Path(folder)})
     return study.model_copy(
@@ -57,7 +57,7 @@ def seconds_of(trial: spec.Trial, workspace: Workspace) -> float:
 def bare_seconds(trial: spec.Trial, workspace: Workspace, frozen_passes: bool = False) -> float:
     """Seconds of the bare loop of a trial's student, on the trial's batches."""
     student, budget = workspace.student(trial.student).train(), trial.budget
-    frozen = [workspace.frozen(model) for model in (trial.teacher, trial.student)]
+    frozen = [workspace.frozen(model) for model in (*trial.teachers, trial.student)]
     samples, pixels = workspace.splits["transfer"], workspace.pixels(student.crop, "transfer")
     orders = [np.random.default_rng((0, epoch)).permutation(samples) for epoch in range(budget.epochs)]
     batches = [batch for order in orders for batch in pixels.epoch(order, budget.batch_size)]
@@ -105,7 +105,7 @@ def steps(
 
 
 def trial_figures(study: spec.Study, workspaces: dict[str, Workspace]) -> None:
-    trials = [trial for trial in study.trials() if trial.name == "kl_dp" and trial.teacher.name == "convnext"]
+    trials = [trial for trial in study.trials() if trial.name == "kl_dp" and trial.teacher == "convnext"]
     runs = {
         "bare": partial(bare_seconds, workspace=workspaces["cached"]),
         "cached": partial(seconds_of, workspace=workspaces["cached"]),

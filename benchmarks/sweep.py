@@ -80,7 +80,7 @@ def script(trials: list[tuple[str, ...]], at_once: int) -> float:
 def main() -> None:
     demo = spec.load(DEMO)
     count = len(demo.trials())
-    command(ROOT / "jobs" / "build_zoo.py", DEMO)  # and the images
+    command(ROOT / "jobs" / "zoo.py", DEMO)  # and the images
     pace, wholes, one, several, tuned = [], [], [], [], []
     for number in range(ROUNDS):
         random = np.random.default_rng(number)

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from plain_script import CLASSES, EVALUATION_BATCH, LOADERS, ROOT, accuracy, datasets, rgb
 from study import spec, transfer
-from study.models import zoo
+from study.models import weights
 from study.workspace import Workspace
 from timing import figure
 
@@ -77,7 +77,7 @@ def with_torchdistill(trial: spec.Trial, study: spec.Study, images: dict) -> tup
     begin = time.perf_counter()
     torch.manual_seed(trial.seed)
     student, teacher = (
-        zoo.load(m, study.data, CLASSES, study.folders) for m in (trial.student, trial.teacher)
+        weights.load(m, study.data, CLASSES, study.folders) for m in (trial.student, *trial.teachers)
     )
     # Without CUDA a `device_ids` or a wrapper means nothing.
     box = get_distillation_box(
@@ -112,7 +112,7 @@ def main() -> None:
     images, tuned = datasets(study), datasets(study, tuned=True)
     evaluation = DataLoader(tuned["evaluation"], EVALUATION_BATCH, num_workers=LOADERS)
     pairs = set(zip(study.pairs.students, study.pairs.teachers, strict=True))
-    trials = [t for t in study.trials() if t.name == "kl" and (t.student.name, t.teacher.name) in pairs]
+    trials = [t for t in study.trials() if t.name == "kl" and (t.student.name, t.teacher) in pairs]
     for trial in trials:  # computes outputs that are not there yet
         transfer.run(trial, workspace)
 

@@ -1,1 +1,1 @@
-"""Ray entry points: they plan trials, hand them to Ray, and print. Each file is a command."""
+"""Ray entry points: they plan, hand work to Ray, and print. Each file without an underscore is a command."""

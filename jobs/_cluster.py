@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import logging
 import os
 import signal
 import socket
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import ray
 import yaml
@@ -18,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import jobs
 import study
-from study.errors import StorageError, StudyError
+from study.errors import DivergedError, StorageError, StudyError
 from study.images import files
 from study.spec import Folders, Resources, Study
 from study.store import storage
@@ -30,14 +31,12 @@ RAYS_COPIES = "runtime_resources"  # the folder on a node under which Ray unpack
 SECONDS_TO_LOOK = 120
 
 
-def start() -> None:
+def start(own: Sequence[str] = ()) -> None:
     """Connect to the running cluster (RAY_ADDRESS, or the one started on this machine), or start one here.
 
     The code goes with it: every worker, on every node, imports the project's packages as they are here
-    and now, whatever an earlier installation or a copy of the project on its node says.
-
-    Raises:
-        StudyError: RAY_ADDRESS names a cluster that does not answer.
+    and now, whatever an earlier installation or a copy of the project on its node says; and the modules of
+    a user's `own`. A cluster that does not answer is a `StudyError`.
     """
     named = os.environ.get("RAY_ADDRESS")
     try:
@@ -51,7 +50,7 @@ def start() -> None:
             f"the Ray cluster ({running}) does not answer; start it, or, if it is gone for good, run "
             "`ray stop` and unset RAY_ADDRESS"
         )
-    packages = [str(Path(package.__file__).parent) for package in (study, jobs)]
+    packages = [study, jobs, *map(importlib.import_module, own)]
     patience = {storage.PATIENCE: os.environ[storage.PATIENCE]} if storage.PATIENCE in os.environ else {}
     ray.init(
         include_dashboard=False,
@@ -83,37 +82,28 @@ def nodes() -> list[dict[str, float]]:
     return there
 
 
-def fits(node: dict[str, float], resources: Resources) -> bool:
-    """Whether a worker of a trial fits on a node."""
-    return node.get("CPU", 0) >= resources.cpus and node.get("GPU", 0) >= resources.gpus
+def room_for(node: dict[str, float], resources: Resources) -> int:
+    """How many workers fit on a node at once."""
+    room = int(node.get("CPU", 0) // resources.cpus)
+    return min(room, int(node.get("GPU", 0) / resources.gpus)) if resources.gpus else room
 
 
 def check(resources: Resources) -> None:
-    """Refuse a request no node can satisfy: Ray would wait for one for ever.
-
-    Raises:
-        StudyError: names what a trial asks for and the most a node has.
-    """
+    """Refuse, by a `StudyError`, a request no node can satisfy: Ray would wait for one for ever."""
     known = nodes()
-    if not any(fits(node, resources) for node in known):
+    room = sum(room_for(node, resources) for node in known)
+    if not room:
         most = max(known, key=lambda n: (n.get("GPU", 0), n.get("CPU", 0)))
         raise StudyError(
             f"resources: a trial asks for {resources.cpus} CPUs and {resources.gpus:g} GPUs, but the largest "
             f"node has {most.get('CPU', 0):g} CPUs and {most.get('GPU', 0):g} GPUs; lower resources.cpus or "
             "resources.gpus"
         )
-    room = sum(room_for(node, resources) for node in known)
     if room < resources.workers and not BOOTSTRAP.is_file():
         raise StudyError(
             f"resources.workers: a trial asks for {resources.workers} at once, but the cluster has room for "
             f"{room}; lower it, or start more nodes"
         )
-
-
-def room_for(node: dict[str, float], resources: Resources) -> int:
-    """How many workers fit on a node at once."""
-    room = int(node.get("CPU", 0) // resources.cpus)
-    return min(room, int(node.get("GPU", 0) / resources.gpus)) if resources.gpus else room
 
 
 def slots(resources: Resources) -> int:
@@ -126,11 +116,7 @@ def slots(resources: Resources) -> int:
 
 
 def check_lasting(folders: Folders) -> None:
-    """Refuse folders inside the copy of the project that Ray makes for a submitted job, and deletes.
-
-    Raises:
-        StudyError: names the folder and the remedy.
-    """
+    """Refuse, by a `StudyError`, folders in the copy of the project that Ray makes for a job, and deletes."""
     for name, folder in folders:
         if isinstance(folder, Path) and RAYS_COPIES in folder.parts:
             raise StudyError(
@@ -150,88 +136,57 @@ def check_seen(study: Study, *written: str) -> None:
         StudyError: names the node, the folder and the remedy.
     """
     here = ray.get_runtime_context().get_node_id()
-    others = {
-        node["NodeID"]: node["NodeManagerHostname"]
+    others = [
+        node
         for node in ray.nodes()
-        if node["Alive"] and node["NodeID"] != here and fits(node["Resources"], study.resources)
-    }
+        if node["Alive"] and node["NodeID"] != here and room_for(node["Resources"], study.resources)
+    ]
     if not others:
         return
-    folders = {name: getattr(study.folders, name) for name in written}
-    probes = {name: folder / f".seen-{uuid.uuid4().hex}" for name, folder in folders.items()}
+    probes = {name: getattr(study.folders, name) / f".seen-{uuid.uuid4().hex}" for name in written}
     images = files.folder_of(study.data.images, study.folders.data) / files.SIDECAR
-    weights = [storage.at(model.checkpoint) for model in study.zoo.values() if model.checkpoint]
-    wanted = [*probes.items(), ("data", images), *(("zoo", path) for path in weights)]
+    weights = [storage.at(one.weights.path) for one in study.zoo.values() if one.source == "file"]
+    read = [("data", images), *(("zoo", path) for path in weights)]
     try:
         for name, probe in probes.items():
-            storage.prepare(folders[name], name)
+            storage.prepare(probe.parent, name)
             storage.write(probe, b"-")
-        looking = {
-            ray.remote(num_cpus=0)(first_unseen)
-            .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False), max_retries=0)
-            .remote(wanted, set(folders.values())): node
-            for node in others
-        }
-        for reference, node in looking.items():
-            try:
-                unseen = ray.get(reference, timeout=SECONDS_TO_LOOK)
-            except ray.exceptions.RayError:
-                continue  # a node that has gone, or is too busy to answer, is no reason to stop
-            if unseen:
-                name, path = unseen
-                raise StudyError(
-                    f"folders.{name}: the node {others[node]} does not see {path}, or cannot write there; "
-                    "give a folder that all nodes share, or a URL"
-                )
+        looking = []
+        for node in others:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            look = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(first_unseen)
+            looking.append((node["NodeManagerHostname"], look.remote(probes, read)))
+        for host, looked in looking:
+            # A node that has gone, or is too busy to answer, is no reason to stop.
+            with contextlib.suppress(ray.exceptions.RayError):
+                if unseen := ray.get(looked, timeout=SECONDS_TO_LOOK):
+                    raise StudyError(
+                        f"folders.{unseen[0]}: the node {host} does not see {unseen[1]}, or cannot write "
+                        "there; give a folder that all nodes share, or a URL"
+                    )
     finally:
         for probe in probes.values():
             storage.remove(probe)
 
 
-def first_unseen(files: Sequence[tuple[str, Location]], written: set[Location]) -> tuple[str, str] | None:
-    """On a node: the first file that is not there, or whose folder is to be written and cannot be."""
-    for name, path in files:
+def first_unseen(probes: dict[str, Location], read: list[tuple[str, Location]]) -> tuple[str, str] | None:
+    """On a node: the first file that is not there, or a probe whose folder cannot be written."""
+    for name, path in [*probes.items(), *read]:
         try:
             if not path.exists():
                 return name, str(path)
-            if path.parent in written:
+            if path is probes.get(name):
                 storage.make_writable(path.parent)
         except (OSError, StorageError):
             return name, str(path)
     return None
 
 
-# --- tasks --------------------------------------------------------------------------------------
-
-
-def as_completed(
-    function: Callable, arguments: dict[str, tuple], resources: Resources, retries: int = 2
-) -> Iterator[tuple[str, Any] | None]:
-    """Run a function once a key, each as a Ray task of its own.
-
-    Args:
-        function: what to run.
-        arguments: by key, what it is called with.
-        resources: what a task needs.
-        retries: how often a task whose worker died is tried again.
-
-    Yields:
-        (key, outcome) as the tasks end: what the function gave, or the `RayError` that says why there is
-        nothing; None once a second in between, for a progress line.
-    """
-    remote = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=retries)(function)
-    running = {remote.remote(*values): key for key, values in arguments.items()}
-    while running:
-        ended, _ = ray.wait(list(running), timeout=1)
-        for reference in ended:
-            key = running.pop(reference)
-            try:
-                yield key, ray.get(reference)
-            except ray.exceptions.RayError as error:
-                yield key, error
-        yield None
-
-
-def reason(error: ray.exceptions.RayError) -> str:
-    """Why a task failed, in a line: what its function raised, or what became of its worker."""
-    return str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
+def reason(error: Exception | str) -> str:
+    """Why something failed, in a line: what was raised here or in a worker, or what became of the worker."""
+    error = getattr(error, "cause", None) or error
+    lines = str(error).strip().splitlines() or [""]
+    if isinstance(error, str | ray.exceptions.RayError):
+        return lines[-1]
+    told = isinstance(error, StudyError | DivergedError)
+    return lines[0] if told else f"{type(error).__name__}: {lines[0]}"

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from study.errors import StudyError
 
@@ -50,12 +50,7 @@ def parser(description: str, *folders: str) -> argparse.ArgumentParser:
 def go_home(script: Path, jobs: Path) -> None:
     """`ray submit` copies a script alone to the head's home folder: work in the project's folder instead.
 
-    Args:
-        script: the script that runs.
-        jobs: the project's folder of jobs on this machine.
-
-    Raises:
-        StudyError: the project on this machine is another version than the script.
+    A script of another version than the one among the project's `jobs` on this machine is a `StudyError`.
     """
     original = jobs / script.name
     if script.parent == jobs or not original.exists():
@@ -93,7 +88,7 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
 
 
-class Tracker:
+class Progress:
     """A live progress line on a terminal; elsewhere (a log, CI) a plain line now and then.
 
     Args:
@@ -105,23 +100,28 @@ class Tracker:
     def __init__(self, title: str, total: float, seconds: float | None = None) -> None:
         self.title, self.total, self.expected = title, total, seconds
         self.done, self.started, self.last_line = 0.0, time.monotonic(), 0.0
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[text]}"),
+        self.bar = bars.Progress(
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(bar_width=30),
+            bars.TimeElapsedColumn(),
+            bars.TextColumn("{task.fields[text]}"),
             console=console,
             transient=True,
         )
         self.task = self.bar.add_task(title, total=total, text="")
 
-    def __enter__(self) -> Tracker:
+    def __enter__(self) -> Progress:
         if console.is_terminal:
             self.bar.start()
         return self
 
     def __exit__(self, *exception) -> None:
-        self.bar.stop()
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the line off the terminal."""
+        if console.is_terminal:
+            self.bar.stop()
 
     def left(self) -> str:
         """The time left, judged by what was expected, or once a twentieth is done by the pace so far.

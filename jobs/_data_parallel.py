@@ -1,9 +1,9 @@
-"""One trial on several workers, through Ray Train: wherever on the cluster there is room for them.
+"""One function on several workers, through Ray Train: wherever on the cluster there is room for them.
 
 `run` starts `resources.workers` workers, each with `resources.cpus` CPUs and `resources.gpus` GPUs, in one
-torch process group (NCCL on GPUs, else Gloo), in which `study.transfer.run` trains data-parallel. The
-first worker writes the record. Where a worker dies all are started again, and go on from the trial's
-checkpoint, which also outlives this process.
+torch process group (NCCL on GPUs, else Gloo), in which a function of `study` trains data-parallel, and the
+first worker writes what comes of it. Where a worker dies all are started again; a transfer then goes on from
+its checkpoint, which also outlives this process.
 
 Left out on purpose: Ray Train's own reports, checkpoints and metrics. Its storage is an empty folder on
 this node, which no worker looks at.
@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from ray import train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from study import spec, transfer, workspace
 from study.errors import DivergedError, StudyError
+from study.spec import Resources
 
-# What a trial of Ray Tune asks for that calls `run`. It must hold no CPU that its workers wait for, and Tune
-# refuses a trial that asks for nothing. On the head node, because Ray gives back what the workers hold when
-# the sweep ends, but not when the process that called `run` is lost alone.
-CALLER = {"cpu": 0, "gpu": 0, "node:__internal_head__": 0.001}
+T = TypeVar("T")
+
 # Workers that die are replaced so often.
 RETRIES = 2
 # What a worker waits for another one: the first computes outputs of frozen models for all. One that dies
@@ -38,23 +38,31 @@ QUIET_TRAIN = {
 }
 
 
-def run(trial: spec.Trial, study: spec.Study) -> None:
-    """Run a trial with the study's workers, and record it. Needs Ray, but no resources where it is called.
+def run(function: Callable[..., T], arguments: tuple, resources: Resources, name: str) -> T:
+    """Call a function in each of so many workers; where one is enough, here.
+
+    Needs Ray, but no resources where it is called (see `_engine.CALLER`).
 
     Args:
-        trial: what to run.
-        study: where its data and results lie (absolute, and seen by all nodes), and its resources.
+        function: what each worker calls; it finds the others as torch.distributed does.
+        arguments: what it is called with (paths in it absolute, and seen by all nodes).
+        resources: how many workers, and what each needs.
+        name: what Ray Train calls it.
+
+    Returns:
+        What the function gave in the first worker.
 
     Raises:
-        DivergedError, StudyError: as `transfer.run` does; nothing is recorded.
+        DivergedError, StudyError: as the function does; no worker is then replaced.
         ray.train.TrainingFailedError: workers died, more often than they are replaced.
     """
+    if resources.workers == 1:
+        return function(*arguments)
     os.environ |= QUIET_TRAIN
-    resources = study.resources
     with tempfile.TemporaryDirectory(prefix="data-parallel-") as scratch:
         trainer = TorchTrainer(
             _work,
-            train_loop_config={"trial": trial, "study": study},
+            train_loop_config={"function": function, "arguments": arguments},
             torch_config=TorchConfig(timeout_s=PATIENCE_SECONDS),
             scaling_config=train.ScalingConfig(
                 num_workers=resources.workers,
@@ -62,30 +70,28 @@ def run(trial: spec.Trial, study: spec.Study) -> None:
                 resources_per_worker={"CPU": resources.cpus, "GPU": resources.gpus},
             ),
             run_config=train.RunConfig(
-                name=trial.id,
+                name=name,
                 storage_path=scratch,
                 failure_config=train.FailureConfig(max_failures=RETRIES),
                 logging_config=train.LoggingConfig(log_level="CRITICAL"),
             ),
         )
         try:
-            error = trainer.fit().return_value
+            outcome = trainer.fit().return_value
         except train.WorkerGroupError as failed:
-            error = next(filter(_told, failed.worker_failures.values()), failed)
-    if error is not None:
-        raise error
+            outcome = next(filter(_told, failed.worker_failures.values()), failed)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def _told(error: Exception) -> bool:
     return isinstance(error, DivergedError | StudyError)
 
 
-def _work(config: dict) -> DivergedError | StudyError | None:
-    """The trial, as one of its workers; a trial that all of them must give up is no reason to try again."""
-    trial, study = config["trial"], config["study"]
-    place = workspace.of(study)
+def _work(config: dict) -> Any:
+    """The function, in one of the workers; what all of them must give up is no reason to try again."""
     try:
-        transfer.run_and_record(trial, place, study)
+        return config["function"](*config["arguments"])
     except (DivergedError, StudyError) as error:
         return error
-    return None

@@ -55,18 +55,15 @@ WITHOUT_FOLDER = {
 QUIET_MLFLOW = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}
 # Seconds that the end of a sweep waits for what W&B has not uploaded; `wandb sync` does it later.
 WANDB_PATIENCE = 300
-EPOCH = ("loss", "lr", "teacher_share")  # columns of `schemas.HISTORY`
+# Columns of `schemas.HISTORY`; what objectives measure comes to them by its own names.
+EPOCH = ("loss", "lr", "teacher_share", "student_accuracy")
 
 
 # --- before the sweep ---------------------------------------------------------------------------
 
 
 def check(study: spec.Study) -> None:
-    """Refuse trackers that cannot work here.
-
-    Raises:
-        StudyError: a package is missing, there is no folder to write to, or MLflow's server is silent.
-    """
+    """Refuse, by a `StudyError`, trackers that lack a package, a folder or (MLflow) a server that answers."""
     for name in study.trackers:
         _place(name, study)
         if name == "mlflow":
@@ -123,16 +120,12 @@ def recorded(results: Location, trial: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     # Whatever keeps a record from being read (as a rule it was compacted meanwhile): it is no trial's fault.
     with contextlib.suppress(Exception):
-        for table in ("history", "trials"):
-            with records.open_table(results, table, trial) as file:
-                found[table] = file.read()
-    content = {}
-    if "history" in found:
-        content["history"] = found["history"].to_pydict()
-    if "trials" in found:
-        (row,) = found["trials"].to_pylist()
-        content["row"] = {column: value for column, value in row.items() if isinstance(value, float)}
-    return content
+        with records.open_table(results, "history", trial) as file:
+            found["history"] = file.read().to_pydict(maps_as_pydicts="strict")
+        with records.open_table(results, "trials", trial) as file:
+            (row,) = file.read().to_pylist()
+        found["row"] = {column: value for column, value in row.items() if isinstance(value, float)}
+    return found
 
 
 # --- where the sweep is run ---------------------------------------------------------------------
@@ -145,8 +138,10 @@ def settings(trial: spec.Trial) -> dict[str, str | float | bool]:
         "study": trial.study,
         "student": trial.student.name,
         "student_timm": trial.student.timm,
-        "teacher": trial.teacher and trial.teacher.name,
-        "teacher_timm": trial.teacher and trial.teacher.timm,
+        "teacher": trial.teacher,
+        "teacher_timm": ", ".join(model.timm for model in trial.teachers) or None,
+        "combine": trial.combine,
+        "order": trial.order if trial.combine == "sequential" else None,
         "data": trial.data.images.source,
         "seed": trial.seed,
         **trial.method.model_dump(mode="json"),
@@ -164,10 +159,13 @@ class Run:
     """A trial as a tracker is to show it: what Ray's callbacks ask of a trial of Tune's."""
 
     def __init__(self, trial: spec.Trial, folder: Path) -> None:
-        self.trial_id, self.experiment_dir_name, self.epochs = trial.id, trial.study, trial.budget.epochs
+        self.trial_id, self.experiment_dir_name = trial.id, trial.study
         self.config = self.evaluated_params = settings(trial)
-        teacher = f" from {trial.teacher.name}" if trial.teacher else ""
-        self.name = f"{trial.student.name}{teacher}, {trial.name}, seed {trial.seed}"
+        teacher = f" from {trial.teacher}" if trial.teacher else ""
+        how = ", ".join(
+            filter(None, (trial.combine, trial.combine == "sequential" and trial.order, trial.name))
+        )
+        self.name = f"{trial.student.name}{teacher}, {how}, seed {trial.seed}"
         self.local_path = str(folder)
         self.next_epoch = 0  # the first one that is not logged yet
 
@@ -193,7 +191,7 @@ class Tracking(tune.Callback):
         self.thread = ThreadPoolExecutor(1, thread_name_prefix=name)
 
     def __getstate__(self):
-        return {}  # as `waves.Watch`
+        return {}  # as `_engine.Watch`
 
     def on_trial_start(self, iteration, trials, trial, **info):
         self._later(self._start, trial.config["name"])
@@ -231,7 +229,7 @@ class Tracking(tune.Callback):
             self.off = True
             _console.console.print(
                 f"{self.name}: failed, and is off for the rest of this sweep; records are not affected "
-                f"({_line(error)})"
+                f"({_without_password(_cluster.reason(error))})"
             )
 
     def _start(self, name: str) -> None:
@@ -248,11 +246,12 @@ class Tracking(tune.Callback):
         run = self.runs[name]
         for n, epoch in enumerate(history.get("epoch", ())):
             if epoch >= run.next_epoch:
-                self._numbers(run, epoch, {column: history[column][n] for column in EPOCH})
+                measures = dict(history["measures"][n] or {})
+                self._numbers(run, epoch, measures | {column: history[column][n] for column in EPOCH})
                 run.next_epoch = epoch + 1
         measures = {key: value for key, value in row.items() if key not in run.config and key not in EPOCH}
         if measures:
-            self._numbers(run, run.epochs, measures)
+            self._numbers(run, run.next_epoch, measures)
 
     def _numbers(self, run: Run, step: int, numbers: Mapping[str, float | None]) -> None:
         told = {name: number for name, number in numbers.items() if number is not None}
@@ -281,7 +280,8 @@ def opened(study: spec.Study, trials: Mapping[str, spec.Trial]) -> Iterator[list
                 callback, folder = _callback(name, study)
                 callback.setup()
             except Exception as error:
-                raise StudyError(f"trackers: {name} cannot start ({_line(error)})") from error
+                reason = _without_password(_cluster.reason(error))
+                raise StudyError(f"trackers: {name} cannot start ({reason})") from error
             tracker = Tracking(name, callback, trials, folder)
             stack.callback(tracker.close)
             trackers.append(tracker)
@@ -332,10 +332,6 @@ def _in_batches(callback: MLflowLoggerCallback, place: str) -> None:
         client.log_batch(run_id, metrics=[Metric(name, value, now, step) for name, value in numbers])
 
     callback.mlflow_util.log_params, callback.mlflow_util.log_metrics = log_params, log_metrics
-
-
-def _line(error: Exception) -> str:
-    return _without_password((str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
 def _without_password(text: str) -> str:

@@ -13,101 +13,84 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import ray
 from rich.table import Table
 
-from jobs import _cluster, _console, data
-from jobs import zoo as zoo_job
+from jobs import _cluster, _console, _engine, _run, zoo
 from study import atlas, spec, workspace
 from study.errors import StudyError
 from study.images import class_names, splits
 from study.images.files import Images
-from study.models import published, zoo
+from study.models import published
+from study.models.zoo import classes_of
 from study.store import outputs, records, schemas
 
 SMALLEST_BATCH = 8  # a worker that dies with this batch dies of something else than memory
 
 
 def run_model(
-    name: str, model: spec.Model, study: spec.Study, split: str, batch_size: int, known: dict | None
-) -> tuple[str, str]:
-    """One model, by its id, in a Ray worker: run it and write its record; says how it ended, and why."""
+    model: spec.Model, study: spec.Study, split: str, batch_size: int, known: Mapping | None
+) -> dict[str, Any]:
+    """One model in a Ray worker: run it and write its record; a report as `_engine.run` wants it."""
     place = workspace.of(study)
     try:
         record = atlas.run(model, place, split, batch_size, known)
     except Exception as error:  # models of a large zoo fail in every way there is: recorded, not fatal
-        text = str(error).splitlines()[0] if str(error) else ""
-        reason = text if isinstance(error, StudyError) else f"{type(error).__name__}: {text}"
-        row = atlas.failure(model, place, split, reason) | {"study": study.name}
-        records.write_failure(study.results, "models", name, row)
-        return "failed", reason
+        reason = _cluster.reason(error)
+        record_failure(study, model, split, reason)
+        return {"status": "failed", "notice": f"{model.name}: {reason}"}
+    name = atlas.id_of(model, study.data, split)
     records.write_model(study.results, name, record.row | {"study": study.name}, record.predictions)
-    return "ok", record.notice
+    return {"status": "ok", "notice": record.notice and f"{model.name}: {record.notice}"}
+
+
+def record_failure(study: spec.Study, model: spec.Model, split: str, reason: str) -> None:
+    """Record a model that could not be run."""
+    row = atlas.failure(model, workspace.of(study), split, reason) | {"study": study.name}
+    records.write_failure(study.results, "models", atlas.id_of(model, study.data, split), row)
 
 
 def run_models(
-    study: spec.Study, models: dict[str, spec.Model], split: str, batch_size: int, known: dict | None
+    study: spec.Study, models: Iterable[spec.Model], split: str, batch_size: int, known: Mapping | None
 ) -> None:
-    """Run models, by id. Needs Ray to be started, the data and the zoo to be there.
+    """Run models. Needs Ray to be started, the data and the zoo to be there.
+
+    A worker that dies was most likely killed for its memory: its model is run again with half the batch.
 
     Raises:
         StudyError: a worker could not read the data or write a record.
     """
-    _cluster.check(study.resources)
-    shared, shared_known, ended_well, failed = ray.put(study), ray.put(known), 0, 0
-    with _console.Tracker("atlas", len(models)) as tracker:
-        while models:
-            arguments = {
-                name: (name, model, shared, split, batch_size, shared_known) for name, model in models.items()
-            }
-            crashed = {}
-            # Not tried again by Ray: a worker that died was most likely killed for its memory.
-            for ended in _cluster.as_completed(run_model, arguments, study.resources, retries=0):
-                if ended:
-                    name, outcome = ended
-                    if isinstance(outcome, ray.exceptions.RayTaskError):  # the next would fail alike
-                        raise StudyError(f"{models[name].name}: not recorded ({_cluster.reason(outcome)})")
-                    if isinstance(outcome, ray.exceptions.RayError):
-                        crashed[name] = _cluster.reason(outcome)
-                        continue
-                    status, text = outcome
-                    ended_well, failed = ended_well + (status == "ok"), failed + (status == "failed")
-                    if text:
-                        _console.console.print(f"atlas: {models[name].name}: {text}")
-                done = ended_well + failed
-                tracker.update(done, f"{done} of {int(tracker.total)} models run, {failed} failed")
-            models = {name: models[name] for name in crashed}
-            if batch_size <= SMALLEST_BATCH:
-                record_crashes(study, models, crashed, split)
-                return
-            batch_size //= 2
-            if models:
-                _console.console.print(
-                    f"atlas: {len(models)} models whose worker died are run again, batch size {batch_size}"
-                )
-
-
-def record_crashes(
-    study: spec.Study, models: dict[str, spec.Model], reasons: dict[str, str], split: str
-) -> None:
-    """Record models whose workers died again and again."""
-    for name, model in models.items():
-        row = atlas.failure(model, workspace.of(study), split, reasons[name])
-        records.write_failure(study.results, "models", name, row | {"study": study.name})
+    left = {model.name: model for model in models}
+    while True:
+        with _console.Progress("atlas", len(left)) as progress:
+            crashed = _engine.run(
+                partial(run_model, study=study, split=split, batch_size=batch_size, known=known),
+                left,
+                resources=study.resources.model_copy(update={"workers": 1}),
+                progress=progress,
+                fatal="{name}: not recorded ({reason})",
+                retries=0,
+            )
+        left = {name: left[name] for name in crashed}
+        if not crashed or batch_size <= SMALLEST_BATCH:
+            break
+        batch_size //= 2
+        _console.console.print(
+            f"atlas: {len(left)} models whose worker died are run again, batch size {batch_size}"
+        )
+    for name, reason in crashed.items():
+        record_failure(study, left[name], split, reason)
 
 
 def check_pairs(models: Iterable[spec.Model], remedy: str) -> None:
-    """Refuse a zoo without a pair.
-
-    Raises:
-        StudyError: there are fewer than two models that know something.
-    """
-    trained = sum(model.source != "untrained" for model in models)
+    """Refuse, by a `StudyError`, fewer than two models that know something."""
+    trained = sum(model.source != "seed" for model in models)
     if trained < 2:
         raise StudyError(f"--models: a pair needs two models that could be run, there is {trained}; {remedy}")
 
@@ -119,7 +102,7 @@ def compare(study: spec.Study, models: dict[str, spec.Model], images: Images) ->
         StudyError: a record is damaged, or there is no pair.
     """
     check_pairs(models.values(), f"see the column 'reason' of {study.results / 'models'}")
-    trained = [model.source != "untrained" for model in models.values()]
+    trained = [model.source != "seed" for model in models.values()]
     classes = len(images.classes)
     predicted, labels = atlas.read_predictions(study.results, list(models), classes)
     names = [model.name for model in models.values()]
@@ -130,11 +113,7 @@ def compare(study: spec.Study, models: dict[str, spec.Model], images: Images) ->
 
 
 def describe_classes(study: spec.Study, images: Images, embedder: str | None) -> None:
-    """Record the classes' names and what they mean, unless that is done already.
-
-    Raises:
-        StudyError: the text model that was asked for cannot be had.
-    """
+    """Record the classes' names and meanings, if need be; a text model that is not to be had is an error."""
     names = class_names.readable(images.classes)
     meanings = class_names.readable(images.classes, definitions=True)
     columns = {"class": range(len(names)), "name": names}
@@ -167,28 +146,25 @@ def print_plan(study: spec.Study, models: dict[str, spec.Model], todo: dict, spl
         ids = [name for name, model in models.items() if model.source == source]
         left = sum(name in todo for name in ids)
         sources.add_row(source, str(len(ids)), str(len(ids) - left), str(left))
-    trained = sum(model.source != "untrained" for model in models.values())
+    trained = sum(model.source != "seed" for model in models.values())
     out.print(f"study {study.name}: {trained * (trained - 1):,} ordered pairs, split {split}")
     out.print(sources)
-    numbers = Counter(zoo.classes_of(model) for model in models.values())
+    numbers = Counter(classes_of(model) for model in models.values())
     told = [f"{'the data' if n is None else n} ({count} models)" for n, count in numbers.most_common()]
     out.print(f"classes told apart: {', '.join(told)}")
-    untrained = zoo_job.missing(study)
-    if untrained:
-        out.print(f"zoo: to be trained: {', '.join(model.name for model in untrained)}")
+    to_make = [model.name for generation in zoo.missing(study, models.values()) for model in generation]
+    if to_make:
+        out.print(f"zoo: to be made: {', '.join(to_make)}")
     out.print(f"each model needs {study.resources.cpus} CPUs and {study.resources.gpus:g} GPUs")
     out.print(f"outputs: {study.folders.outputs}")
     out.print(f"results: {study.results}")
 
 
-def check_room(study: spec.Study, models: int, images: Images, samples: int) -> None:
-    """Refuse to begin what the disk cannot hold; a store at a URL is not asked for its room.
-
-    Raises:
-        StudyError: says what the outputs take, what is free, and how to need less.
-    """
+def check_room(study: spec.Study, images: Images, models: int, split: str) -> None:
+    """Refuse, by a `StudyError`, what the disk cannot hold; a store at a URL is not asked for its room."""
     if not isinstance(study.folders.outputs, Path):
         return
+    samples = len(splits.split(images, study.data.splits)[split])
     needed = models * outputs.size_of(samples, len(images.classes), study.outputs.top_k)
     free = shutil.disk_usage(study.folders.outputs).free
     if needed > free:
@@ -247,15 +223,12 @@ def job() -> None:
     if arguments.batch_size < 1:
         parser.error("--batch-size: must be at least 1")
 
-    folders = {name: getattr(arguments, name) for name in _console.FOLDERS}
-    study = spec.load(arguments.study, **folders).absolute()
-    _cluster.check_lasting(study.folders)
-    split = arguments.split
+    study, split = _run.load(arguments), arguments.split
     atlas.check_split(study, split)
     chosen = atlas.select(study, arguments.models)
-    check_pairs(chosen, "name more of them")
-    study = study.model_copy(update={"zoo": {model.name: model for model in chosen}})
-    zoo.check_names(study)
+    # Its pairs are all of those models', of which none is trained.
+    study = study.model_copy(update={"zoo": {model.name: model for model in chosen}, "pairs": []})
+    _run.check(study, lambda _: check_pairs(chosen, "name more of them"))
     every = [*chosen, *atlas.untrained(chosen)]
     models = {atlas.id_of(model, study.data, split): model for model in every}
     status = records.status(study.results, "models")
@@ -264,27 +237,24 @@ def job() -> None:
         print_plan(study, models, todo, split)
         return
 
-    records.prepare(study.results, schemas.ATLAS_TABLES)
-    outputs.Store(study.folders.outputs).prepare()
-    images = data.prepare(study)
-    atlas.check_models(chosen, arguments.models, len(images.classes))
-    zoo.check_checkpoints(study, len(images.classes))
-    samples = len(splits.split(images, study.data.splits)[split])
-    check_room(study, len(todo), images, samples)
+    images = _run.prepare(
+        study,
+        lambda _, images: atlas.check_models(chosen, arguments.models, len(images.classes)),
+        partial(check_room, models=len(todo), split=split),
+        partial(describe_classes, embedder=arguments.embed),
+        tables=schemas.ATLAS_TABLES,
+    )
     known = published.top1(arguments.published) if class_names.is_imagenet(images.classes) else None
-    describe_classes(study, images, arguments.embed)
-    if todo or zoo_job.missing(study):
-        _cluster.start()
-        _cluster.check_seen(study, "results", "outputs", "zoo")
-    zoo_job.build(study)
+    zoo.build(study, study.zoo.values(), "results", "outputs", "zoo", more=bool(todo))
     records.write_plan(study.results, "atlas", study.name, {"model": list(models)})
     if todo:
+        samples = len(splits.split(images, study.data.splits)[split])
         _console.console.print(
             f"atlas: {len(todo)} of {len(models)} models to run on {samples:,} images; outputs in "
             f"{study.folders.outputs}, results in {study.results}"
         )
         started = time.monotonic()
-        run_models(study, todo, split, arguments.batch_size, known)
+        run_models(study, todo.values(), split, arguments.batch_size, known)
         _console.console.print(f"atlas: took {_console.duration(time.monotonic() - started)}")
     status = records.status(study.results, "models")
     finished = {name: model for name, model in models.items() if status.get(name) == "ok"}

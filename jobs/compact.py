@@ -5,16 +5,15 @@ python jobs/compact.py [STUDY] [--results FOLDER]
 
 from __future__ import annotations
 
-from jobs import _console
-from study import spec
+from jobs import _console, _run
 from study.store import compaction
 
 
 def job() -> None:
     arguments = _console.parser(__doc__.splitlines()[0], "results").parse_args()
-    study = spec.load(arguments.study, results=arguments.results).absolute()
-    with _console.Tracker("compact", 1) as tracker:
-        tables = compaction.compact(study.results, lambda table, share: tracker.update(share, table))
+    study = _run.load(arguments)
+    with _console.Progress("compact", 1) as progress:
+        tables = compaction.compact(study.results, lambda table, share: progress.update(share, table))
     for table in tables:
         _console.console.print(f"{table.table}: {table.files} files merged, {table.left} files now")
     _console.console.print(f"results: {study.results}")

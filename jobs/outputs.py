@@ -12,8 +12,7 @@ import fnmatch
 from rich.filesize import decimal
 from rich.table import Table
 
-from jobs import _console
-from study import spec
+from jobs import _console, _run
 from study.store import outputs
 
 
@@ -24,7 +23,7 @@ def job() -> None:
     parser.add_argument("--clear", action="store_true", help="remove them")
     arguments = parser.parse_args()
 
-    study = spec.load(arguments.study, outputs=arguments.outputs).absolute()
+    study = _run.load(arguments)
     store = outputs.Store(study.folders.outputs)
     entries = [
         entry

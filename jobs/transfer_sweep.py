@@ -13,50 +13,49 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, get_args
 
 import ray
 from rich.table import Table
 
-from jobs import _cluster, _console, _data_parallel, _engine, _trackers, data
-from jobs import zoo as zoo_job
-from study import distributed, reuse, spec, transfer, workspace
+from jobs import _cluster, _console, _data_parallel, _engine, _run, _trackers, zoo
+from study import derivation, frozen, spec, transfer, workspace
 from study.errors import DivergedError, StorageError, StudyError
 from study.images import files, splits
-from study.models import zoo
-from study.store import cache, checkpoints, outputs, records, schemas, storage
+from study.store import cache, checkpoints, records, schemas, storage
 
 SAMPLE = 100  # recorded trials that say how long the next ones take
 
 
 def run_trial(trial: spec.Trial, study: spec.Study) -> dict[str, Any]:
-    """One trial in a Ray worker; reports what came of it, as `waves.run` and trackers want to know it."""
-    try:
-        report = {"status": run_and_record(trial, study)}
-        return report | (_trackers.recorded(study.results, trial.id) if study.trackers else {})
-    except StorageError as error:
-        return {"status": "unrecorded", "reason": str(error)}
+    """One trial in a Ray worker; reports what came of it, as `_engine.run` and trackers want to know it."""
+    report = {"status": run_and_record(trial, study)}
+    return report | (_trackers.recorded(study.results, trial.id) if study.trackers else {})
 
 
 def run_and_record(trial: spec.Trial, study: spec.Study) -> str:
     """Run a trial and write its record, unless another sweep has meanwhile; the status recorded."""
     if not (study.results / "plans").exists():
         raise RuntimeError(f"{study.results}: the node {platform.node()} does not see the results folder")
-    if records.status_of(study.results, "trials", trial.id) == "ok":
+    if derivation.is_recorded(trial, study, records.status_of(study.results, "trials", trial.id)):
         return "ok"
     try:
-        if study.resources.workers > 1:
-            _data_parallel.run(trial, study)
-        else:
-            tell = {"progress": _trackers.report_epochs} if study.trackers else {}
-            transfer.run_and_record(trial, workspace.of(study), study, **tell)
+        _data_parallel.run(train, (trial, study), study.resources, trial.id)
     except StorageError:
         raise
     except (DivergedError, StudyError) as error:  # the same again if tried again: recorded, not retried
         record_failures(study, [(trial, str(error))])
         return "failed"
     return "ok"
+
+
+def train(trial: spec.Trial, study: spec.Study) -> None:
+    """A trial, as one of its workers."""
+    told = study.trackers and study.resources.workers == 1  # several are none that Tune would hear
+    tell = {"progress": _trackers.report_epochs} if told else {}
+    derivation.run_and_record(trial, workspace.of(study), study, **tell)
 
 
 def record_failures(study: spec.Study, failed: list[tuple[spec.Trial, str]]) -> None:
@@ -69,29 +68,28 @@ def record_failures(study: spec.Study, failed: list[tuple[spec.Trial, str]]) -> 
 
 def sweep(study: spec.Study, todo: list[spec.Trial], seconds: float | None) -> None:
     """Run trials. Needs Ray to be started, the data and the zoo to be there."""
-    _cluster.check(study.resources)
-    trials = {trial.id: trial for trial in todo}
-    expected = seconds and seconds * len(todo) / _cluster.slots(study.resources)
-    request, at_once = {"cpu": study.resources.cpus, "gpu": study.resources.gpus}, None
-    if study.resources.workers > 1:  # which ask for themselves: as many trials as there is room for
-        request, at_once = _data_parallel.CALLER, _cluster.slots(study.resources)
+    trials, resources = {trial.id: trial for trial in todo}, study.resources
+    expected = seconds and seconds * len(todo) / _cluster.slots(resources)
     with (
         _trackers.opened(study, trials) as callbacks,
-        _console.Tracker("sweep", len(todo), expected) as tracker,
+        _console.Progress("sweep", len(todo), expected) as progress,
     ):
         run = partial(run_trial, study=study)
-        errors = _engine.run(
-            run, trials, request=request, tracker=tracker, at_once=at_once, callbacks=callbacks
-        )
-    if errors:
-        failed = [(trials[name], reason) for name, reason in errors.items()]
-        # By a worker, since the data need not be where this runs.
-        for ended in _cluster.as_completed(record_failures, {"failures": (study, failed)}, study.resources):
-            if ended and isinstance(ended[1], ray.exceptions.RayError):
-                raise StudyError(
-                    f"{len(errors)} trials failed (such as: {next(iter(errors.values()))}), which could not "
-                    f"be recorded ({_cluster.reason(ended[1])})"
-                )
+        errors: dict[str, str] = {}
+        for group in groups(todo):
+            now = {trial.id: trial for trial in group}
+            errors |= _engine.run(run, now, resources=resources, progress=progress, callbacks=callbacks)
+    if not errors:
+        return
+    # By a worker, since the data need not be where this runs.
+    task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(record_failures)
+    try:
+        ray.get(task.remote(study, [(trials[name], reason) for name, reason in errors.items()]))
+    except ray.exceptions.RayError as error:
+        raise StudyError(
+            f"{len(errors)} trials failed (such as: {next(iter(errors.values()))}), which could not be "
+            f"recorded ({_cluster.reason(error)})"
+        ) from error
 
 
 def seconds_per_trial(study: spec.Study) -> float | None:
@@ -122,22 +120,41 @@ def write_plan(study: spec.Study, trials: list[spec.Trial]) -> None:
     columns = {
         "trial": [trial.id for trial in trials],
         "student": [trial.student.name for trial in trials],
-        "teacher": [trial.teacher.name if trial.teacher else None for trial in trials],
+        "teacher": [trial.teacher for trial in trials],
+        "teachers": [[model.name for model in trial.teachers] for trial in trials],
+        "combine": [trial.combine for trial in trials],
+        "order": [trial.order if trial.combine == "sequential" else None for trial in trials],
         "method": [trial.name for trial in trials],
         "seed": [trial.seed for trial in trials],
     }
     records.write_plan(study.results, "plans", study.name, columns)
 
 
-def decided(study: spec.Study, trials: list[spec.Trial], images: files.Images) -> reuse.Decision:
-    """What becomes of frozen models' outputs on the transfer set."""
-    samples = len(splits.split(images, study.data.splits)["transfer"])
-    return reuse.decide(study, trials, samples, len(images.classes))
+def models_of(trials: Iterable[spec.Trial]) -> list[spec.Model]:
+    """Every model of some trials, each once."""
+    return list(
+        {model.name: model for trial in trials for model in (trial.student, *trial.teachers)}.values()
+    )
 
 
-def in_order(todo: list[spec.Trial]) -> list[spec.Trial]:
-    """Trials so that a worker meets the same student, and then the same teacher, again."""
-    return sorted(todo, key=lambda trial: (trial.student.name, trial.teacher.name if trial.teacher else ""))
+def decided(study: spec.Study, trials: list[spec.Trial], images: files.Images | None) -> frozen.Decision:
+    """What becomes of frozen models' outputs on the transfer set; where no images are there, as expected."""
+    expected = study.data.expected
+    if images is not None:
+        samples, classes = len(splits.split(images, study.data.splits)["transfer"]), len(images.classes)
+    else:
+        samples, classes = splits.transfer_size(expected.train, study.data.splits), expected.classes
+    return frozen.decide(study, trials, samples, classes)
+
+
+def groups(todo: list[spec.Trial]) -> list[list[spec.Trial]]:
+    """Trials in groups, of which each needs nothing but the ones before: students that others are made from.
+
+    In each so that a worker meets the same student, and then the same teacher, again.
+    """
+    ordered = sorted(todo, key=lambda trial: (trial.student.name, trial.teacher or ""))
+    later = [trial for trial in ordered if trial.combine in ("sequential", "soup")]
+    return [group for group in ([trial for trial in ordered if trial not in later], later) if group]
 
 
 def print_plan(study: spec.Study, trials: list[spec.Trial], todo: list[spec.Trial], status: dict) -> None:
@@ -145,17 +162,18 @@ def print_plan(study: spec.Study, trials: list[spec.Trial], todo: list[spec.Tria
     out = _console.console
     out.print(f"study {study.name}: {len(study.ordered_pairs())} pairs, {len(study.seeds)} seeds")
     out.print(plan_table(study, trials, status))
-    if not files.is_prepared(study.data.images, study.folders.data):
-        out.print(f"data: to be written to {files.folder_of(study.data.images, study.folders.data)}")
+    images, source, place = None, study.data.images, study.folders.data
+    if files.is_prepared(source, place):
+        images = files.open_images(source, place, cache.of(study.folders, place))
+    else:
+        out.print(f"data: to be written to {files.folder_of(source, place)}")
+    if images is None and study.data.expected is None:
         out.print("outputs of frozen models: cached or live is decided once the data are there")
     else:
-        images = files.open_images(
-            study.data.images, study.folders.data, cache.of(study.folders, study.folders.data)
-        )
         out.print(f"outputs of frozen models: {decided(study, trials, images)}")
-    untrained = zoo_job.missing(study)
-    if untrained:
-        out.print(f"zoo: to be trained: {', '.join(model.name for model in untrained)}")
+    to_make = [model.name for generation in zoo.missing(study, models_of(trials)) for model in generation]
+    if to_make:
+        out.print(f"zoo: to be made: {', '.join(to_make)}")
     resources = study.resources
     each = f", on each of {resources.workers} workers" if resources.workers > 1 else ""
     out.print(f"each trial needs {resources.cpus} CPUs and {resources.gpus:g} GPUs{each}")
@@ -196,31 +214,21 @@ def job() -> int:
     if arguments.limit is not None and arguments.limit < 0:
         parser.error("--limit: must not be negative")
 
-    folders = {name: getattr(arguments, name) for name in _console.FOLDERS}
-    study = spec.load(arguments.study, **folders).absolute()
+    study = _run.load(arguments)
     study = study.model_copy(update={"trackers": arguments.track or study.trackers})
-    _cluster.check_lasting(study.folders)
-    zoo_job.check(study)
-    _trackers.check(study)
+    _run.check(study, _trackers.check)
     trials = study.trials()
     status = records.status(study.results, "trials")
-    todo = [trial for trial in trials if status.get(trial.id) != "ok"][: arguments.limit]
+    todo = [trial for trial in trials if not derivation.is_recorded(trial, study, status.get(trial.id))]
+    todo = todo[: arguments.limit]
     if arguments.dry_run:
         print_plan(study, trials, todo, status)
         return 0
 
-    records.prepare(study.results, schemas.TRANSFER_TABLES)
-    outputs.Store(study.folders.outputs).prepare()
-    images = data.prepare(study)
-    zoo.check_classes(study, len(images.classes))
-    zoo.check_checkpoints(study, len(images.classes))
-    distributed.check(study, len(images.classes))
-    if todo or zoo_job.missing(study):
-        _cluster.start()
-        _cluster.check_seen(study, "results", "outputs", "zoo")
-    zoo_job.build(study)
+    images = _run.prepare(study, tables=schemas.TRANSFER_TABLES)
+    zoo.build(study, models_of(trials), "results", "outputs", "zoo", more=bool(todo))
     write_plan(study, trials)
-    out = _console.console
+    out, interrupted = _console.console, False
     if todo:
         decision = decided(study, trials, images)
         out.print(f"outputs of frozen models: {decision}")
@@ -228,7 +236,10 @@ def job() -> int:
         started = time.monotonic()
         outputs_used = study.outputs.model_copy(update={"transfer": decision.transfer})
         study = study.model_copy(update={"outputs": outputs_used})
-        sweep(study, in_order(todo), seconds_per_trial(study))
+        try:
+            sweep(study, todo, seconds_per_trial(study))
+        except KeyboardInterrupt:  # what is recorded by then is told all the same
+            interrupted = True
         out.print(f"sweep: took {_console.duration(time.monotonic() - started)}")
 
     status = records.status(study.results, "trials")
@@ -236,6 +247,8 @@ def job() -> int:
     out.print(plan_table(study, trials, status))
     for table in schemas.TRANSFER_TABLES:
         out.print(f"{table}: {study.results / table}")
+    if any(trial.keep for trial in trials):
+        out.print(f"kept students: {study.folders.zoo} (column 'kept' of {study.results / 'trials'})")
     print_trackers(study)
     failed = [trial.id for trial in todo if status.get(trial.id) == "failed"]
     if failed:
@@ -244,7 +257,6 @@ def job() -> int:
         )
     if counts.count("ok") < len(trials) and not arguments.limit:
         out.print(f"{len(trials) - counts.count('ok')} trials are left; run the same command again to go on")
-    interrupted = any(trial.id not in status for trial in todo)
     return 130 if interrupted else 0
 
 

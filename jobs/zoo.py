@@ -1,116 +1,111 @@
-"""Train the models of a study's zoo that have a recipe and are not trained yet, through Ray.
+"""Make the models of a study's zoo whose weights are to be made and are not there yet, through Ray.
 
 python jobs/zoo.py [STUDY]
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
-import ray
 from rich.table import Table
 
-from jobs import _cluster, _console, data
-from study import recipe, spec, workspace
+from jobs import _console, _data_parallel, _engine, _run
+from study import derivation, spec, workspace
 from study.errors import StudyError
-from study.models import zoo
-from study.store import storage
+from study.models import weights
+
+FAILED = "zoo.{name}: its training failed ({reason}); correct its weights in the study"
 
 
-def check(study: spec.Study) -> None:
-    """Refuse what can be refused before anything is computed: names, classes, checkpoints.
-
-    Raises:
-        StudyError: says which model, and why.
-    """
-    zoo.check_names(study)
-    zoo.check_classes(study)
-    study.trials()  # reads every checkpoint once, for its hash
-
-
-def missing(study: spec.Study) -> list[spec.Model]:
-    """Models with a recipe whose weights are not in the zoo folder, the most work first."""
-    models = [
-        model
-        for model in study.zoo.values()
-        if model.recipe and not zoo.trained_path(model, study.data, study.folders.zoo).exists()
-    ]
-    return sorted(models, key=work, reverse=True)
+def missing(study: spec.Study, models: Iterable[spec.Model]) -> list[list[spec.Model]]:
+    """Models that are to be made, in generations (`derivation.missing`), in each the most work first."""
+    generations = derivation.missing(models, study.data, study.folders, study.budget.precision)
+    return [sorted(generation, key=work, reverse=True) for generation in generations]
 
 
 def work(model: spec.Model) -> float:
-    """How long a recipe takes, up to a factor: images seen."""
-    epochs = model.recipe.epochs + (model.recipe.finish.epochs if model.recipe.finish else 0)
-    return epochs * (model.recipe.images or 1)
+    """How long it takes to make a model, up to a factor: images seen."""
+    if not isinstance(model.weights, spec.Trained):
+        return 1
+    return sum(phase.epochs for phase in model.weights.phases) * (model.weights.images or 1)
 
 
-def train(model: spec.Model, study: spec.Study) -> dict:
-    """Train one model in a Ray worker."""
-    return recipe.build(model, workspace.of(study))
+def make(model: spec.Model, study: spec.Study) -> dict[str, Any]:
+    """Make one model in a Ray worker, or in several that it starts."""
+    facts = _data_parallel.run(train, (model, study), study.resources, model.name)
+    took, accuracy = _console.duration(facts["seconds"]), 100 * facts["accuracy"]
+    return {"status": "ok", "notice": f"{model.name} {model.source} in {took}, accuracy {accuracy:.1f} %"}
 
 
-def build(study: spec.Study) -> None:
-    """Train what is missing, and print the zoo. Needs Ray to be started.
+def train(model: spec.Model, study: spec.Study) -> dict[str, Any]:
+    """Make one model, as one of its workers; its facts."""
+    return derivation.make(model, workspace.of(study), study.resources.checkpoint_seconds)
+
+
+def build(study: spec.Study, models: Iterable[spec.Model], *written: str, more: bool = False) -> None:
+    """Start Ray if it is needed, make what is missing, and print the zoo.
+
+    Args:
+        study: its images are there.
+        models: those of its zoo that are wanted.
+        written: as for `_run.start`.
+        more: whether Ray is needed for something that comes after this.
 
     Raises:
         StudyError: a training failed.
     """
-    models = missing(study)
-    if models:
-        _console.console.print(f"zoo: training {len(models)} models into {study.folders.zoo}")
-        _cluster.check(study.resources)
-        shared = ray.put(study)
-        arguments = {model.name: (model, shared) for model in models}
-        left = {model.name: work(model) for model in models}
-        with _console.Tracker("zoo", sum(left.values())) as tracker:
-            for ended in _cluster.as_completed(train, arguments, study.resources):
-                if ended:
-                    name, facts = ended
-                    if isinstance(facts, ray.exceptions.RayError):
-                        raise StudyError(
-                            f"zoo.{name}: its training failed ({_cluster.reason(facts)}); correct its recipe"
-                        ) from facts
-                    del left[name]
-                    _console.console.print(
-                        f"zoo: {name} trained in {_console.duration(facts['seconds'])}, "
-                        f"accuracy {100 * facts['accuracy']:.1f} %"
-                    )
-                text = f"{len(models) - len(left)} of {len(models)} models trained"
-                tracker.update(tracker.total - sum(left.values()), text)
-    if any(model.recipe for model in study.zoo.values()):
-        _console.console.print(table(study))
+    wanted = list(models)
+    generations = missing(study, wanted)
+    if generations or more:
+        _run.start(study, *written)
+    cost = {model.name: work(model) for generation in generations for model in generation}
+    if cost:
+        _console.console.print(f"zoo: making {len(cost)} models in {study.folders.zoo}")
+        with _console.Progress("zoo", sum(cost.values())) as progress:
+            for generation in generations:
+                errors = _engine.run(
+                    partial(make, study=study),
+                    {model.name: model for model in generation},
+                    resources=study.resources,
+                    progress=progress,
+                    work=cost,
+                    fatal=FAILED,
+                )
+                for name, reason in errors.items():
+                    raise StudyError(FAILED.format(name=name, reason=reason))
+    if any(model.made for model in wanted):
+        _console.console.print(table(study, wanted))
 
 
-def table(study: spec.Study) -> Table:
-    """The trained models of the zoo, as their facts say."""
-    made = Table("model", "family", "timm", "parameters", "images", "accuracy %", "seconds", box=None)
-    for model in study.zoo.values():
-        if model.recipe:
-            path = zoo.trained_path(model, study.data, study.folders.zoo).with_suffix(".json")
-            facts = json.loads(storage.read(path))
+def table(study: spec.Study, models: Iterable[spec.Model]) -> Table:
+    """Models that were made, as their facts say."""
+    made = Table(
+        "model", "family", "timm", "weights", "parameters", "accuracy %", "seconds", "folder", box=None
+    )
+    for model in models:
+        if model.made:
+            folder = weights.folder_of(model, study.data, study.folders.zoo, study.budget.precision)
+            facts = weights.facts(folder)
             made.add_row(
                 model.name,
                 model.family,
                 model.timm,
+                model.source,
                 f"{facts['parameters']:,}",
-                f"{facts['images']:,}",
                 f"{100 * facts['accuracy']:.2f}",
                 f"{facts['seconds']:.0f}",
+                folder.name,
             )
     return made
 
 
 def job() -> None:
-    arguments = _console.parser(__doc__.splitlines()[0], "data", "zoo").parse_args()
-    study = spec.load(arguments.study, data=arguments.data, zoo=arguments.zoo).absolute()
-    _cluster.check_lasting(study.folders)
-    check(study)
-    images = data.prepare(study)
-    zoo.check_classes(study, len(images.classes))
-    if missing(study):
-        _cluster.start()
-        _cluster.check_seen(study, "zoo")
-    build(study)
+    study = _run.load(_console.parser(__doc__.splitlines()[0], "data", "zoo").parse_args())
+    _run.check(study)
+    _run.prepare(study)
+    build(study, study.zoo.values(), "zoo")
 
 
 if __name__ == "__main__":

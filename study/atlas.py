@@ -24,7 +24,7 @@ from study import knowledge, mistakes, spec
 from study.errors import StudyError
 from study.models import families, zoo
 from study.models.timm_import import timm
-from study.store import records
+from study.store import digest, records
 from study.store.storage import Location
 from study.workspace import Workspace
 
@@ -34,7 +34,7 @@ CLASS_PAIRS = 466  # pairs whose flips are counted class by class: all, or as ma
 
 
 @dataclass(frozen=True)
-class Record:
+class ModelRun:
     """What a model run leaves: a row of `models`, columns of `model_predictions`, and what to tell."""
 
     row: dict
@@ -80,10 +80,9 @@ def select(study: spec.Study, patterns: Sequence[str] | None) -> list[spec.Model
 
 def untrained(models: Sequence[spec.Model]) -> list[spec.Model]:
     """Copies of the first model of each family with random weights: teachers that know nothing."""
-    first = {model.family: model for model in reversed(models) if model.source != "untrained"}
-    blank = {"checkpoint": None, "checkpoint_sha256": None, "recipe": None}
+    first = {model.family: model for model in reversed(models) if model.source != "seed"}
     return [
-        model.model_copy(update={**blank, "untrained": seed, "name": f"{model.name}-untrained-{seed}"})
+        model.model_copy(update={"weights": spec.Random(seed=seed), "name": f"{model.name}-untrained-{seed}"})
         for model in first.values()
         for seed in UNTRAINED_SEEDS
     ]
@@ -119,11 +118,11 @@ def id_of(model: spec.Model, data: spec.Data, split: str) -> str:
     """Id of a model on a split: hash of all that can change what it says."""
     content = {
         "results_version": spec.RESULTS_VERSION,
-        "model": model.pinned().model_dump(mode="json", exclude={"checkpoint"}),
+        "model": spec.without(model.model_dump(mode="json")),
         "data": data.model_dump(mode="json"),
         "split": split,
     }
-    return spec.content_hash(content)
+    return digest.of_json(content)
 
 
 # --- a model ------------------------------------------------------------------------------------
@@ -135,7 +134,7 @@ def run(
     split: str,
     batch_size: int | None = None,
     published: Mapping[tuple[str, int], float] | None = None,
-) -> Record:
+) -> ModelRun:
     """Run one model over a split, or look its outputs up.
 
     Args:
@@ -152,12 +151,11 @@ def run(
     started = time.perf_counter()
     zoo.check_data_classes(model, len(workspace.images.classes))
     classifier = workspace.load(model)
-    said = workspace.outputs(model, classifier, split, top_k=workspace.top_k, batch_size=batch_size)
-    samples = workspace.splits[split]
-    labels = workspace.images.labels[samples]
+    said = workspace.outputs(classifier, split, top_k=workspace.top_k, batch_size=batch_size)
+    samples, labels = workspace.splits[split], workspace.labels(split)
     size = classifier.size[0]
     accuracy = float(knowledge.correct(said.predictions.label, labels).mean())
-    known = published.get((model.timm, size)) if published and model.pretrained else None
+    known = published.get((model.timm, size)) if published and model.source == "hub" else None
     row = {
         **_identity(model, workspace, split),
         "status": "ok",
@@ -182,7 +180,7 @@ def run(
     notice = said.replaced
     if known is not None and abs(accuracy - known) > DEVIATION:
         notice = f"accuracy {100 * accuracy:.2f} %, but timm publishes {100 * known:.2f} %; {notice}"
-    return Record(row, predictions, notice.rstrip("; "))
+    return ModelRun(row, predictions, notice.rstrip("; "))
 
 
 def failure(model: spec.Model, workspace: Workspace, split: str, reason: str) -> dict:

@@ -5,15 +5,14 @@ numbers of a transform); what stands behind it is what YAML may set, checked by 
 
     def kl(student, teacher, *, temperature: Positive = 1.0): ...
 
-A study names what is here by its short name, and one's own by a dotted one (`my_module.my_loss`), whose file's
-SHA-256 then belongs to it: results do not outlive the code that made them. Left out on purpose: a registry.
-What exists is what stands in a module.
+A study names what is here by its short name, and one's own by a dotted one (`my_module.my_loss`), whose
+file's SHA-256 then belongs to it: results do not outlive the code that made them. Left out on purpose: a
+registry. What exists is what stands in a module.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import inspect
 import typing
@@ -25,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
 from study import mistakes
+from study.store import digest
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -45,18 +45,29 @@ def given(function: Callable) -> tuple[str, ...]:
 
 @functools.cache
 def settings_of(function: Callable) -> type[Strict]:
-    """A model of what stands behind the star: what YAML may set."""
+    """A model of what stands behind the star: what YAML may set.
+
+    Raises:
+        ValueError: it has none that can be read, or its annotations name what is not there.
+    """
     target = function.__init__ if inspect.isclass(function) else function
-    kinds = typing.get_type_hints(target, include_extras=True)
+    try:
+        kinds = typing.get_type_hints(target, include_extras=True)
+        parameters, name = inspect.signature(function).parameters.values(), function.__name__
+    except Exception as error:  # whatever reading what someone wrote raises
+        raise ValueError(
+            f"the signature of {function} cannot be read ({error}); name a function or a class, and import "
+            "what its annotations name"
+        ) from None
     fields = {
         parameter.name: (
             kinds.get(parameter.name, Any),
             ... if parameter.default is parameter.empty else parameter.default,
         )
-        for parameter in inspect.signature(function).parameters.values()
+        for parameter in parameters
         if parameter.kind is parameter.KEYWORD_ONLY
     }
-    return create_model(function.__name__, __base__=Strict, **fields)
+    return create_model(name, __base__=Strict, **fields)
 
 
 def find(name: str, known: Mapping[str, Any]) -> Any:
@@ -74,14 +85,16 @@ def find(name: str, known: Mapping[str, Any]) -> Any:
             f"'{name}' is unknown; known are {', '.join(known)}, and your own by 'module.name'{near}"
         )
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except AttributeError:
-        raise ValueError(f"'{name}': the module {module} has no '{attribute}'; correct the name") from None
+        imported = importlib.import_module(module)
     except Exception as error:  # whatever importing someone's module raises
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"'{name}' cannot be imported ({reason}); put its module beside the study, or where Python finds it"
+            f"'{name}' cannot be imported ({reason}); put its module where Python finds it"
         ) from None
+    found = getattr(imported, attribute, None)
+    if not callable(found):
+        raise ValueError(f"'{name}': the module {module} has no '{attribute}' to call; correct the name")
+    return found
 
 
 def code_of(name: str, known: Mapping[str, Any]) -> str | None:
@@ -89,7 +102,7 @@ def code_of(name: str, known: Mapping[str, Any]) -> str | None:
     if name in known:
         return None
     file = importlib.import_module(name.rpartition(".")[0]).__file__
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+    return digest.of_file(Path(file))[:16]
 
 
 class Named(BaseModel):
@@ -116,15 +129,21 @@ class Named(BaseModel):
         """Its settings, defaults included."""
         return dict(self.model_extra)
 
-    @model_validator(mode="after")
-    def _settings_fit(self):
-        known = settings_of(self.function)
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_fit(cls, content: Any) -> Any:
+        """What is no field of ours is a setting of what is named: checked, and its defaults filled in."""
+        name = content.get(cls.NAME) if isinstance(content, dict) else None
+        if not isinstance(name, str):
+            return content  # pydantic says what is wrong with it
+        own = {key: value for key, value in content.items() if key in cls.model_fields}
         try:
-            checked = known.model_validate(self.model_extra)
+            known = settings_of(find(name, cls.KNOWN))
+        except ValueError as error:
+            raise PydanticCustomError("setting", "{text}", {"path": cls.NAME, "text": str(error)}) from None
+        try:
+            settings = known.model_validate({key: content[key] for key in content.keys() - own.keys()})
         except ValidationError as error:
-            path, text = mistakes.path_and_text(error, known, also=type(self))
+            path, text = mistakes.path_and_text(error, known, also=cls.model_fields)
             raise PydanticCustomError("setting", "{text}", {"path": path, "text": text}) from None
-        self.model_extra.update(checked.model_dump(mode="json"))
-        if self.code is None and (code := code_of(getattr(self, self.NAME), self.KNOWN)):
-            object.__setattr__(self, "code", code)
-        return self
+        return {"code": code_of(name, cls.KNOWN), **dict(settings), **own}

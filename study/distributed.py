@@ -1,4 +1,4 @@
-"""Several workers on one trial: what each takes of a batch, and what they tell each other.
+"""Several workers on one training: what each takes of a batch, and what they tell each other.
 
 In a process group of torch's, whoever made it (Ray Train, torchrun, a test), each worker takes an equal
 part of every batch, so that losses (means over samples), gradients and BatchNorm statistics are those of
@@ -11,7 +11,7 @@ Left out on purpose: models too large for one device, and BatchNorm students on 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -22,15 +22,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from study import spec
 from study.errors import StudyError
-from study.images.batches import Batches, Resident
 from study.models import zoo
 from study.models.timm_import import timm
+from study.views import Batch, Shown
+
+if TYPE_CHECKING:
+    from study.learner import Learner
 
 T = TypeVar("T")
 
 
 def check(study: spec.Study, classes: int) -> None:
-    """Refuse workers that cannot share a trial, before any starts.
+    """Refuse workers that cannot share a training, before any starts.
 
     Args:
         study: the study.
@@ -38,21 +41,23 @@ def check(study: spec.Study, classes: int) -> None:
 
     Raises:
         StudyError: there are more workers than samples in a batch, several on one GPU, or several on
-            CPUs for a student with BatchNorm.
+            CPUs for a model with BatchNorm.
     """
     resources = study.resources
     if resources.workers == 1:
         return
-    check_batch(resources.workers, study.budget.batch_size)
+    trained = [model for model in study.zoo.values() if isinstance(model.weights, spec.Trained)]
+    phases = [study.budget, *(phase for model in trained for phase in model.weights.phases)]
+    check_batch(resources.workers, min(phase.batch_size for phase in phases))
     if 0 < resources.gpus < 1:
         raise StudyError(
             f"resources.gpus: {resources.workers} workers cannot share a GPU; set gpus to 1 or workers to 1"
         )
     if not resources.gpus:
-        for name in dict.fromkeys(student for student, _ in study.ordered_pairs()):
+        for name in dict.fromkeys([*study.students(), *(model.name for model in trained)]):
             # With random weights: what matters here needs none from anywhere.
-            chance = {"checkpoint": None, "checkpoint_sha256": None, "recipe": None, "untrained": 0}
-            check_batch_norm(zoo.build(study.zoo[name].model_copy(update=chance), classes), name)
+            random = study.zoo[name].model_copy(update={"weights": spec.Random(seed=0)})
+            check_batch_norm(zoo.build(random, classes))
 
 
 def check_batch(workers: int, samples: int) -> None:
@@ -67,11 +72,11 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
-def check_batch_norm(student: nn.Module, name: str) -> None:
-    if has_batch_norm(student):
+def check_batch_norm(model: zoo.Classifier) -> None:
+    if has_batch_norm(model):
         raise StudyError(
-            f"zoo.{name}: has BatchNorm, whose statistics several workers can share on GPUs alone; set "
-            "resources.workers to 1, or leave it out as a student"
+            f"zoo.{model.model.name}: has BatchNorm, whose statistics several workers share on GPUs alone; "
+            "set resources.workers to 1, or leave it out as a student"
         )
 
 
@@ -82,47 +87,45 @@ def place() -> tuple[int, int]:
     return 0, 1
 
 
-def data_parallel(student: zoo.Classifier, name: str, device: torch.device) -> nn.Module:
-    """What to call in place of the student, so that its gradients are averaged over the workers."""
+def data_parallel(learner: Learner) -> nn.Module:
+    """What to call in place of the learner, so that its gradients are averaged over the workers."""
     if place()[1] == 1:
-        return student
-    if device.type == "cpu":
-        check_batch_norm(student, name)
+        return learner
+    student = learner.student
+    if learner.device.type == "cpu":
+        check_batch_norm(student)
     # timm's own, which knows its layers that join BatchNorm and activation.
     student.network = timm.layers.convert_sync_batchnorm(student.network)
     # Buffers are the same everywhere already. In some of timm's models not every parameter is used.
-    return DistributedDataParallel(student, forward_sync_buffers=False, static_graph=True)
+    return DistributedDataParallel(learner, forward_sync_buffers=False, static_graph=True)
 
 
 def parts(
-    batches: Batches | Resident, order: NDArray[np.integer], batch_size: int, device: torch.device
-) -> Iterator[tuple[float, int, Tensor, Tensor, Tensor]]:
+    loader: Shown, order: NDArray[np.integer], batch_size: int, device: torch.device, epoch: int
+) -> Iterator[Batch]:
     """This worker's part of every batch of an epoch.
 
     A last batch with fewer samples than there are workers is computed by each of them, whole: the
     mean of their gradients, and BatchNorm's statistics, are then still those of the batch.
 
     Args:
-        batches: the loader.
+        loader: of the samples as they are shown.
         order: int [n], indices of samples; at least as many as workers.
         batch_size: samples of a batch, over all workers; at least as many as workers.
         device: where the tensors go.
-
-    Yields:
-        the weight of the part's mean loss (over workers, weights average to 1), how many of its samples
-        count for sums over all workers, and pixels, labels and indices as `Batches.epoch` gives them.
+        epoch: which one.
     """
     rank, workers = place()
     full, rest = np.split(order, [len(order) // batch_size * batch_size])
     mine = full.reshape(-1, batch_size)[:, rank::workers]
     shared = len(rest) < workers
     own = np.concatenate([mine.ravel(), rest[:0] if shared else rest[rank::workers]])
-    for number, part in enumerate(batches.epoch(own, mine.shape[1], device)):
-        count, of = len(part[0]), batch_size if number < len(mine) else len(rest)
-        yield count * workers / of, count, *part
+    for number, part in enumerate(loader.epoch(own, mine.shape[1], device, epoch)):
+        count, of = len(part.indices), batch_size if number < len(mine) else len(rest)
+        yield part._replace(weight=count * workers / of, counted=count)
     if shared and len(rest):
-        for part in batches.epoch(rest, len(rest), device):
-            yield 1.0, len(rest) if rank == 0 else 0, *part
+        for part in loader.epoch(rest, len(rest), device, epoch):
+            yield part._replace(counted=len(rest) if rank == 0 else 0)
 
 
 def total(amount: Tensor) -> Tensor:
@@ -159,6 +162,14 @@ def _together(action: Callable[[], T] | None) -> T | None:
 def by_the_first(action: Callable[[], T]) -> T | None:
     """What the first worker gets by doing something that the others wait for; None on the others."""
     return _together(action if place()[0] == 0 else None)
+
+
+def from_the_first(action: Callable[[], T]) -> T:
+    """What the first worker gets by doing something, on all of them."""
+    found = [by_the_first(action)]
+    if place()[1] > 1:
+        dist.broadcast_object_list(found, src=0)
+    return found[0]
 
 
 def first_then_others(action: Callable[[], T]) -> T:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from study import views
 from study.images.batches import Batches, Resident
-from study.views import View
+from study.views import Shown
+
+if TYPE_CHECKING:
+    from study.models.zoo import Classifier
 
 # Samples a forward pass, where memory suffices for them: beyond these nothing gets faster.
 BATCH_SIZE = {"cpu": 256, "cuda": 2048}
@@ -33,9 +36,9 @@ def default_precision(device: torch.device) -> str:
     return "bfloat16" if device.type == "cuda" else "float32"
 
 
-def autocast(device: torch.device, precision: str | None = None):
-    """Autocast to bfloat16 if that is the precision (None: the device's default), else nothing."""
-    if (precision or default_precision(device)) == "float32":
+def autocast(device: torch.device, precision: str):
+    """Autocast to bfloat16 if that is the precision, else nothing."""
+    if precision == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
@@ -46,30 +49,33 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def stream(
-    model: nn.Module,
-    batches: Batches | Resident,
+    model: Classifier,
+    loader: Batches | Resident | Shown,
     indices: NDArray[np.int64],
     device: torch.device,
+    precision: str,
     batch_size: int | None = None,
-    view: View | None = None,
-    precision: str | None = None,
-) -> Iterator[Tensor]:
+    epoch: int | None = None,
+    features: bool = False,
+) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Logits of a model for each sample of `indices`, in that order, a batch at a time.
 
     Where memory does not suffice for a batch, the batch size is halved from there on, and this process
     begins with what was left of it the next time.
 
     Args:
-        model: takes uint8 [batch, 3, side, side], gives [batch, classes]; its mode is put back after.
-        batches: the loader.
+        model: its mode is put back after.
+        loader: of the samples as the model is to see them.
         indices: int64 [samples], no index twice.
         device: where the model is.
+        precision: what the model computes in.
         batch_size: samples a forward pass at most; None: `BATCH_SIZE`. Does not change the result.
-        view: how the samples are shown; None: as they are.
-        precision: what the model computes in; None: the device's default.
+        epoch: of a `Shown` loader.
+        features: whether to give them beside the logits.
 
     Yields:
-        float32 [batch, classes] on the device. Nothing waits for the device in between.
+        logits float32 [batch, classes] and features [batch, dim] (or None), on the device. Nothing waits for
+        the device in between.
 
     Raises:
         RuntimeError: the loader dropped, repeated or reordered samples (told once all are through), or
@@ -77,6 +83,7 @@ def stream(
     """
     kind = (type(getattr(model, "network", model)), sum(p.numel() for p in model.parameters()), device.type)
     size = min(batch_size or BATCH_SIZE[device.type], _fitted.get(kind, len(indices) or 1))
+    of_epoch = () if epoch is None else (epoch,)
     was_training = model.training
     model.eval()
     seen: list[Tensor] = []
@@ -84,10 +91,11 @@ def stream(
     try:
         while done < len(indices):
             try:
-                for pixels, _, index in batches.epoch(indices[done:], size, device):
+                for pixels, _, index, *_ in loader.epoch(indices[done:], size, device, *of_epoch):
                     with torch.inference_mode(), autocast(device, precision):
-                        logits = model(views.augment(pixels, index, view)).float()
-                    yield logits
+                        logits, pooled = model.with_features(pixels) if features else (model(pixels), None)
+                        logits = logits.float()
+                    yield logits, pooled
                     seen.append(index.clone())
                     done += len(logits)
                 break
@@ -102,18 +110,15 @@ def stream(
 
 
 def predict(
-    model: nn.Module,
-    batches: Batches | Resident,
+    model: Classifier,
+    loader: Batches | Resident,
     indices: NDArray[np.int64],
     device: torch.device,
+    precision: str,
     batch_size: int | None = None,
-    precision: str | None = None,
 ) -> Predictions:
     """What a model says of samples; as `stream`, but collected on the device and moved once."""
-    parts = [
-        predicted(logits)
-        for logits in stream(model, batches, indices, device, batch_size, precision=precision)
-    ]
+    parts = [predicted(logits) for logits, _ in stream(model, loader, indices, device, precision, batch_size)]
     label, confidence = (torch.cat(tensors).cpu().numpy() for tensors in zip(*parts, strict=True))
     return Predictions(label, confidence)
 

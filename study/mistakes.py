@@ -39,14 +39,39 @@ def first(error: ValidationError, model: type[BaseModel]) -> str:
         error: what pydantic found.
         model: the model it validated against.
     """
-    # An unknown key explains the missing one it was meant to be, so it is told first.
-    ordered = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    path, text = path_and_text(error, model)
+    return (f"{path}: " if path else "") + text
+
+
+def path_and_text(
+    error: ValidationError, model: type[BaseModel], also: Iterable[str] = ()
+) -> tuple[str, str]:
+    """Where the mistake to mend first lies, and what is wrong there; `also` are keys known beside the
+    model's.
+    """
+    # An unknown key explains the missing one it was meant to be, so it is told first, and what is missing
+    # last; then what lies where it was written, and not in a model that is made from that one.
+    ranks = {"extra_forbidden": 0, "setting": 0, "missing": 2}
+    ordered = sorted(_own(error.errors()), key=lambda e: (ranks.get(e["type"], 1), len(e["loc"])))
     # One mistake in a union is reported for each of its members: told and counted once.
     by_path = {_walk(model, mistake["loc"])[0]: mistake for mistake in reversed(ordered)}
     path, enclosing = _walk(model, ordered[0]["loc"])
-    text = " ".join(_text(by_path[path], path, enclosing).split())
-    more = f" (and {len(by_path) - 1} more)" if len(by_path) > 1 else ""
-    return (f"{path}: " if path else "") + text + more
+    mistake = by_path[path]
+    text = " ".join(_text(mistake, path, enclosing, also).split())
+    if mistake["type"] == "setting":
+        path = ".".join(part for part in (path, mistake["ctx"]["path"]) if part)
+    return path, text + (f" (and {len(by_path) - 1} more)" if len(by_path) > 1 else "")
+
+
+def _own(found: list) -> list:
+    """Mistakes without what follows from others: entries that are wrong do not count, so too few are left."""
+    within = [mistake["loc"] for mistake in found]
+    return [
+        mistake
+        for mistake in found
+        if mistake["type"] != "too_short"
+        or not any(loc[: len(mistake["loc"])] == mistake["loc"] != loc for loc in within)
+    ]
 
 
 def _walk(kind: Any, location: tuple) -> tuple[str, type[BaseModel] | None]:
@@ -85,11 +110,11 @@ def _tags(member: Any) -> set:
     return tags
 
 
-def _text(mistake: dict, path: str, enclosing: type[BaseModel] | None) -> str:
+def _text(mistake: dict, path: str, enclosing: type[BaseModel] | None, also: Iterable[str]) -> str:
     context = mistake.get("ctx", {})
     match mistake["type"]:
         case "extra_forbidden":
-            known = list(enclosing.model_fields) if enclosing else []
+            known = [*(enclosing.model_fields if enclosing else ()), *also]
             near = nearest(path.rpartition(".")[2], known)
             return "unknown key" + (near or f"; known are {', '.join(known)}")
         case "union_tag_invalid":
@@ -101,11 +126,13 @@ def _text(mistake: dict, path: str, enclosing: type[BaseModel] | None) -> str:
             return f"says not which; give {context['discriminator']}"
         case "value_error":
             return str(context["error"])
+        case "setting":
+            return context["text"]
         case kind:
             said = repr(mistake["input"])
             said = said if len(said) <= 60 else said[:57] + "..."
             default = f"{mistake['msg'][0].lower()}{mistake['msg'][1:]} (it says {said})"
-            return TEXTS.get(kind, default)
+            return default if context.get("min_length", 1) > 1 else TEXTS.get(kind, default)
 
 
 class StrictLoader(yaml.SafeLoader):

@@ -1,129 +1,94 @@
-"""Training a zoo's model from scratch, by its recipe.
+"""Training a model of the zoo, phase after phase: from initial weights or on from others, all of it or its
+head.
 
-AdamW under a one-cycle schedule with cross-entropy on mirrored and shifted views, then, where the
-recipe has a `finish`, plain cross-entropy without augmentation under the optimiser a transfer uses.
-That is enough for models that are to be "already trained" in a study small enough to run anywhere;
-left out on purpose: mixup, stronger augmentation, averaging, everything a leaderboard needs.
+Each phase is a `Learner` of its own with cross-entropy as its objective. From scratch: AdamW under one cycle
+on mirrored and shifted views, then a phase under the optimiser a transfer uses, so that fine-tuning alone
+gains nothing afterwards and what a transfer gains is transfer. That is enough for models that are to be
+"already trained" in a study small enough to run anywhere; left out on purpose: averaging, everything a
+leaderboard needs.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
-
-from study import evaluate, objectives, spec, views
-from study.errors import DivergedError
-from study.images.batches import Batches, Resident
-from study.models import zoo
+from study import objectives, spec, training
+from study.images import splits
+from study.learner import Learner
+from study.models.zoo import Classifier
+from study.store.checkpoints import Checkpoint
+from study.training import Row
+from study.views import View
 from study.workspace import Workspace
 
 
 def train(
-    classifier: zoo.Classifier,
-    recipe: spec.Recipe,
-    batches: Batches | Resident,
-    indices: NDArray[np.int64],
-    device: torch.device,
-    progress: Callable[[float], None] = lambda share: None,
-) -> None:
-    """Train a model in place; it ends in `eval` mode.
+    model: spec.Model,
+    start: spec.Model,
+    workspace: Workspace,
+    checkpoint: Checkpoint | None = None,
+    progress: Callable[[list[Row]], None] = lambda rows: None,
+) -> tuple[Classifier, list[Row]]:
+    """Train a model as its weights (`spec.Trained`) say, or go on with it from a checkpoint.
 
     Args:
-        classifier: on the device.
-        recipe: how to train it.
-        batches: loader of its crop.
-        indices: int64 [samples], what to train on.
-        device: where the model is.
-        progress: called with the share done, in [0, 1], after each epoch.
-
-    Raises:
-        DivergedError: the loss is not finite.
-    """
-    main = torch.optim.AdamW(classifier.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    steps = recipe.epochs * -(-len(indices) // recipe.batch_size)
-    seen = views.View(recipe.seed, 0, recipe.flip, recipe.shift)
-    phases = [(recipe, main, OneCycleLR(main, max_lr=recipe.lr, total_steps=steps), seen)]
-    if recipe.finish:
-        finish = recipe.finish
-        plain = torch.optim.SGD(
-            classifier.parameters(), lr=finish.lr, momentum=finish.momentum, weight_decay=finish.weight_decay
-        )
-        steps = finish.epochs * -(-len(indices) // finish.batch_size)
-        phases.append((finish, plain, CosineAnnealingLR(plain, T_max=steps), None))
-
-    total = sum(phase.epochs for phase, *_ in phases)
-    epoch = 0
-    classifier.train()
-    for phase, optimizer, schedule, seen in phases:
-        for _ in range(phase.epochs):
-            order = np.random.default_rng((recipe.seed, epoch)).permutation(indices)
-            view = seen and seen._replace(epoch=epoch)
-            loss_sum = torch.zeros((), device=device)
-            for pixels, labels, index in batches.epoch(order, phase.batch_size, device):
-                with evaluate.autocast(device):
-                    logits = classifier(views.augment(pixels, index, view))
-                loss = objectives.xe(logits, labels)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                loss_sum += loss.detach()
-            if not torch.isfinite(loss_sum):
-                raise DivergedError(f"the loss is not finite in epoch {epoch}; lower the recipe's lr")
-            epoch += 1
-            progress(epoch / total)
-    classifier.eval()
-
-
-def build(
-    model: spec.Model, workspace: Workspace, progress: Callable[[float], None] = lambda share: None
-) -> dict:
-    """Train a model and keep it in the zoo folder.
-
-    Args:
-        model: with a recipe.
+        model: what is trained.
+        start: the same with the weights to begin with.
         workspace: opened on the study's data.
-        progress: as in `train`.
+        checkpoint: where the state after an epoch is kept, and taken up again; the caller removes it.
+        progress: called with the history so far after each epoch.
 
     Returns:
-        Facts as they lie beside the weights: name, parameters, seconds, images, accuracy (top-1
-        on the evaluation split, fraction), transfer_accuracy (on the transfer set), and more.
+        The model in `eval` mode, and a row of history an epoch (`training.fit`).
 
     Raises:
         DivergedError: the loss is not finite.
         StudyError: timm cannot make the model.
     """
-    indices = workspace.recipe_indices(model.recipe)
-    started = time.perf_counter()
-    with torch.random.fork_rng():
-        torch.manual_seed(model.recipe.seed)
-        classifier = zoo.build(model, len(workspace.images.classes)).to(workspace.device)
-        batches = workspace.pixels(classifier.crop, "zoo")
-        train(classifier, model.recipe, batches, indices, workspace.device, progress)
-    seconds = time.perf_counter() - started
+    recipe: spec.Trained = model.weights
+    samples = splits.for_training(workspace.splits, workspace.images.labels, recipe.images, recipe.seed)
+    split = "zoo" if len(workspace.splits["zoo"]) else "transfer"
+    history: list[Row] = []
+    with training.seeded(recipe.seed, workspace.device):
+        classifier = workspace.load(start)
+        origin = {"data": workspace.images.sha256, "start": classifier.weights}
+        state = training.kept_state(checkpoint, origin)
+        if state:
+            history = state["history"]
+        for number, phase in enumerate(recipe.phases):
+            if state and number < state["phase"]:
+                continue
+            learner = Learner(
+                classifier,
+                objectives.xe,
+                objectives.needs(objectives.xe),
+                phase,
+                phase.lr,
+                phase.epochs * -(-len(samples) // phase.batch_size),
+                workspace.precision,
+                head=phase.train == "head",
+                compiled=workspace.compiled,
+                fused=False,  # its last bit would make every zoo that was trained before another one
+            )
+            view = View(classifier.crop, phase.transforms, recipe.seed)
+            before = history[: len(history) - len(state["rows"])] if state else list(history)
 
-    def accuracy(split: str) -> float:
-        samples = workspace.splits[split]
-        pixels = workspace.pixels(classifier.crop, split)
-        said = evaluate.predict(classifier, pixels, samples, workspace.device)
-        return float((said.label == workspace.images.labels[samples]).mean())
+            def after(rows: list[Row], now: dict[str, Any], number=number, before=before) -> None:
+                training.keep(checkpoint, origin, {**now, "phase": number, "history": before + rows})
+                progress(before + rows)
 
-    facts = {
-        "name": model.name,
-        "timm": model.timm,
-        "family": model.family,
-        "parameters": sum(p.numel() for p in classifier.parameters()),
-        "images": len(indices),
-        "seconds": seconds,
-        "accuracy": accuracy("evaluation"),
-        "transfer_accuracy": accuracy("transfer"),
-        "weights": zoo.fingerprint(classifier.network),
-        "spec": model.model_dump(mode="json"),
-    }
-    zoo.save_trained(classifier, facts, zoo.trained_path(model, workspace.data, workspace.folders.zoo))
-    return facts
+            rows = training.fit(
+                learner,
+                workspace.shown(view, split, pool=samples),
+                samples,
+                epochs=phase.epochs,
+                batch_size=phase.batch_size,
+                seed=recipe.seed,
+                first=len(before),
+                state=state,
+                after=after,
+            )
+            history, state = before + rows, None
+            classifier.requires_grad_(True)
+    return classifier.eval(), history

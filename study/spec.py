@@ -1,10 +1,10 @@
 """What a study is: the YAML file under `studies/`, validated, and the trials it expands to.
 
-A `Study` names its data, its zoo of models, which pairs are tried with which methods, and the
-budget of a trial. `load` reads and checks a file; every mistake in it is told in one sentence that
-names the file and the field. `Study.trials()` expands it: a `Trial` holds everything that can
-change its result, and its id is a hash of just that, so a study may be edited and run again: trials
-that did not change keep their ids and their records.
+A `Study` names its data, its zoo of models with where their weights come from, which of them are paired by
+which methods, and the budget of a trial. `load` reads and checks a file; every mistake in it is told in one
+sentence that names the file and the field. `Study.trials()` expands it, without touching a file: a `Trial`
+holds everything that can change its result, and its id is a hash of just that, so a study may be edited and
+run again: trials that did not change keep their ids and their records.
 
 Left out on purpose: where a study runs. Folders, resources and trackers are part of the file but not of
 a trial's identity.
@@ -12,17 +12,13 @@ a trial's identity.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     PlainValidator,
@@ -31,26 +27,21 @@ from pydantic import (
     model_validator,
 )
 
-from study import mistakes
+from study import mistakes, objectives
+from study.contract import Named, Strict
 from study.errors import StudyError
-from study.methods import AnyMethod
-from study.store import storage
-from study.views import View
+from study.images.sources import SOURCES
+from study.store import digest, storage
+from study.transforms import AnyTransform, Mix
 
-# Part of every trial's id: raise it when a change of the code changes what a trial's result means.
-RESULTS_VERSION = 2
-
-
-def content_hash(content: Any) -> str:
-    """16 hex digits of the SHA-256 of `content` as canonical JSON."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+# Part of every trial's id, and of every made weight's: raise it when a change of the code changes what a
+# result means.
+RESULTS_VERSION = 3
 
 
-class Strict(BaseModel):
-    """Immutable, and no key it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+def _unset(value: Any) -> bool:
+    """Fields left out where they are not set: what has none keeps the id it had before they existed."""
+    return value is None
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -84,142 +75,299 @@ class Splits(Strict):
     seed: Seed = 0
 
 
-class Source(Strict):
-    """Settings every source of images shares.
+class Images(Named):
+    """Where images come from: a function of `study.images.sources`, or one's own, by name, and its settings.
 
     Images are written with their shorter side shrunk to `short_side` (None: as they are), raw below
     64 x 64 pixels and as JPEG of `jpeg_quality` above.
     """
 
-    short_side: int | None = Field(default=None, ge=8)
+    NAME: ClassVar = "source"
+    KNOWN: ClassVar = SOURCES
+
+    source: str
+    short_side: int | None = Field(default=384, ge=8)
     jpeg_quality: int = Field(default=95, ge=1, le=100)
 
 
-class FashionMNIST(Source):
-    """Fashion-MNIST: Debian's package dataset-fashion-mnist where installed, else a download."""
+class Expected(Strict):
+    """What the images should be: refused if they are not, and known before they are written."""
 
-    source: Literal["fashion_mnist"] = "fashion_mnist"
-
-
-class ImageFolder(Source):
-    """Two folders with a sub-folder of images for every class."""
-
-    source: Literal["image_folder"] = "image_folder"
-    train: str
-    test: str
-    short_side: int | None = Field(default=384, ge=8)
-
-
-class Torchvision(Source):
-    """A classification data set of torchvision, by its class name (for example CIFAR10)."""
-
-    source: Literal["torchvision"] = "torchvision"
-    dataset: str
-    short_side: int | None = Field(default=384, ge=8)
-
-
-AnySource = Annotated[FashionMNIST | ImageFolder | Torchvision, Field(discriminator="source")]
+    train: int = Field(ge=1)
+    test: int = Field(ge=1)
+    classes: int = Field(ge=2)
 
 
 class Data(Strict):
     """Images and how they are split."""
 
-    images: AnySource
+    images: Images
     splits: Splits
+    expected: Expected | None = Field(default=None, exclude=True)  # changes no result
 
 
-class Finish(Strict):
-    """The end of a recipe: plain cross-entropy without augmentation, with a transfer's optimiser.
+# --- training -----------------------------------------------------------------------------------
 
-    Brings a model to its plateau for that optimiser and learning rate, so that fine-tuning alone
-    gains nothing afterwards and what a transfer gains is transfer.
+
+def _one_of_each(transforms: tuple) -> tuple:
+    kinds = [type(transform) for transform in transforms]
+    for kind in kinds:
+        if kinds.count(kind) > 1:
+            raise ValueError(f"{kind.__name__} is listed twice; the second would draw the same numbers")
+    if any(isinstance(transform, Mix) for transform in transforms[:-1]):
+        raise ValueError("what mixes images has to be the last of the transforms, and the only one")
+    return transforms
+
+
+class Training(Strict):
+    """What one phase of training spends, with which optimiser, on which views.
+
+    With `transforms` every epoch has a view of its own (`study.views`).
     """
 
     epochs: int = Field(ge=1)
-    lr: float = Field(default=1e-2, gt=0)
-    batch_size: int = Field(default=64, ge=1)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    batch_size: int = Field(ge=1)
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of SGD")
     weight_decay: float = Field(default=1e-3, ge=0)
+    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    transforms: Annotated[tuple[AnyTransform, ...], AfterValidator(_one_of_each)] = ()
 
 
-class Recipe(Strict):
-    """How a model of the zoo is trained from scratch: AdamW, one cycle, cross-entropy."""
+class Phase(Training):
+    """A phase of a model's own training with the labels, of all weights or of the head alone."""
 
-    images: int | None = Field(default=None, gt=0, description="images of the zoo split; None: all")
-    epochs: int = Field(ge=1)
-    lr: float = Field(gt=0, description="peak learning rate")
     batch_size: int = Field(default=128, ge=1)
+    optimizer: Literal["sgd", "adamw"] = "adamw"
     weight_decay: float = Field(default=0.02, ge=0)
-    flip: bool = True
-    shift: int = Field(default=2, ge=0, description="random shift in pixels, zeros drawn in")
-    finish: Finish | None = None
+    schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
+    lr: float = Field(gt=0, description="peak learning rate")
+    train: Literal["all", "head"] = "all"
+
+
+class Budget(Training):
+    """What one transfer may spend.
+
+    Views are drawn by `view_seed` and not by the trial's seed: trials of all seeds see the same ones, so what
+    frozen models say of them is computed once. `precision` is what models compute in, also where the study's
+    zoo is trained; without it bfloat16 on CUDA, float32 elsewhere. With `evaluate: epoch` the student is
+    evaluated after every epoch, not at the end alone.
+    """
+
+    view_seed: Seed = 0
+    precision: Literal["float32", "bfloat16"] | None = Field(default=None, exclude_if=_unset)
+    evaluate: Literal["end", "epoch"] = "end"
+
+
+# --- methods ------------------------------------------------------------------------------------
+
+
+class Slow(Strict):
+    """Slow weights, which are the result in place of the fast ones: θ ← τ·θ + (1−τ)·θ_fast every N steps.
+
+    Give `tau` as a number, or `half_life` as the share of the run after which half of the original student is
+    forgotten: a τ made for long runs leaves the student of a short one where it was. With `reset: epoch` the
+    fast weights begin each epoch at the slow ones, as in the paper's own runs; without, they never do, as in
+    its text.
+    """
+
+    tau: float | None = Field(default=None, ge=0, lt=1)
+    half_life: float | None = Field(default=None, gt=0)
+    every: int = Field(default=2, ge=1, description="N, steps between two updates")
+    reset: Literal["never", "epoch"] = "never"
+
+    @model_validator(mode="after")
+    def _one_of_tau_and_half_life(self):
+        if (self.tau is None) == (self.half_life is None):
+            raise ValueError("give exactly one of 'tau' and 'half_life'")
+        return self
+
+    def decay(self, steps: int) -> float:
+        """τ for a run of `steps` optimiser steps: given, or such that τ^(half_life · updates) = ½."""
+        if self.tau is not None:
+            return self.tau
+        return 0.5 ** (1 / (self.half_life * max(1, steps // self.every)))
+
+
+class Method(Named):
+    """How a student learns: an objective (`study.objectives`, or one's own) with its settings, and at what
+    rate.
+    """
+
+    NAME: ClassVar = "method"
+    KNOWN: ClassVar = objectives.OBJECTIVES
+
+    method: str
+    lr: float = Field(gt=0, description="peak learning rate")
+    slow: Slow | None = Field(default=None, exclude_if=_unset)
+
+    @model_validator(mode="after")
+    def _needs_are_known(self):
+        objectives.check(self.function, self.method)
+        return self
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What the objective reads, in its order; it is given nothing else."""
+        return objectives.needs(self.function)
+
+    @property
+    def teachers(self) -> int | None:
+        """How many teachers it learns from at once: none, one, or (None) any number."""
+        if "teachers" in self.needs or "teachers_features" in self.needs:
+            return None
+        return int("teacher" in self.needs or "teacher_features" in self.needs)
+
+
+# --- models -------------------------------------------------------------------------------------
+
+
+class Hub(Strict):
+    """Weights that timm has: from its hub, or as its cache holds them."""
+
+    source: Literal["hub"] = "hub"
+
+
+class File(Strict):
+    """Weights of a file: safetensors, or a torch file of tensors alone. Its content, not its path, counts."""
+
+    source: Literal["file"] = "file"
+    path: str
+    sha256: str | None = None
+
+
+class Random(Strict):
+    """Initial weights, which know nothing."""
+
+    source: Literal["seed"] = "seed"
+    seed: Seed
+
+
+class Trained(Strict):
+    """Weights trained on the study's images, phase after phase.
+
+    Training begins at the weights of `start` (of a model of the zoo, by name, or from any source), else at
+    initial ones. It takes `images` of the zoo split (all, without), or of the transfer set where the zoo
+    split is empty; `seed` draws them, the initial weights, the order and the views.
+    """
+
+    source: Literal["trained"] = "trained"
+    start: AnyWeights | None = Field(default=None, exclude_if=_unset)
+    images: int | None = Field(default=None, gt=0)
+    phases: tuple[Phase, ...] = Field(min_length=1)
     seed: Seed = 0
 
 
-class Model(Strict):
-    """A model of the zoo: a timm architecture, and where its weights come from.
+class Transfer(Strict):
+    """Everything that makes a student: from whom it learns, how, on what budget, and by which seed.
 
-    Weights come from a training `recipe`, from a `checkpoint` file (safetensors, or a torch file of
-    tensors alone), from nowhere (`untrained` is the seed of random initial weights: a model that knows
-    nothing), or else from timm's hub. `config` overrides timm's data configuration (input size, crop,
-    interpolation, mean, std).
+    Several teachers teach one after the other (`sequential`: each new stage's student is the one frozen), all
+    at once (`parallel`: by a method that takes several), or each its own student, whose weights are averaged
+    (`soup`); arXiv 2310.17653, section 4.3. A sequence is taught in `order`: as listed, or by top-1 accuracy.
+    """
+
+    student: Model
+    teachers: tuple[Model, ...] = ()
+    combine: Literal["sequential", "parallel", "soup"] | None = Field(default=None, exclude_if=_unset)
+    order: Literal["listed", "ascending", "descending"] = "listed"
+    method: Method
+    budget: Budget
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _teachers_fit(self):
+        if (len(self.teachers) > 1) != (self.combine is not None):
+            raise ValueError("combine: of several teachers, and only of several, says how they teach")
+        wanted = self.method.teachers
+        if wanted == 0 and self.teachers:
+            raise ValueError(f"teachers: the method '{self.method.method}' has none; remove them")
+        if wanted != 0 and not self.teachers:
+            raise ValueError(f"teachers: the method '{self.method.method}' needs one; name it")
+        if wanted == 1 and self.combine == "parallel":
+            raise ValueError(
+                f"combine: the method '{self.method.method}' learns from one teacher at a time; choose "
+                "'sequential' or 'soup', or a method that takes several (such as kl_dp)"
+            )
+        return self
+
+    def only(self, *teachers: Model) -> Transfer:
+        """The same transfer from some of its teachers, in this order."""
+        kept = {name: getattr(self, name) for name in Transfer.model_fields}
+        combine = self.combine if len(teachers) > 1 else None
+        return Transfer(**{**kept, "teachers": teachers, "combine": combine, "order": "listed"})
+
+    @property
+    def result(self) -> Model:
+        """The student that comes of it, as a model."""
+        kept = {name: getattr(self, name) for name in Transfer.model_fields}
+        return self.student.model_copy(update={"weights": Transferred(**kept)})
+
+
+class Transferred(Transfer):
+    """Weights of a transfer's student."""
+
+    source: Literal["transferred"] = "transferred"
+
+
+class Averaged(Strict):
+    """The mean of several models' weights, a soup (Wortsman et al., arXiv 2203.05482)."""
+
+    source: Literal["averaged"] = "averaged"
+    models: tuple[Model, ...] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _of_one_architecture(self):
+        """Those of folders that timm loads are known, and checked, once these have been read."""
+        known = [model for model in self.models if not model.timm.startswith("local-dir:")]
+        built = [(model.timm.partition(".")[0], model.kwargs | {"num_classes": None}) for model in known]
+        for model, architecture in zip(known, built, strict=True):
+            if architecture != built[0]:
+                raise ValueError(
+                    f"models: '{known[0].name}' ({known[0].timm}) and '{model.name}' ({model.timm}) are not "
+                    "of one architecture; a soup is an average of students of the same model"
+                )
+        return self
+
+
+AnyWeights = Annotated[Hub | File | Random | Trained | Transferred | Averaged, Field(discriminator="source")]
+MADE = (Trained, Transferred, Averaged)  # by us, and kept in the zoo folder
+
+
+class Model(Strict):
+    """A model of the zoo: a timm architecture, and where its weights come from (timm's hub, without
+    `weights`).
+
+    `config` overrides timm's data configuration (input size, crop, interpolation, mean, std).
     """
 
     timm: str
     family: Literal["cnn", "transformer", "mlp"]
-    kwargs: dict[str, Any] = {}
-    config: dict[str, Any] = {}
-    checkpoint: str | None = None
-    checkpoint_sha256: str | None = None
-    recipe: Recipe | None = None
-    # Left out where it is not set, so that models without it keep the ids they had before it existed.
-    untrained: Seed | None = Field(default=None, exclude_if=lambda seed: seed is None)
+    kwargs: dict[str, Any] = Field(default={})
+    config: dict[str, Any] = Field(default={})
+    weights: AnyWeights = Hub()
     name: str = ""
 
-    @model_validator(mode="after")
-    def _one_source_of_weights(self):
-        sources = ("checkpoint", "recipe", "untrained")
-        names = [f"'{name}'" for name in sources if getattr(self, name) is not None]
-        if len(names) > 1:
-            raise ValueError(f"give {' or '.join(names)}, not both")
-        if self.checkpoint_sha256 is not None and self.checkpoint is None:
-            raise ValueError("'checkpoint_sha256' needs a 'checkpoint'")
-        return self
-
     @property
-    def source(self) -> Literal["hub", "checkpoint", "recipe", "untrained"]:
+    def source(self) -> str:
         """Where the weights come from."""
-        for name in ("untrained", "recipe", "checkpoint"):
-            if getattr(self, name) is not None:
-                return name
-        return "hub"
+        return self.weights.source
 
     @property
-    def pretrained(self) -> bool:
-        """Whether the weights come from timm's hub."""
-        return self.source == "hub"
+    def made(self) -> bool:
+        """Whether the weights are made by us."""
+        return isinstance(self.weights, MADE)
 
-    def pinned(self) -> Model:
-        """The model with its checkpoint's SHA-256: the content, not the path, is what results depend on.
 
-        Raises:
-            StudyError: the checkpoint file is missing, or is not the one the study names.
-        """
-        if self.checkpoint is None:
-            return self
-        path = storage.at(self.checkpoint)
-        try:
-            found = storage.sha256(path)
-        except OSError as error:
-            raise StudyError(
-                f"{path}: the checkpoint of model '{self.name}' is not there; correct its path"
-            ) from error
-        if self.checkpoint_sha256 not in (None, found):
-            raise StudyError(
-                f"{path}: the checkpoint of model '{self.name}' has SHA-256 {found}, not the one in "
-                "checkpoint_sha256; restore the file or correct the study"
-            )
-        return self.model_copy(update={"checkpoint_sha256": found})
+for _kind in (Transfer, *MADE):  # whose fields name what stands below them
+    _kind.model_rebuild()
+
+
+def without(content: Any, *keys: str) -> Any:
+    """JSON without some keys, and without the paths of files, whose content counts."""
+    if isinstance(content, dict):
+        dropped = (*keys, "path") if content.get("source") == "file" else keys
+        return {key: without(value, *keys) for key, value in content.items() if key not in dropped}
+    return [without(value, *keys) for value in content] if isinstance(content, list) else content
 
 
 class Grid(Strict):
@@ -243,62 +391,16 @@ Pairs = Annotated[
 ]
 
 
-class ResizedCrop(Strict):
-    """Random resized crops: `scale` is the least and largest share of the area kept, `ratio` the least and
-    largest ratio of width to height.
+class Several(Strict):
+    """Transfers from several teachers: each of the `students` (those of `pairs`, without) from all of them,
+    in every way of `combine`, sequences in every `order`, by each of the `methods` (all that have teachers).
     """
 
-    scale: tuple[float, float] = (0.35, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-
-    @model_validator(mode="after")
-    def _in_order(self):
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError("scale: give the least and the largest share of the area, between 0 and 1")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError("ratio: give the least and the largest ratio, both above 0")
-        return self
-
-
-def _unset(value: Any) -> bool:
-    """Fields left out where they are not set: trials without them keep the ids they had before."""
-    return value is None
-
-
-class Budget(Strict):
-    """What one transfer may spend, and on which views: SGD over the transfer set.
-
-    With `flip` or `resized_crop` every epoch has a view of its own, drawn by `view_seed` and not by the
-    trial's seed: trials of all seeds see the same views, so what frozen models say of them is computed
-    once. `precision` is what models compute in; without it bfloat16 on CUDA, float32 elsewhere.
-    """
-
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=1e-3, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    flip: bool = Field(default=False, description="mirror samples at random")
-    resized_crop: ResizedCrop | None = Field(default=None, exclude_if=_unset)
-    view_seed: Seed = 0
-    precision: Literal["float32", "bfloat16"] | None = Field(default=None, exclude_if=_unset)
-
-    @property
-    def augmented(self) -> bool:
-        """Whether epochs differ in what they show."""
-        return self.flip or self.resized_crop is not None
-
-    @property
-    def views(self) -> list[View | None]:
-        """The different views there are, one an epoch; [None] if all epochs show samples as they are."""
-        return [self.view(epoch) for epoch in range(self.epochs)] if self.augmented else [None]
-
-    def view(self, epoch: int) -> View | None:
-        """What an epoch shows; None: samples as they are."""
-        if not self.augmented:
-            return None
-        view = View(self.view_seed, epoch, flip=self.flip)
-        return view._replace(**dict(self.resized_crop)) if self.resized_crop else view
+    teachers: list[str] = Field(min_length=2)
+    students: list[str] | None = None
+    combine: list[Literal["sequential", "parallel", "soup"]] = Field(min_length=1)
+    order: list[Literal["listed", "ascending", "descending"]] = Field(default=["listed"], min_length=1)
+    methods: list[str] | None = None
 
 
 class Resources(Strict):
@@ -324,11 +426,11 @@ class Resources(Strict):
     compile: bool = False
 
 
-class Outputs(Strict):
+class FrozenOutputs(Strict):
     """What becomes of frozen models' outputs.
 
     `transfer` says it of what students learn from: 'cached' computes it once and keeps it for all trials,
-    'live' computes it anew in each step, 'auto' decides by reuse and disk (`study.reuse`). On the
+    'live' computes it anew in each step, 'auto' decides by reuse and disk (`study.frozen`). On the
     evaluation split every logit is kept, or the `top_k` largest and the mass of the rest. In a study,
     `outputs: cached` is short for `outputs: {transfer: cached}`.
     """
@@ -369,44 +471,95 @@ class Folders(Strict):
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
 
 
-class Trial(Strict):
-    """One transfer: everything that can change its result, and nothing else but labels.
+class Trial(Transfer):
+    """One transfer of a study: everything that can change its result, and nothing else but labels.
 
-    `teacher` is None for methods that need none.
+    `name` is the study's label for the method. `keep` says that the student is kept as a folder that timm
+    loads.
     """
 
     study: str
     data: Data
-    student: Model
-    teacher: Model | None
     name: str
-    method: AnyMethod
-    budget: Budget
-    seed: Seed
+    keep: bool = Field(default=False, exclude=True)
 
     @property
     def id(self) -> str:
-        """Hash of the content, without what changes no record (the study's name, paths of checkpoints)."""
-        unhashed: dict[str, Any] = {"study": True, "student": {"checkpoint"}, "teacher": {"checkpoint"}}
-        if not self.budget.augmented:  # then nothing is drawn by it
-            unhashed["budget"] = {"view_seed"}
-        content = self.model_dump(mode="json", exclude=unhashed)
-        return content_hash({"results_version": RESULTS_VERSION, **content})
+        """Hash of the content, without what changes no record (the study's name, paths of files)."""
+        content = without(self.model_dump(mode="json", exclude={"study"}))
+        if not self.budget.transforms:  # then nothing is drawn by it
+            del content["budget"]["view_seed"]
+        return digest.of_json({"results_version": RESULTS_VERSION, **content})
+
+    @property
+    def teacher(self) -> str | None:
+        """The one label of its teachers."""
+        return " + ".join(model.name for model in self.teachers) or None
+
+
+def _with_models(zoo: dict[str, Any], budget: Any) -> dict[str, Any]:
+    """A zoo's entries with models in place of the names that their weights are made from.
+
+    What is not said of a made model (architecture, preprocessing) is as with the model it is made from.
+
+    Raises:
+        ValueError: a name is not in the zoo, or a model needs itself.
+    """
+
+    def entry(name: Any, path: tuple[str, ...]) -> Any:
+        if name in path:
+            loop = " → ".join([*path[path.index(name) :], name])
+            raise ValueError(f"zoo.{path[-1]}.weights: it is made from itself ({loop}); break the circle")
+        if path and name not in zoo:
+            raise ValueError(
+                f"zoo.{path[-1]}.weights: '{name}' is not in the zoo{mistakes.nearest(str(name), zoo)}"
+            )
+        model = zoo[name]
+        if not isinstance(model, dict):
+            return {} if path else model  # what is wrong with it is told where it stands
+        weights = model.get("weights")
+        if not isinstance(weights, dict):
+            return model
+        made = dict(weights)
+        path = (*path, name)
+        origin = None
+        if isinstance(made.get("start"), str):
+            origin = entry(made["start"], path)
+            made["start"] = origin.get("weights", {"source": "hub"})
+        if isinstance(made.get("student"), str):
+            made["student"] = origin = entry(made["student"], path)
+            made.setdefault("budget", budget)
+        for field in ("teachers", "models"):
+            if isinstance(made.get(field), list):
+                made[field] = [entry(one, path) if isinstance(one, str) else one for one in made[field]]
+        if isinstance(made.get("models"), list) and made["models"]:
+            origin = made["models"][0]
+        if not isinstance(origin, dict):
+            origin = {}
+        inherited = {key: value for key, value in origin.items() if key not in ("weights", "name")}
+        return {**inherited, **model, "weights": made}
+
+    return {name: entry(name, ()) for name in zoo}
 
 
 class Study(Strict):
-    """A whole study, as its YAML file says it."""
+    """A whole study, as its YAML file says it.
+
+    With `keep` the student of every trial is kept; without it, of those that others are made from.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     data: Data
     zoo: dict[str, Model] = Field(min_length=1)
     pairs: Pairs
-    methods: dict[str, AnyMethod] = Field(min_length=1)
+    several: list[Several] = Field(default=[])
+    methods: dict[str, Method] = Field(min_length=1)
     budget: Budget
     seeds: list[Seed] = Field(default=[0], min_length=1)
+    keep: bool = False
     resources: Resources = Resources()
-    outputs: Annotated[Outputs, BeforeValidator(_in_full)] = Outputs()
-    trackers: list[Tracker] = []
+    outputs: Annotated[FrozenOutputs, BeforeValidator(_in_full)] = FrozenOutputs()
+    trackers: list[Tracker] = Field(default=[])
     folders: Folders = Folders()
 
     @model_validator(mode="before")
@@ -427,26 +580,45 @@ class Study(Strict):
                 }
             }
 
-        return content | named("zoo", "name") | named("methods", "method")
+        content = content | named("zoo", "name") | named("methods", "method")
+        if isinstance(content.get("zoo"), dict):
+            content["zoo"] = _with_models(content["zoo"], content.get("budget"))
+        return content
 
     @model_validator(mode="after")
-    def _models_are_named_and_can_be_trained(self):
+    def _models_are_named_by_their_keys(self):
         for key, model in self.zoo.items():
             if model.name != key:
                 raise ValueError(f"zoo.{key}.name: a model is named by its key; remove 'name'")
-            if model.recipe and not self.data.splits.zoo:
-                raise ValueError(f"zoo.{key}.recipe: has no images to train on; set data.splits.zoo")
         return self
 
     @model_validator(mode="after")
     def _pairs_name_models_of_the_zoo(self):
         for student, teacher in self.ordered_pairs():
-            for name in (student, teacher):
-                if name not in self.zoo:
-                    raise ValueError(f"pairs: '{name}' is not in the zoo{mistakes.nearest(name, self.zoo)}")
+            self._check_names("pairs", [student, teacher])
         if not self.ordered_pairs():
             raise ValueError("pairs: no model is paired with another one")
+        for number, several in enumerate(self.several):
+            self._check_names(f"several.{number}.teachers", several.teachers)
+            self._check_names(f"several.{number}.students", several.students or [])
+            for name in several.methods or []:
+                if name not in self.methods:
+                    near = mistakes.nearest(name, self.methods)
+                    raise ValueError(f"several.{number}.methods: there is no method '{name}'{near}")
+                wanted = self.methods[name].teachers
+                if wanted == 0 or (wanted == 1 and "parallel" in several.combine):
+                    raise ValueError(
+                        f"several.{number}.methods: '{name}' does not learn from several teachers"
+                        + (" at once; leave out 'parallel', or it" if wanted else "; leave it out")
+                    )
         return self
+
+    def _check_names(self, path: str, names: list[str]) -> None:
+        for name in names:
+            if name not in self.zoo:
+                raise ValueError(f"{path}: '{name}' is not in the zoo{mistakes.nearest(name, self.zoo)}")
+        if path.endswith("teachers") and len(set(names)) < len(names):
+            raise ValueError(f"{path}: a teacher is listed twice")
 
     @property
     def results(self) -> storage.Location:
@@ -459,13 +631,26 @@ class Study(Strict):
         folders = self.folders.model_copy(
             update={n: place.resolve() for n, place in places.items() if isinstance(place, storage.Location)}
         )
-        zoo = {
-            name: model.model_copy(update={"checkpoint": str(Path(model.checkpoint).resolve())})
-            if model.checkpoint and "://" not in model.checkpoint
-            else model
-            for name, model in self.zoo.items()
-        }
-        return self.model_copy(update={"folders": folders, "zoo": zoo})
+        return self.model_copy(update={"folders": folders})
+
+    def own_modules(self) -> list[str]:
+        """The top-level modules of what the study names of one's own (objectives, sources, transforms)."""
+        found: set[str] = set()
+
+        def look(content: Any) -> None:
+            if isinstance(content, dict):
+                named = [content.get("method"), content.get("source"), *content]
+                found.update(
+                    name.partition(".")[0] for name in named if isinstance(name, str) and "." in name
+                )
+                content = list(content.values())
+            for value in content if isinstance(content, list) else ():
+                look(value)
+
+        sections = self.model_dump(mode="json", include={"data", "budget"})
+        methods = [method.model_dump() for method in self.methods.values()]
+        look([sections, methods, *(model.weights.model_dump(mode="json") for model in self.zoo.values())])
+        return sorted(found)
 
     def ordered_pairs(self) -> list[tuple[str, str]]:
         """(student, teacher) of every pair, no model with itself, none twice, in a fixed order."""
@@ -477,48 +662,88 @@ class Study(Strict):
             pairs = self.pairs
         return list(dict.fromkeys((s, t) for s, t in pairs if s != t))
 
+    def students(self) -> list[str]:
+        """Every model that is a student of some trial."""
+        named = [student for several in self.several for student in several.students or []]
+        return list(dict.fromkeys([*(student for student, _ in self.ordered_pairs()), *named]))
+
     def trials(self) -> list[Trial]:
-        """Every trial of the study, none twice.
+        """Every trial of the study, none twice; no file is touched.
 
         Methods without a teacher run once a student and seed.
-
-        Raises:
-            StudyError: a checkpoint file is missing, or is not the one the study names.
         """
-        models = {name: model.pinned() for name, model in self.zoo.items()}
-        pairs = self.ordered_pairs()
         trials = []
         for seed in dict.fromkeys(self.seeds):
             for name, method in self.methods.items():
-                alone = "teacher" not in method.needs
-                combinations = dict.fromkeys((s, None if alone else t) for s, t in pairs)
-                trials += [
-                    Trial(
-                        study=self.name,
-                        data=self.data,
-                        student=models[student],
-                        teacher=teacher and models[teacher],
-                        name=name,
-                        method=method,
-                        budget=self.budget,
-                        seed=seed,
+                several = list(dict.fromkeys(self._several(name, method)))
+                wanted = {
+                    (s, t) for s, teachers, combine, _ in several if combine != "parallel" for t in teachers
+                }
+                alone = method.teachers == 0
+                single = dict.fromkeys((s, () if alone else (t,)) for s, t in self.ordered_pairs())
+                for student, teachers, combine, order in [
+                    *((s, t, None, "listed") for s, t in single),
+                    *several,
+                ]:
+                    trials.append(
+                        Trial(
+                            study=self.name,
+                            data=self.data,
+                            student=self.zoo[student],
+                            teachers=tuple(self.zoo[teacher] for teacher in teachers),
+                            combine=combine,
+                            order=order,
+                            name=name,
+                            method=method,
+                            budget=self.budget,
+                            seed=seed,
+                            keep=self.keep or (len(teachers) == 1 and (student, *teachers) in wanted),
+                        )
                     )
-                    for student, teacher in combinations
-                ]
         return trials
+
+    def _several(self, name: str, method: Method):
+        """(student, teachers, combine, order) of what a method learns from several teachers."""
+        for several in self.several:
+            if method.teachers == 0 or name not in (several.methods or self.methods):
+                continue
+            students = several.students or dict.fromkeys(student for student, _ in self.ordered_pairs())
+            for student in students:
+                teachers = tuple(teacher for teacher in several.teachers if teacher != student)
+                for combine in several.combine if len(teachers) > 1 else ():
+                    if combine == "parallel" and method.teachers == 1:
+                        continue
+                    for order in several.order if combine == "sequential" else ["listed"]:
+                        yield student, teachers, combine, order
 
 
 def load(path: str | Path, **overrides: Any) -> Study:
     """Read and check a study.
 
     Args:
-        path: the YAML file.
+        path: the YAML file; `based_on` in it names another one beside it, whose sections it takes over where
+            it has none of its own.
         overrides: folders to use instead of the file's (fields of `Folders`); None leaves the file's.
 
     Raises:
         StudyError: the file cannot be read, is not YAML, or does not describe a study.
     """
     path = Path(path)
+    content = _read(path, ())
+    try:
+        study = Study.model_validate(content)
+    except ValidationError as error:
+        raise StudyError(f"{path}: {mistakes.first(error, Study)}") from error
+    folders = {key: value for key, value in overrides.items() if value is not None}
+    try:
+        changed = Folders(**(dict(study.folders) | folders))
+    except ValidationError as error:
+        raise StudyError(f"--{mistakes.first(error, Folders)}") from error
+    return study.model_copy(update={"folders": changed})
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """The sections of a study's file, and of those it is based on."""
     try:
         content = yaml.load(path.read_text(), mistakes.StrictLoader)
     except OSError as error:
@@ -532,13 +757,8 @@ def load(path: str | Path, **overrides: Any) -> Study:
         raise StudyError(f"{path}: a study is a mapping with the keys {', '.join(Study.model_fields)}")
     # Keys that start with a dot hold YAML anchors, and nothing of the study.
     content = {key: value for key, value in content.items() if not str(key).startswith(".")}
-    try:
-        study = Study.model_validate(content)
-    except ValidationError as error:
-        raise StudyError(f"{path}: {mistakes.first(error, Study)}") from error
-    folders = {key: value for key, value in overrides.items() if value is not None}
-    try:
-        changed = Folders(**(dict(study.folders) | folders))
-    except ValidationError as error:
-        raise StudyError(f"--{mistakes.first(error, Folders)}") from error
-    return study.model_copy(update={"folders": changed})
+    if (base := content.pop("based_on", None)) is None:
+        return content
+    if not isinstance(base, str) or path.resolve() in above:
+        raise StudyError(f"{path}: based_on: name another study's file (it says {base!r})")
+    return _read(path.parent / base, (*above, path.resolve())) | content

@@ -1,21 +1,29 @@
-"""Views: augmentation that can be reproduced anywhere.
+"""Views: how the samples of an epoch are shown, and batches of samples so shown.
 
-What happens to a sample depends only on (seed, epoch, index of the sample), never on the batch it
-came in, the worker or the device, so any two workers, or a cache, see the same pixels. Random
-numbers come from a counter-based generator (SplitMix64, Steele et al. 2014) run over the batch on
-its own device. Left out on purpose: everything that mixes samples, and changes of colour.
+A view is a crop and a list of transforms (`study.transforms`). What happens to a sample depends only on
+(seed, epoch, index of the sample), never on the batch it came in, the worker or the device, so any two
+workers, or a cache, see the same pixels; so does its partner, where images are mixed. Random numbers come
+from a counter-based generator (SplitMix64, Steele et al. 2014) run over the batch on its own device; each
+transform has counters of its own, so that a new one changes nothing of the others.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-CANDIDATES = 10  # boxes drawn for a random resized crop, as torchvision does, before it takes the centre
+from study.images.batches import Batches, Crop, Resident
+from study.transforms import Mix, Transform
+
+PARTNER = 48  # the counter that partners are drawn by
 
 # SplitMix64's constants, as the signed 64-bit integers torch computes with.
 _GOLDEN, _MIX1, _MIX2 = (x - (1 << 64) for x in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
@@ -34,13 +42,14 @@ def splitmix64(x: Tensor) -> Tensor:
     return x ^ _shift_right(x, 31)
 
 
-def uniform(seed: int, epoch: int, indices: Tensor, count: int) -> Tensor:
+def uniform(seed: int, epoch: int, indices: Tensor, count: int, first: int = 0) -> Tensor:
     """Random numbers of each sample, a function of (seed, epoch, index) alone.
 
     Args:
         seed, epoch: whole numbers.
         indices: int64 [batch].
         count: numbers a sample.
+        first: the counter of the first one.
 
     Returns:
         float32 [batch, count] in [0, 1), on the indices' device.
@@ -48,128 +57,142 @@ def uniform(seed: int, epoch: int, indices: Tensor, count: int) -> Tensor:
     state = indices
     for number in (seed, epoch):
         state = splitmix64(splitmix64(state) + number)
-    state = splitmix64(state[:, None] + torch.arange(count, device=indices.device) * _GOLDEN)
+    counters = torch.arange(first, first + count, device=indices.device)
+    state = splitmix64(state[:, None] + counters * _GOLDEN)
     return _shift_right(state, 40).float() / (1 << 24)
 
 
-class View(NamedTuple):
-    """How the samples of one epoch are shown; what happens to each also depends on its index.
+@dataclass(frozen=True)
+class View:
+    """How samples are shown: the crop, then each transform; what differs from epoch to epoch is drawn by
+    `seed`.
+    """
+
+    crop: Crop
+    transforms: tuple[Transform, ...] = ()
+    seed: int = 0
+
+    @property
+    def variants(self) -> int | None:
+        """In how many ways a sample can be shown; None if there are no such few."""
+        counts = [transform.variants for transform in self.transforms]
+        return None if None in counts else math.prod(counts)
+
+    @property
+    def mix(self) -> Mix | None:
+        """What mixes images, if anything does."""
+        return next((one for one in self.transforms if isinstance(one, Mix)), None)
+
+    def drawn(self, transform: Transform, epoch: int, indices: Tensor) -> Tensor:
+        """What a transform does to samples in an epoch, as its `draw` has it."""
+        return transform.draw(uniform(self.seed, epoch, indices, transform.numbers, transform.stream))
+
+    def show(self, pixels: Tensor, indices: Tensor, epoch: int) -> Tensor:
+        """Samples as an epoch shows them, but for what mixes them.
+
+        Args:
+            pixels: [batch, channels, height, width], any dtype.
+            indices: int64 [batch], index of every sample, on the same device.
+            epoch: which one.
+
+        Returns:
+            Like `pixels`.
+        """
+        for transform in self.transforms:
+            if not isinstance(transform, Mix):
+                pixels = transform.show(pixels, self.drawn(transform, epoch, indices))
+        return pixels
+
+    def variant(self, indices: Tensor, epoch: int) -> Tensor:
+        """In which of its `variants` an epoch shows each sample, int64 [batch]."""
+        number = torch.zeros_like(indices)
+        for transform in self.transforms:
+            number = number * transform.variants + self.drawn(transform, epoch, indices)
+        return number
+
+    def as_variant(self, pixels: Tensor, number: int) -> Tensor:
+        """All samples in the same one of the `variants`."""
+        numbers = []
+        for transform in reversed(self.transforms):
+            number, own = divmod(number, transform.variants)
+            numbers.append(own)
+        for transform, own in zip(self.transforms, reversed(numbers), strict=True):
+            pixels = transform.show(pixels, torch.full((len(pixels),), own, device=pixels.device))
+        return pixels
+
+    def partners(self, order: NDArray[np.int64], epoch: int, pool: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Whom an epoch mixes each sample with: any other one of the pool.
+
+        Args:
+            order: int64 [n], indices of samples of the pool.
+            epoch: which one.
+            pool: int64 [samples], sorted.
+
+        Returns:
+            int64 [n], indices.
+        """
+        random = uniform(self.seed, epoch, torch.from_numpy(order), 1, PARTNER)[:, 0].double().numpy()
+        steps = 1 + (random * (len(pool) - 1)).astype(np.int64)
+        return pool[(np.searchsorted(pool, order) + steps) % len(pool)]
+
+
+class Batch(NamedTuple):
+    """Samples as a view shows them.
 
     Attributes:
-        seed, epoch: whole numbers.
-        flip: whether to mirror left to right, with probability one half.
-        shift: largest shift in pixels, either way in both directions, uniform over whole numbers; zeros
-            are drawn in.
-        scale: least and largest share of the area that a random resized crop keeps; None: no such crop.
-        ratio: its least and largest ratio of width to height.
+        pixels: uint8 [batch, 3, side, side].
+        targets: int64 [batch], classes, or, of mixed images, their shares, float32 [batch, classes].
+        indices: int64 [batch].
+        weight: of the mean over these samples among several workers', which average to 1.
+        counted: how many of them count in sums over all workers; None: all.
     """
 
-    seed: int
-    epoch: int
-    flip: bool = False
-    shift: int = 0
-    scale: tuple[float, float] | None = None
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    pixels: Tensor
+    targets: Tensor
+    indices: Tensor
+    weight: float = 1.0
+    counted: int | None = None
 
 
-def augment(pixels: Tensor, indices: Tensor, view: View | None) -> Tensor:
-    """Samples as a view shows them: cropped and enlarged, mirrored, shifted, in this order.
+class Shown:
+    """A loader of samples as a view shows them, in an epoch, or all in the same variant.
 
     Args:
-        pixels: [batch, channels, height, width], any dtype.
-        indices: int64 [batch], index of every sample, on the same device.
-        view: which one; None shows them as they are.
-
-    Returns:
-        Like `pixels`.
+        batches: the loader of the view's crop.
+        view: how they are shown.
+        pool: int64 [samples], sorted: whom samples may be mixed with.
+        classes: how many there are.
+        variant: the same for all samples and epochs; None: what each epoch draws.
     """
-    if view is None or not (view.flip or view.shift or view.scale):
-        return pixels
-    random = uniform(view.seed, view.epoch, indices, 3 + (2 * CANDIDATES + 2 if view.scale else 0))
-    if view.scale:
-        boxes = _boxes(random[:, 3:], *pixels.shape[2:], view.scale, view.ratio)
-        pixels = _resized_crop(pixels, boxes)
-    if view.flip:
-        pixels = torch.where((random[:, 0] < 0.5)[:, None, None, None], pixels.flip(3), pixels)
-    if view.shift:
-        pixels = _shifted(pixels, (random[:, 1:3] * (2 * view.shift + 1)).long(), view.shift)
-    return pixels
 
+    def __init__(
+        self,
+        batches: Batches | Resident,
+        view: View,
+        pool: NDArray[np.int64],
+        classes: int,
+        variant: int | None = None,
+    ) -> None:
+        self.batches, self.view, self.pool, self.classes, self.variant = batches, view, pool, classes, variant
 
-def _boxes(
-    random: Tensor, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
-) -> Tensor:
-    """Boxes of random resized crops, as torchvision's `RandomResizedCrop` draws them.
-
-    Of `CANDIDATES` boxes (area uniform, ratio uniform on a logarithmic scale, sides rounded) each sample
-    takes the first that fits into the image, or else the largest central one of an allowed ratio.
-
-    Args:
-        random: float32 [batch, 2 * CANDIDATES + 2] in [0, 1).
-        height, width: of the image, in pixels.
-        scale, ratio: as in `View`.
-
-    Returns:
-        int64 [batch, 4]: top, left, height, width.
-    """
-    low, high = (math.log(bound) for bound in ratio)
-    areas = height * width * (scale[0] + (scale[1] - scale[0]) * random[:, :CANDIDATES])
-    ratios = torch.exp(low + (high - low) * random[:, CANDIDATES:-2])
-    widths, heights = ((areas * r).sqrt().round() for r in (ratios, 1 / ratios))
-    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
-    first = fits.int().argmax(1, keepdim=True)  # the first of the largest
-    centre = min(max(width / height, ratio[0]), ratio[1])
-    none, some = ~fits.any(1), torch.cat([heights.gather(1, first), widths.gather(1, first)], dim=1)
-    whole = torch.tensor([min(height, round(width / centre)), min(width, round(height * centre))]).clamp(
-        min=1
-    )
-    sides = torch.where(none[:, None], whole.to(some), some)
-    room = torch.tensor([height, width], device=random.device) - sides
-    corners = torch.where(none[:, None], room // 2, (random[:, -2:] * (room + 1)).floor())
-    return torch.cat([corners, sides], dim=1).long()
-
-
-def _resized_crop(pixels: Tensor, boxes: Tensor) -> Tensor:
-    """Each sample's box, enlarged to the size of the whole (bilinear; it never shrinks).
-
-    Args:
-        pixels: [batch, channels, height, width], any dtype.
-        boxes: int64 [batch, 4]: top, left, height, width.
-
-    Returns:
-        Like `pixels`.
-    """
-    height, width = pixels.shape[2:]
-    top, left, rows, columns = boxes.float().unbind(1)
-    down, right = _along(top, rows, height), _along(left, columns, width)
-    grid = torch.stack(
-        [right[:, None, :].expand(-1, height, -1), down[:, :, None].expand(-1, -1, width)], dim=3
-    )
-    seen = F.grid_sample(pixels.float(), grid, padding_mode="border", align_corners=False)
-    return (seen if pixels.is_floating_point() else seen.round()).to(pixels.dtype)
-
-
-def _along(first: Tensor, part: Tensor, size: int) -> Tensor:
-    """Where the pixels of a view lie in the whole, along one side of `size` pixels.
-
-    Args:
-        first, part: float32 [batch], the first pixel of each box and how many it has.
-
-    Returns:
-        float32 [batch, size] in [-1, 1], where -1 and 1 are the edges of the whole; no further out than
-        the centres of the box's own outermost pixels.
-    """
-    steps = (torch.arange(size, device=first.device) + 0.5) / size * part[:, None] - 0.5
-    inside = first[:, None] + torch.minimum(steps.clamp(min=0), part[:, None] - 1)
-    return (2 * inside + 1) / size - 1
-
-
-def _shifted(pixels: Tensor, steps: Tensor, largest: int) -> Tensor:
-    """Each sample moved by `steps` - `largest`, int64 [batch, 2] (up, left), zeros drawn in."""
-    height, width = pixels.shape[2:]
-    padded = F.pad(pixels, (largest,) * 4).permute(0, 2, 3, 1)
-    top, left = steps.unbind(1)
-    rows = (top[:, None] + torch.arange(height, device=pixels.device))[:, :, None]
-    columns = (left[:, None] + torch.arange(width, device=pixels.device))[:, None, :]
-    sample = torch.arange(len(pixels), device=pixels.device)[:, None, None]
-    return padded[sample, rows, columns].permute(0, 3, 1, 2)
+    def epoch(
+        self, order: NDArray[np.int64], batch_size: int, device: torch.device | str, epoch: int = 0
+    ) -> Iterator[Batch]:
+        """Batches of the samples in `order`, in that order, as `Batches.epoch` gives them, and shown."""
+        view, mix = self.view, self.view.mix
+        if mix is None:
+            for pixels, labels, indices in self.batches.epoch(order, batch_size, device):
+                if self.variant is None:
+                    yield Batch(view.show(pixels, indices, epoch), labels, indices)
+                else:
+                    yield Batch(view.as_variant(pixels, self.variant), labels, indices)
+            return
+        pairs = (
+            self.batches.epoch(samples, batch_size, device)
+            for samples in (order, view.partners(order, epoch, self.pool))
+        )
+        for own, other in zip(*pairs, strict=True):
+            shown, partners = (view.show(pixels, indices, epoch) for pixels, _, indices in (own, other))
+            pixels, share = mix.mix(shown, partners, view.drawn(mix, epoch, own[2]))
+            labels, others = (F.one_hot(labels, self.classes).float() for _, labels, _ in (own, other))
+            yield Batch(pixels, torch.lerp(others, labels, share[:, None]), own[2])

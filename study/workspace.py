@@ -28,14 +28,15 @@ from torch import Tensor, nn
 from study import __version__, evaluate, spec
 from study.errors import StudyError
 from study.evaluate import Predictions
-from study.images import files as study_data
-from study.images import splits
+from study.images import files, splits
 from study.images.batches import Batches, Crop, Resident
-from study.models import zoo
-from study.store import cache
-from study.store import outputs as study_outputs
-from study.store.outputs import Outputs
-from study.views import View
+from study.models import weights, zoo
+from study.models.zoo import Classifier
+from study.store import cache, digest
+from study.store.outputs import Key, Outputs, Store, collect
+from study.store.storage import Location
+from study.transforms import dump
+from study.views import Shown, View
 
 T = TypeVar("T")
 
@@ -93,15 +94,16 @@ class Workspace:
         self.data, self.folders, self.top_k = data, folders, top_k
         self.cached, self.compiled = cached, compiled
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.asked_precision = precision
         self.precision = precision or evaluate.default_precision(self.device)
         self.threads = threads or torch.get_num_threads()
         torch.set_num_threads(self.threads)
-        self.images = study_data.open_images(data.images, folders.data, cache.of(folders, folders.data))
+        self.images = files.open_images(data.images, folders.data, cache.of(folders, folders.data))
         self.splits = splits.split(self.images, data.splits)
-        self.store = study_outputs.Store(folders.outputs, cache.of(folders, folders.outputs))
+        self.store = Store(folders.outputs, cache.of(folders, folders.outputs))
         limit = keep_bytes(spec.Resources(cpus=self.threads, gpus=1), self.device) if keep is None else keep
         self._kept: LRUCache = LRUCache(limit, getsizeof=_bytes)
-        self._samples = {name: study_outputs.hash_of_samples(i) for name, i in self.splits.items()}
+        self._samples = {name: digest.of_array(i) for name, i in self.splits.items()}
         self.batches = functools.cache(self._batches)
 
     def _batches(self, crop: Crop) -> Batches:
@@ -123,105 +125,135 @@ class Workspace:
             return batches
         return self._keep(("pixels", crop, split), lambda: Resident(batches, samples, self.device))
 
-    def load(self, model: spec.Model) -> zoo.Classifier:
+    def shown(
+        self,
+        view: View,
+        split: str,
+        variant: int | None = None,
+        pool: NDArray[np.int64] | None = None,
+    ) -> Shown:
+        """A loader of a split as a view shows it; images are mixed with those of `pool`, else the split."""
+        pixels, pool = self.pixels(view.crop, split), self.splits[split] if pool is None else pool
+        return Shown(pixels, view, pool, len(self.images.classes), variant)
+
+    def load(self, model: spec.Model) -> Classifier:
         """A model read anew, on the device, in `eval` mode; not kept.
 
         Raises:
             StudyError: its weights are missing, damaged or of another model, or tell other classes apart.
         """
-        return zoo.load(model, self.data, len(self.images.classes), self.folders).to(self.device)
+        classes = len(self.images.classes)
+        return weights.load(model, self.data, classes, self.folders, self.asked_precision).to(self.device)
 
-    def frozen(self, model: spec.Model) -> zoo.Classifier:
+    def frozen(self, model: spec.Model) -> Classifier:
         """A model as `load` gives it, for everyone: kept, and never to be changed."""
         return self._keep(("model", model.model_dump_json()), lambda: self.load(model))
 
-    def student(self, model: spec.Model) -> zoo.Classifier:
+    def student(self, model: spec.Model) -> Classifier:
         """A copy of `frozen`, to be trained."""
         return copy.deepcopy(self.frozen(model))
 
-    def recipe_indices(self, recipe: spec.Recipe) -> NDArray[np.int64]:
-        """The images a recipe trains on."""
-        return splits.images_of_recipe(self.splits, self.images.labels, recipe)
+    def folder_of(self, model: spec.Model) -> Location:
+        """Where the weights of a model that is made lie."""
+        return weights.folder_of(model, self.data, self.folders.zoo, self.asked_precision)
 
     def outputs(
         self,
-        model: spec.Model,
-        classifier: zoo.Classifier,
+        classifier: Classifier,
         split: str,
-        crop: Crop | None = None,
+        view: View | None = None,
+        *,
+        epoch: int = 0,
+        variant: int | None = None,
+        features: bool = False,
         top_k: int | None = None,
         batch_size: int | None = None,
-        view: View | None = None,
     ) -> Outputs:
         """What a zoo model says of a split, computed once and kept in the outputs folder.
 
         Args:
-            model: the model, for the key.
-            classifier: the same as `load` gave it, not trained since.
+            classifier: as `load` gave it, not trained since.
             split: name of the split.
-            crop: what the model is shown; None: its own crop.
+            view: how the samples are shown; None: through its own crop, as they are.
+            epoch, variant: which epoch's view, or which of its variants.
+            features: whether to keep them beside the logits.
             top_k: how many classes to keep; None: every logit.
             batch_size: samples a forward pass at most; None: `evaluate.BATCH_SIZE`.
-            view: how an augmentation shows the samples; None: as they are.
 
         Raises:
             StudyError: the outputs are not finite, or cannot be written.
         """
-        crop = crop or classifier.crop
-        key = study_outputs.Key(
+        view = view or View(classifier.crop)
+        model = classifier.model
+        which = {"seed": view.seed, "epoch": epoch} if variant is None else {"variant": variant}
+        transforms = [dump(transform) for transform in view.transforms]
+        key = Key(
             timm=zoo.architecture(model.timm),
             kwargs=model.kwargs,
             weights=classifier.weights,
             preprocessing=classifier.preprocessing,
-            crop=crop,
+            crop=view.crop,
             data_sha256=self.images.sha256,
             samples=self._samples[split],
             precision=self.precision,
             top_k=top_k,
-            view=view,
+            view={"transforms": transforms, **which} if transforms else None,
+            features=features,
         )
 
         def compute() -> tuple[dict[str, Tensor], dict[str, str]]:
-            samples, batches = self.splits[split], self.pixels(crop, split)
+            samples, loader = self.splits[split], self.shown(view, split, variant)
             parts = evaluate.stream(
-                classifier, batches, samples, self.device, batch_size, view, self.precision
+                classifier, loader, samples, self.device, self.precision, batch_size, epoch, features
             )
             try:
-                tensors, largest = study_outputs.collect(parts, len(samples), top_k)
+                tensors, largest = collect(parts, len(samples), top_k)
             except StudyError as error:
                 raise StudyError(f"zoo.{model.name}: {error}; give it other weights") from error
             return tensors, {"model": model.name, "split": split, "batch_size": str(largest)}
 
         return self.store.get(key, compute)
 
-    def evaluation(self, model: spec.Model, classifier: zoo.Classifier) -> Predictions:
-        """What a zoo model says of the evaluation split, through its own crop."""
-        return self.outputs(model, classifier, "evaluation", top_k=self.top_k).predictions
+    def evaluation(self, classifier: Classifier, split: str = "evaluation") -> Predictions:
+        """What a zoo model says of a split, the evaluation split as a rule, through its own crop."""
+        return self.outputs(classifier, split, top_k=self.top_k).predictions
 
-    def predict(self, classifier: zoo.Classifier) -> Predictions:
-        """What any classifier says of the evaluation split, through its own crop; not kept."""
-        batches, samples = self.pixels(classifier.crop, "evaluation"), self.splits["evaluation"]
-        return evaluate.predict(classifier, batches, samples, self.device, precision=self.precision)
+    def accuracy(self, classifier: Classifier, split: str) -> float:
+        """Top-1 of any classifier on a split, a fraction; not kept."""
+        return float((self.predict(classifier, split).label == self.labels(split)).mean())
 
-    def transfer_logits(
-        self, model: spec.Model, classifier: zoo.Classifier, crop: Crop, view: View | None = None
-    ) -> Tensor:
-        """A frozen model's logits on the transfer set.
+    def labels(self, split: str) -> NDArray[np.int64]:
+        """The true classes of a split, int64 [samples]."""
+        return self.images.labels[self.splits[split]]
+
+    def predict(self, classifier: Classifier, split: str = "evaluation") -> Predictions:
+        """What any classifier says of a split, through its own crop; not kept."""
+        loader, samples = self.pixels(classifier.crop, split), self.splits[split]
+        return evaluate.predict(classifier, loader, samples, self.device, self.precision)
+
+    def transfer_outputs(
+        self, classifier: Classifier, view: View, features: bool, **which: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """A frozen model's logits and features on the transfer set in a view.
 
         Args:
-            model: the model, for the key.
-            classifier: the same as `load` gave it, not trained since.
-            crop: the crop all models of the transfer see (the student's).
-            view: how an augmentation shows the samples; None: as they are.
+            classifier: as `load` gave it, not trained since.
+            view: how the samples are shown, through the crop all models of the transfer see (the student's).
+            features: whether they are wanted.
+            which: `epoch` or `variant`, as `outputs` has it.
 
         Returns:
-            float16 [samples of the transfer set, classes], on the device if that keeps them, or else
-            memory-mapped on the CPU.
+            float16 [samples of the transfer set, classes], and [samples, dim] or None, on the device if that
+            keeps them, or else memory-mapped on the CPU.
         """
-        found = self.outputs(model, classifier, "transfer", crop, view=view)
-        if self.device.type == "cpu" or _bytes(found.logits) > self._kept.maxsize / 4:
-            return found.logits
-        return self._keep(("logits", found.header["key"]), lambda: found.logits.to(self.device))
+        found = self.outputs(classifier, "transfer", view, features=features, **which)
+
+        def on_device(name: str, tensor: Tensor | None) -> Tensor | None:
+            if tensor is None or self.device.type == "cpu" or _bytes(tensor) > self._kept.maxsize / 4:
+                return tensor
+            return self._keep((name, found.header["key"]), lambda: tensor.to(self.device))
+
+        return on_device("logits", found.logits), on_device("features", found.features)
 
     def environment(self) -> dict:
         """Where and with what something is run: columns that every record has."""
@@ -254,7 +286,7 @@ def _of(
     data: spec.Data,
     folders: spec.Folders,
     resources: spec.Resources,
-    outputs: spec.Outputs,
+    outputs: spec.FrozenOutputs,
     precision: str | None,
 ) -> Workspace:
     device = torch.device("cuda" if resources.gpus else "cpu")

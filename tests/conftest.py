@@ -27,21 +27,28 @@ STUDY = {
             "family": "mlp",
             "kwargs": {"embed_dim": 16, "num_blocks": 1},
             "config": LOOK,
-            "recipe": {"images": 100, "epochs": 2, "lr": 5e-3, "batch_size": 32, "finish": {"epochs": 1}},
+            "weights": {
+                "source": "trained",
+                "images": 100,
+                "phases": [
+                    {"epochs": 2, "lr": 5e-3, "batch_size": 32, "transforms": ["flip", {"shift": 2}]},
+                    {"epochs": 1, "lr": 1e-2, "batch_size": 64, "optimizer": "sgd", "schedule": "cosine"},
+                ],
+            },
         },
         "resnet": {
             "timm": "resnet10t",
             "family": "cnn",
             "kwargs": {"stem_width": 8, "channels": [8, 8, 16, 16]},
             "config": LOOK,
-            "recipe": {"epochs": 2, "lr": 5e-3, "batch_size": 32},
+            "weights": {"source": "trained", "phases": [{"epochs": 2, "lr": 5e-3, "batch_size": 32}]},
         },
     },
     "pairs": "all",
     "methods": {
         "xe": {"lr": 1e-2},
         "kl": {"lr": 1e-2},
-        "xe_kl_mcl": {"lr": 1e-2, "weight": 0.7, "half_life": 0.2},
+        "xe_kl_mcl": {"method": "xe_kl", "lr": 1e-2, "weight": 0.7, "slow": {"half_life": 0.2}},
         "kl_dp": {"lr": 1e-2},
         "kl_dp_unsupervised": {"lr": 1e-2},
     },
@@ -114,14 +121,14 @@ def write_study(tmp_path):
 @pytest.fixture(scope="session")
 def workspace(base):
     """The small study's workspace, its zoo trained; shared by all tests."""
-    from study import recipe, spec, workspace
+    from study import derivation, spec, workspace
     from study.images import files
 
     study = spec.Study.model_validate(base)
     files.prepare(study.data.images, study.folders.data)
     place = workspace.Workspace(study.data, study.folders, "cpu", threads=1)
     for model in study.zoo.values():
-        recipe.build(model, place)
+        derivation.make(model, place)
     return place
 
 

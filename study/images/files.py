@@ -1,8 +1,8 @@
 """Images: from a source into one FFCV file, from there into splits and batches.
 
-A source (Fashion-MNIST, an image folder, a torchvision data set) is written once to a folder that
-holds `images.beton` (fields image, label, index; training images first, then test), `labels.npy`,
-and `images.json`, the sidecar that says what the file must be: source, counts, class names, writer
+A source (`study.images.sources`, or a function of one's own) is written once to a folder that holds
+`images.beton` (fields image, label, index; training images first, then test), `labels.npy`, and
+`images.json`, the sidecar that says what the file must be: source, counts, class names, writer
 settings, size, SHA-256. The folder is written under a temporary name and renamed, and is opened
 only if size and checksum match, because FFCV itself reads damaged files silently. Files at a URL are
 copied to the node's cache first (`study.store.cache`), since FFCV maps them into memory.
@@ -15,8 +15,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +25,7 @@ from PIL import Image
 
 from study import spec
 from study.errors import StorageError, StudyError
-from study.images import sources
-from study.store import storage
+from study.store import digest, storage
 from study.store.cache import Cache
 from study.store.storage import Location
 
@@ -100,19 +97,17 @@ class _Samples:
         return np.asarray(image)
 
 
-def folder_of(source: spec.Source, data: Location) -> Location:
+def folder_of(source: spec.Images, data: Location) -> Location:
     """Where a source's files lie under the data folder."""
-    return data / f"{source.source}-{spec.content_hash(source.model_dump(mode='json'))[:8]}"
+    return data / f"{source.source}-{digest.of_json(source.model_dump(mode='json'), 8)}"
 
 
-def is_prepared(source: spec.Source, data: Location) -> bool:
+def is_prepared(source: spec.Images, data: Location) -> bool:
     """Whether a source's files were written, whatever became of them."""
-    folder = folder_of(source, data)
-    # Of a store the sidecar is asked for: it is there once all the rest is.
-    return folder.exists() if isinstance(folder, Path) else (folder / SIDECAR).exists()
+    return storage.published(folder_of(source, data), SIDECAR)
 
 
-def prepare(source: spec.Source, data: Location, cache: Cache | None = None) -> Images:
+def prepare(source: spec.Images, data: Location, cache: Cache | None = None) -> Images:
     """Write a source's files if they are not there yet, and open them.
 
     Safe to call from several processes at once: each writes a folder of its own, the first to
@@ -126,37 +121,17 @@ def prepare(source: spec.Source, data: Location, cache: Cache | None = None) -> 
         folder = folder_of(source, data)
         # For a store they are written beside the cache's entries, under names that it passes over.
         here, downloads = (data, "downloads") if isinstance(data, Path) else (cache.folder, ".downloads")
-        temporary = here / f".{folder.name}.{uuid.uuid4().hex}.tmp"
         try:
-            temporary.mkdir(parents=True)
-            _write(source, here / downloads, temporary)
-            if isinstance(folder, Path):
-                _rename_unless_there(temporary, folder)
-            else:
-                _upload(temporary, folder)
+            with storage.new_folder(storage.aside(here / folder.name)) as temporary:
+                _write(source, here / downloads, temporary)
+                storage.publish(temporary, folder, SIDECAR)
         except PermissionError as error:
             raise StudyError(f"{data}: the data folder cannot be written; choose another one") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     return open_images(source, data, cache)
 
 
-def _upload(temporary: Path, folder: Location) -> None:
-    storage.make(folder)
-    for name in (*FILES, SIDECAR):  # the sidecar last: with it the data are there
-        storage.upload(temporary / name, folder / name)
-
-
-def _rename_unless_there(temporary: Path, folder: Path) -> None:
-    try:
-        temporary.rename(folder)
-    except OSError:
-        if not folder.exists():  # else another process was faster: its files are as good
-            raise
-
-
-def _write(source: spec.Source, downloads: Path, folder: Path) -> None:
-    train, test = sources.open_source(source, downloads)
+def _write(source: spec.Images, downloads: Path, folder: Path) -> None:
+    train, test = source.function(downloads, **source.settings)
     from study.images.ffcv_import import ffcv
 
     problems = folder / "problems.txt"
@@ -177,7 +152,6 @@ def _write(source: spec.Source, downloads: Path, folder: Path) -> None:
     labels = metadata["f1"].astype(np.int64)
     np.save(folder / "labels.npy", labels)
     names = getattr(train, "classes", None) or range(labels.max() + 1)  # some of torchvision's have none
-    _sync(beton)
     sidecar = {
         "source": source.model_dump(mode="json"),
         "counts": {"train": len(train), "test": len(test)},
@@ -185,22 +159,17 @@ def _write(source: spec.Source, downloads: Path, folder: Path) -> None:
         "side": int(sides.max()),
         "writer": writer,
         "files": {
-            path.name: {"bytes": path.stat().st_size, "sha256": storage.sha256(path)}
+            path.name: {"bytes": path.stat().st_size, "sha256": digest.of_file(path)}
             for path in (folder / name for name in FILES)
         },
     }
     (folder / SIDECAR).write_text(json.dumps(sidecar, indent=1))
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-
-
 # --- opening ------------------------------------------------------------------------------------
 
 
-def open_images(source: spec.Source, data: Location, cache: Cache | None = None) -> Images:
+def open_images(source: spec.Images, data: Location, cache: Cache | None = None) -> Images:
     """Open a source's files, after checking that they are whole.
 
     Args:
@@ -228,8 +197,7 @@ def open_images(source: spec.Source, data: Location, cache: Cache | None = None)
         if cache is None:
             beton()  # nothing is copied, so it is checked at once
         else:
-            size, _ = storage.stamp(folder / "images.beton")
-            _check_size(size, sidecar["files"]["images.beton"]["bytes"], folder / "images.beton", remedy)
+            _stamp(folder / "images.beton", sidecar["files"]["images.beton"], remedy)
         return Images(
             locate=beton,
             classes=tuple(sidecar["classes"]),
@@ -246,45 +214,61 @@ def open_images(source: spec.Source, data: Location, cache: Cache | None = None)
         ) from error
 
 
+def check(images: Images, expected: spec.Expected | None) -> None:
+    """Refuse images that are not as the study expects them.
+
+    Raises:
+        StudyError: names what differs.
+    """
+    found = {name: last - first for name, (first, last) in images.subsets.items()}
+    found["classes"] = len(images.classes)
+    for name, number in expected or ():
+        if found[name] != number:
+            raise StudyError(
+                f"data.expected.{name}: the study expects {number:,}, but there are {found[name]:,}; see "
+                "whether the images are complete, or correct the study"
+            )
+
+
 def _locate(file: Location, expected: dict, cache: Cache | None, remedy: str) -> Path:
     """A file of the data where it can be used, checked; in the cache for the life of the process."""
     if cache is None:
-        _check_file(file, expected, remedy)
-        return file
+        return _checked(file, expected, remedy)
 
-    def fill(copy: Path) -> None:
-        try:
-            storage.download(file, copy / file.name)
-            _check_file(copy / file.name, expected, remedy, file)
-        except FileNotFoundError as error:
-            raise StorageError(f"{file}: the file is missing; {remedy}") from error
+    def fill(folder: Path) -> None:
+        _stamp(file, expected, remedy)
+        storage.download(file, folder / file.name)
+        _checked(file, expected, remedy, folder / file.name)
 
     entry = f"{file.parent.name}-{file.stem}-{expected['sha256'][:16]}"
     return cache.entry(entry, expected["bytes"], fill) / file.name
 
 
-def _check_file(path: Path, expected: dict, remedy: str, original: Location | None = None) -> None:
-    """Refuse a file that is not as its sidecar says; `original` is what it is a copy of.
+def _stamp(file: Location, expected: dict, remedy: str, copy: Path | None = None) -> tuple[int, int]:
+    """`storage.stamp` of a file, or of its copy, which is there and as large as its sidecar says.
 
     Raises:
-        StorageError: told of the original: no trial is to blame for it.
+        StorageError: told of the file itself: no trial is to blame for it.
     """
-    told = original or path
-    if not path.is_file():
-        raise StorageError(f"{told}: the file is missing; {remedy}")
-    status = path.stat()
-    _check_size(status.st_size, expected["bytes"], told, remedy)
-    if _sha256_once(path, status.st_size, status.st_mtime_ns) != expected["sha256"]:
-        raise StorageError(f"{told}: damaged (its SHA-256 is not the recorded one); {remedy}")
-
-
-def _check_size(found: int, expected: int, told: Location, remedy: str) -> None:
-    if found != expected:
+    try:
+        size, modified = storage.stamp(copy or file)
+    except FileNotFoundError as error:
+        raise StorageError(f"{file}: the file is missing; {remedy}") from error
+    if size != expected["bytes"]:
         raise StorageError(
-            f"{told}: truncated or half-written ({found} bytes, should be {expected}); {remedy}"
+            f"{file}: truncated or half-written ({size} bytes, should be {expected['bytes']}); {remedy}"
         )
+    return size, modified
+
+
+def _checked(file: Location, expected: dict, remedy: str, copy: Path | None = None) -> Path:
+    """The path of a file, or of its copy, which is as its sidecar says; raises as `_stamp`."""
+    path = copy or file
+    if _sha256_once(path, *_stamp(file, expected, remedy, copy)) != expected["sha256"]:
+        raise StorageError(f"{file}: damaged (its SHA-256 is not the recorded one); {remedy}")
+    return path
 
 
 @functools.lru_cache
 def _sha256_once(path: Path, size: int, modified: int) -> str:
-    return storage.sha256(path)
+    return digest.of_file(path)

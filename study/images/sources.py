@@ -1,4 +1,8 @@
-"""Sources of images: training and test parts, as data sets in torchvision's manner.
+"""Sources of images: functions that give training and test images, as data sets in torchvision's manner.
+
+A source is given the folder that it may download to; what stands behind the star of its signature is what
+a study sets (`study.contract`). A data set is anything with `__len__`, and a `__getitem__` that gives an
+image of PIL and the number of its class; the names of its `classes`, if it has any, are kept.
 
 Left out on purpose: how they are written and split (`study.images.files`, `study.images.splits`).
 """
@@ -8,54 +12,33 @@ from __future__ import annotations
 import gzip
 import inspect
 import shutil
-import uuid
 from pathlib import Path
 
-from study import mistakes, spec
+from study import mistakes
 from study.errors import StudyError
+from study.store import storage
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
-def _torchvision_pair(name: str, downloads: Path):
-    """(train, test) of a torchvision classification data set, downloaded if need be."""
-    from study.models.timm_import import torchvision
-
-    known = [n for n in torchvision.datasets.__all__ if n not in ("ImageFolder", "DatasetFolder", "FakeData")]
-    if name not in known:
-        raise StudyError(f"data.images.dataset: torchvision has no '{name}'{mistakes.nearest(name, known)}")
-    kind = getattr(torchvision.datasets, name)
-    parameters = inspect.signature(kind.__init__).parameters
-    if "train" in parameters:
-        halves = [{"train": True}, {"train": False}]
-    elif "split" in parameters:
-        halves = [{"split": "train"}, {"split": "test"}]
-    else:
-        raise StudyError(f"data.images.dataset: torchvision's {name} has no training and test parts")
-    try:
-        return [kind(str(downloads), **half, download=True) for half in halves]
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
-        raise StudyError(
-            f"data.images.dataset: torchvision could not provide {name} ({error}); check the network, "
-            f"or put its files into {downloads}"
-        ) from error
-
-
-def _fashion_mnist(downloads: Path):
-    """(train, test), from Debian's compressed files if they are there, else from the network."""
+def fashion_mnist(downloads: Path):
+    """Fashion-MNIST: Debian's package dataset-fashion-mnist where installed, else a download."""
     raw = downloads / "FashionMNIST" / "raw"
     for packed in sorted(DEBIAN_FASHION_MNIST.glob("*-ubyte.gz")):
         plain = raw / packed.stem
         if not plain.exists():
             raw.mkdir(parents=True, exist_ok=True)
-            temporary = plain.with_name(f".{plain.name}.{uuid.uuid4().hex}")
-            with gzip.open(packed) as source, temporary.open("wb") as target:
+            with storage.replacing(plain) as new, gzip.open(packed) as source, new.open("wb") as target:
                 shutil.copyfileobj(source, target)
-            temporary.replace(plain)
-    return _torchvision_pair("FashionMNIST", downloads)
+    return torchvision(downloads, dataset="FashionMNIST")
 
 
-def _image_folders(train: str, test: str):
+def image_folder(downloads: Path, *, train: str, test: str):
+    """Two folders with a sub-folder of images for every class.
+
+    Raises:
+        StudyError: one is no such folder, or their classes differ.
+    """
     from study.models.timm_import import torchvision
 
     datasets = []
@@ -73,9 +56,33 @@ def _image_folders(train: str, test: str):
     return datasets
 
 
-def open_source(source: spec.Source, downloads: Path):
-    if isinstance(source, spec.FashionMNIST):
-        return _fashion_mnist(downloads)
-    if isinstance(source, spec.ImageFolder):
-        return _image_folders(source.train, source.test)
-    return _torchvision_pair(source.dataset, downloads)
+def torchvision(downloads: Path, *, dataset: str):
+    """A classification data set of torchvision, by its class name (for example CIFAR10).
+
+    Raises:
+        StudyError: torchvision has none of this name, or cannot provide it.
+    """
+    from study.models.timm_import import torchvision
+
+    known = [n for n in torchvision.datasets.__all__ if n not in ("ImageFolder", "DatasetFolder", "FakeData")]
+    if dataset not in known:
+        near = mistakes.nearest(dataset, known)
+        raise StudyError(f"data.images.dataset: torchvision has no '{dataset}'{near}")
+    kind = getattr(torchvision.datasets, dataset)
+    parameters = inspect.signature(kind.__init__).parameters
+    if "train" in parameters:
+        halves = [{"train": True}, {"train": False}]
+    elif "split" in parameters:
+        halves = [{"split": "train"}, {"split": "test"}]
+    else:
+        raise StudyError(f"data.images.dataset: torchvision's {dataset} has no training and test parts")
+    try:
+        return [kind(str(downloads), **half, download=True) for half in halves]
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise StudyError(
+            f"data.images.dataset: torchvision could not provide {dataset} ({error}); check the network, "
+            f"or put its files into {downloads}"
+        ) from error
+
+
+SOURCES = {"fashion_mnist": fashion_mnist, "image_folder": image_folder, "torchvision": torchvision}

@@ -38,6 +38,18 @@ def stratified(
     return np.sort(np.concatenate(drawn)) if drawn else candidates
 
 
+def _total(amount: float, of: int) -> int:
+    """How many samples an amount is: up to 1 a share, above 1 a number."""
+    return round(amount * of) if amount <= 1 else int(amount)
+
+
+def transfer_size(train: int, splits: spec.Splits) -> int:
+    """How many of so many training images the transfer set will hold."""
+    zoo = _total(splits.zoo, train)
+    tune = _total(splits.tune, train - zoo)
+    return _total(splits.transfer, zoo or train - zoo - tune)
+
+
 def split(images: Images, splits: spec.Splits) -> dict[str, NDArray[np.int64]]:
     """The indices of every split: 'zoo', 'tune', 'transfer', 'evaluation' (see `spec.Splits`).
 
@@ -50,9 +62,8 @@ def split(images: Images, splits: spec.Splits) -> dict[str, NDArray[np.int64]]:
     generator = np.random.default_rng(splits.seed)
 
     def draw(name: str, candidates: NDArray[np.int64], amount: float) -> NDArray[np.int64]:
-        total = round(amount * len(candidates)) if amount <= 1 else int(amount)
         try:
-            return stratified(candidates, images.labels, total, generator)
+            return stratified(candidates, images.labels, _total(amount, len(candidates)), generator)
         except ValueError as error:
             raise StudyError(f"data.splits.{name}: asks for {error}; ask for fewer") from error
 
@@ -66,24 +77,34 @@ def split(images: Images, splits: spec.Splits) -> dict[str, NDArray[np.int64]]:
     return {"zoo": zoo, "tune": tune, "transfer": transfer, "evaluation": evaluation}
 
 
-def images_of_recipe(
-    splits: dict[str, NDArray[np.int64]], labels: NDArray[np.int64], recipe: spec.Recipe
+def for_training(
+    splits: dict[str, NDArray[np.int64]], labels: NDArray[np.int64], images: int | None, seed: int
 ) -> NDArray[np.int64]:
-    """The images a recipe trains on: the transfer set, and more of the zoo split drawn by its seed.
+    """The images a model is trained on: the transfer set, and more of the zoo split, if there is one.
 
     With fewer images than the transfer set holds, a part of that.
 
+    Args:
+        splits: as `split` gives them.
+        labels: int64 [count], class of every sample of the file.
+        images: how many; None: all.
+        seed: of the draw.
+
+    Returns:
+        int64 [images], sorted indices.
+
     Raises:
-        StudyError: the zoo split holds fewer images than the recipe asks for.
+        StudyError: more are asked for than there are.
     """
-    zoo, transfer = splits["zoo"], splits["transfer"]
-    wanted = len(zoo) if recipe.images is None else recipe.images
-    if wanted > len(zoo):
+    name = "zoo" if len(splits["zoo"]) else "transfer"
+    pool, transfer = splits[name], splits["transfer"]
+    wanted = len(pool) if images is None else images
+    if wanted > len(pool):
         raise StudyError(
-            f"recipe.images: asks for {wanted}, but data.splits.zoo holds {len(zoo)}; ask for fewer"
+            f"weights.images: asks for {wanted}, but data.splits.{name} holds {len(pool)}; ask for fewer"
         )
-    generator = np.random.default_rng(recipe.seed)
+    generator = np.random.default_rng(seed)
     if wanted <= len(transfer):
         return stratified(transfer, labels, wanted, generator)
-    more = stratified(np.setdiff1d(zoo, transfer), labels, wanted - len(transfer), generator)
+    more = stratified(np.setdiff1d(pool, transfer), labels, wanted - len(transfer), generator)
     return np.union1d(transfer, more)

@@ -57,7 +57,7 @@ import study.models.tiny  # noqa: F401 - registers the demo's small models with 
 from study import mistakes
 from study.errors import StudyError
 from study.models.timm_import import timm
-from study.store import storage
+from study.store import digest, storage
 
 KINDS = {"weight", "bias", "running_mean", "running_var"}
 COUNTER = "num_batches_tracked"
@@ -207,7 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{given.output}: {count} tensors, SHA-256 {storage.sha256(given.output)}")
+    print(f"{given.output}: {count} tensors, SHA-256 {digest.of_file(given.output)}")
     return 0
 
 

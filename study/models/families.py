@@ -47,7 +47,7 @@ _MODULES: dict[Family, str] = {
         tiny_vit tnt twins visformer vision_transformer vision_transformer_hybrid vision_transformer_relpos
         vision_transformer_sam vitamin volo xcit
     """,
-    "mlp": "mlp_mixer sequencer tiny_models",
+    "mlp": "mlp_mixer sequencer tiny",
 }
 MODULES: dict[str, Family] = {name: family for family, names in _MODULES.items() for name in names.split()}
 
@@ -58,7 +58,7 @@ EXCEPTIONS: dict[str, dict[str, Family]] = {
     "lowformer": {"lowformer_e1": "cnn", "lowformer_e2": "cnn"},  # switch attention off
     "metaformer": {"caformer_*": "transformer"},
     "mobilenetv3": {"mobilenetv4_hybrid_*": "transformer"},
-    "tiny_models": {"tiny_convmixer": "cnn"},
+    "tiny": {"tiny_convmixer": "cnn"},
 }
 
 

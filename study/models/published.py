@@ -89,7 +89,7 @@ def _default_tag(architecture: str) -> str | None:
 def _read(source: str | None) -> str:
     """The text of the shipped file, of a file, or of what an address answers."""
     if source is None:
-        return (resources.files("study") / "published_imagenet_top1.csv").read_text(encoding="utf-8")
+        return (resources.files("study.models") / "published_imagenet_top1.csv").read_text(encoding="utf-8")
     try:
         if source.startswith(("http://", "https://")):
             with urllib.request.urlopen(source, timeout=SECONDS) as answer:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import shutil
 import uuid
@@ -22,7 +21,7 @@ from pathlib import Path
 
 from study import spec
 from study.errors import StudyError
-from study.store import storage
+from study.store import digest, storage
 from study.store.storage import Location
 
 DEFAULT = Path("~/.cache/transfer-lab")
@@ -82,7 +81,7 @@ class Cache:
             FileNotFoundError: there is no such file.
         """
         size, modified = storage.stamp(location)
-        version = hashlib.sha256(f"{location} {size} {modified}".encode()).hexdigest()[:16]
+        version = digest.of_bytes(f"{location} {size} {modified}".encode())[:16]
         name = f"{location.stem}-{version}"
         lock = self._use(name)  # of this use alone: threads may copy the same file
         try:
@@ -99,7 +98,7 @@ class Cache:
 
     def drop(self, name: str) -> None:
         """Remove an entry, damaged or out of date, whoever uses it: what is open can still be read."""
-        with _locked(self.folder / ".locks" / ".filling"):
+        with _alone(self.folder / ".locks" / ".filling"):
             self._remove(self.folder / name)
 
     def _use(self, name: str) -> int:
@@ -122,25 +121,18 @@ class Cache:
         os.utime(locks / name)  # when it was used last
         if not path.exists():
             # One copy at a time: the others of this node want the disk, and most often the same entry.
-            with _locked(locks / ".filling"):
+            with _alone(locks / ".filling"):
                 if not path.exists():
                     for left in self.folder.glob(f"{TEMPORARY}*"):  # by one that was killed: we are alone
                         shutil.rmtree(left, ignore_errors=True)
                     self._make_room(name, size)
-                    self._copy(path, fill)
+                    with storage.new_folder(self._temporary()) as temporary:
+                        fill(temporary)
+                        temporary.rename(path)
         return path
 
     def _temporary(self) -> Path:
         return self.folder / f"{TEMPORARY}{uuid.uuid4().hex}"
-
-    def _copy(self, path: Path, fill: Callable[[Path], None]) -> None:
-        temporary = self._temporary()
-        temporary.mkdir()
-        try:
-            fill(temporary)
-            temporary.rename(path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     def _remove(self, path: Path) -> None:
         # Out of the way at once: who is killed here must not leave half of an entry.
@@ -157,7 +149,7 @@ class Cache:
         for path in sorted(sizes, key=self._last_used) if size <= self.limit else ():
             if room >= size:
                 return
-            with _unused(self.folder / ".locks" / path.name) as unused:
+            with _alone(self.folder / ".locks" / path.name, wait=False) as unused:
                 if unused:
                     self._remove(path)
                     room += sizes[path]
@@ -178,18 +170,12 @@ def _size(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
-def _unused(path: Path) -> Iterator[bool]:
-    """Whether nobody uses an entry, and nobody begins to while this lasts."""
-    with path.open("a") as lock:
+def _alone(lock: Path, wait: bool = True) -> Iterator[bool]:
+    """Whether nobody has a lock; nobody gets it while this lasts. `wait` until it is so."""
+    with lock.open("a") as stream:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield True
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
+        else:
+            yield True

@@ -11,7 +11,6 @@ records a trial removes its checkpoint afterwards.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import time
 from importlib.metadata import version
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 
 from study import __version__, spec
-from study.store import storage
+from study.store import digest, storage
 
 FORMAT = 1  # raise it when a change of the code changes what a state means
 
@@ -75,8 +74,8 @@ class Checkpoint:
 
     def _header(self, payload: bytes) -> bytes:
         made_with = f"study {__version__} torch {torch.__version__} timm {version('timm')}"
-        digest = hashlib.sha256(payload).hexdigest()
-        return f"checkpoint {FORMAT} of trial {self.trial} {made_with} sha256 {digest}\n".encode()
+        sha256 = digest.of_bytes(payload)
+        return f"checkpoint {FORMAT} of trial {self.trial} {made_with} sha256 {sha256}\n".encode()
 
 
 def of(study: spec.Study, trial: spec.Trial) -> Checkpoint:

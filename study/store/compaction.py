@@ -24,9 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from study import spec
 from study.errors import StudyError
-from study.store import records, storage
+from study.store import digest, records, storage
 from study.store.storage import Location
 
 TABLES = ("trials", "history", "predictions")
@@ -127,7 +126,7 @@ def _batches(paths: list[Location]) -> Iterator[list[Location]]:
 
 def _merge(results: Location, table: str, paths: list[Location]) -> None:
     rows = pa.concat_tables(_all(lambda path: _read(results, table, path.stem), paths))
-    name = records.MERGED + spec.content_hash([path.stem for path in paths])
+    name = records.MERGED + digest.of_json([path.stem for path in paths])
     content = pa.BufferOutputStream()
     pq.write_table(rows, content, compression="zstd", write_page_checksum=True, row_group_size=ROW_GROUP)
     merged = results / table / f"{name}.parquet"

@@ -1,10 +1,11 @@
 """Outputs of frozen models, computed once and read by everyone: transfer, evaluation, atlas.
 
 What a model says of a split through a crop is one safetensors file in the outputs folder, read
-memory-mapped: every logit as float16, or the `top_k` largest log-probabilities and that of the rest;
-beside them the predicted class and its probability from the full precision, because rounding makes
-ties. Its name is a hash of all that its content depends on (architecture, weights, preprocessing,
-crop, data, samples, precision), so nothing is ever out of date.
+memory-mapped: every logit as float16, or the `top_k` largest log-probabilities and that of the rest,
+and, if they are asked for, the features before its head; beside them the predicted class and its
+probability from the full precision, because rounding makes ties. Its name is a hash of all that its
+content depends on (architecture, weights, preprocessing, crop, data, samples, precision), so nothing
+is ever out of date.
 
 A file carries the SHA-256 of its tensors. A damaged, truncated or wrong one is never used: it is
 computed again, and `Outputs.replaced` says so. Two processes that ask for the same outputs compute
@@ -14,28 +15,24 @@ purpose: a limit to the store's size. `entries` says what it holds, `clear` empt
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 from filelock import FileLock
-from numpy.typing import NDArray
 from torch import Tensor
 
-from study import evaluate, spec
+from study import evaluate
 from study.errors import StudyError
 from study.evaluate import Predictions
 from study.images.batches import Crop
-from study.store import storage
+from study.store import digest, storage
 from study.store.cache import Cache
 from study.store.storage import Location
-from study.views import View
 
 LAYOUT = 1  # raise it when a change of the code changes what a file means
 
@@ -46,7 +43,7 @@ class Key:
 
     `weights` and `samples` are SHA-256 of the model's tensors and of the samples' indices,
     `preprocessing` is what the model does with the crop's pixels, `precision` what it computes in, `view`
-    how an augmentation shows the samples (None: as they are).
+    says, as JSON, how the samples are shown (None: as they are), `features` whether those are kept too.
     """
 
     timm: str
@@ -58,15 +55,17 @@ class Key:
     samples: str
     precision: str
     top_k: int | None
-    view: View | None = None
+    view: dict | None = None
+    features: bool = False
 
     @property
     def name(self) -> str:
         """Name of the file, without its ending."""
-        content = {**self.__dict__, "crop": list(self.crop), "view": self.view and self.view._asdict()}
-        if self.view is None:
-            del content["view"]
-        return spec.content_hash({"layout": LAYOUT, **content})
+        content = {"layout": LAYOUT, **vars(self), "crop": list(self.crop)}
+        for name in ("view", "features"):  # left out where not set: files keep the names they had before
+            if not content[name]:
+                del content[name]
+        return digest.of_json(content)
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,7 @@ class Outputs:
         top_classes: int32 [samples, k], the largest first; None where all logits are kept.
         top_log_probabilities: float16 [samples, k], of those classes.
         rest_log_probability: float16 [samples], of all other classes together.
+        features: float16 [samples, dim], what the head is given, pooled; None where they are not kept.
         replaced: why a file that was there before was not used; empty where none was.
     """
 
@@ -90,6 +90,7 @@ class Outputs:
     top_classes: Tensor | None = None
     top_log_probabilities: Tensor | None = None
     rest_log_probability: Tensor | None = None
+    features: Tensor | None = None
     replaced: str = ""
 
 
@@ -105,39 +106,39 @@ class Entry:
     problem: str = ""
 
 
-def hash_of_samples(indices: NDArray[np.int64]) -> str:
-    """SHA-256 of samples' indices, in order."""
-    return hashlib.sha256(np.ascontiguousarray(indices, dtype="<i8").tobytes()).hexdigest()
+def size_of(samples: int, classes: int, top_k: int | None, features: int = 0) -> int:
+    """Bytes that the outputs of one model take, up to the file's header; `features` is their dimension."""
+    return samples * (8 + (2 * classes if top_k is None else 6 * top_k + 2) + 2 * features)
 
 
-def size_of(samples: int, classes: int, top_k: int | None) -> int:
-    """Bytes that the outputs of one model take, up to the file's header."""
-    return samples * (8 + (2 * classes if top_k is None else 6 * top_k + 2))
-
-
-def collect(parts: Iterable[Tensor], samples: int, top_k: int | None) -> tuple[dict[str, Tensor], int]:
+def collect(
+    parts: Iterable[tuple[Tensor, Tensor | None]], samples: int, top_k: int | None
+) -> tuple[dict[str, Tensor], int]:
     """The tensors of a file, and the samples of the largest batch.
 
     Args:
-        parts: float32 [batch, classes], logits of successive samples.
+        parts: of successive samples, logits float32 [batch, classes], and features [batch, dim] or None.
         samples: how many in all.
         top_k: how many classes to keep, or None for every logit.
 
     Raises:
-        StudyError: a logit is not finite, or beyond what float16 holds.
+        StudyError: a number is not finite, or beyond what float16 holds.
     """
     tensors: dict[str, Tensor] = {}
     done = largest = 0
-    for logits in parts:
+    for logits, features in parts:
         rows = dict(zip(("label", "confidence"), evaluate.predicted(logits), strict=True))
         if top_k is None or top_k >= logits.shape[1]:
-            kept = rows["logits"] = logits.half()
+            rows["logits"] = logits.half()
         else:
-            values, rows["top_classes"] = logits.log_softmax(1).sort(1, descending=True)
-            rows["top_classes"] = rows["top_classes"][:, :top_k].int()
-            kept = rows["top_log_probabilities"] = values[:, :top_k].half()
+            values, classes = logits.log_softmax(1).sort(1, descending=True)
+            rows["top_classes"] = classes[:, :top_k].int()
+            rows["top_log_probabilities"] = values[:, :top_k].half()
             rows["rest_log_probability"] = values[:, top_k:].logsumexp(1).half()
-        if not (torch.isfinite(logits).all() and torch.isfinite(kept).all()):
+        if features is not None:
+            rows["features"] = features.half()
+        kept = [rows[name] for name in ("logits", "top_log_probabilities", "features") if name in rows]
+        if not all(torch.isfinite(values).all() for values in (logits, *kept)):
             raise StudyError("its outputs are not finite, or beyond what float16 holds (65504)")
         for name, values in rows.items():
             if name not in tensors:
@@ -195,38 +196,32 @@ class Store:
         if self.cache is None:
             return _open(path)
         try:
-            with self.cache.copy(path) as copy:
-                found, problem = _open(copy)
-            if found is None:  # is it the copy, or what it was copied from?
-                with self.cache.copy(path, anew=True) as copy:
+            for anew in (False, True):  # is it the copy that is damaged, or what it was copied from?
+                with self.cache.copy(path, anew) as copy:
                     found, problem = _open(copy)
+                if found is not None:
+                    break
             return found, problem
         except (FileNotFoundError, NotADirectoryError):
             return None, ""
 
-    def _lock(self, name: str) -> FileLock:
+    @property
+    def _locks(self) -> Path:
         # Of this node alone where files are copied: two nodes may compute the same, and both be right.
-        locks = self.folder / ".locks" if self.cache is None else self.cache.folder / ".computing"
+        return self.folder / ".locks" if self.cache is None else self.cache.folder / ".computing"
+
+    def _lock(self, name: str) -> FileLock:
         try:
-            locks.mkdir(parents=True, exist_ok=True)
+            self._locks.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._cannot_be_written(error) from error
-        return FileLock(locks / name)
+        return FileLock(self._locks / name)
 
     def _write(self, path: Location, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
         header = {"key": path.stem, "sha256": _sha256(tensors), **about}
         try:
-            if isinstance(path, Path):
-                with storage.replacing(path) as temporary:
-                    safetensors.torch.save_file(tensors, temporary, metadata=header)
-                return
-            # Named after the key, whose lock we hold: what one that was killed left is written over.
-            here = self.cache.folder / ".computing" / path.name
-            try:
-                safetensors.torch.save_file(tensors, here, metadata=header)
-                storage.upload(here, path)
-            finally:
-                here.unlink(missing_ok=True)
+            with storage.replacing(path, self._locks) as temporary:
+                safetensors.torch.save_file(tensors, temporary, metadata=header)
         except (OSError, safetensors.SafetensorError) as error:
             raise self._cannot_be_written(error) from error
 
@@ -263,41 +258,34 @@ def _entry(path: Location) -> Entry:
     return Entry(path, size, header.get("model", ""), header.get("split", ""), samples, problem)
 
 
-def _open(path: Path) -> tuple[Outputs | None, str]:
-    """The outputs in a file, and what is wrong with it; (None, '') where there is none."""
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None, ""
-    try:
-        return _open_checked(path, status.st_size, status.st_mtime_ns), ""
-    except Exception as error:  # a damaged file makes the reader raise anything
-        return None, f"damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-
-
 # What was checked once a process; not the outputs themselves, whose pages would stay in its memory.
 _checked: set[tuple[Path, int, int]] = set()
 
 
-def _open_checked(path: Path, size: int, modified: int) -> Outputs:
-    """Open a file, and check it the first time: the check reads all of it."""
-    with safetensors.safe_open(path, framework="pt") as file:
-        header = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    if header.get("key") != path.stem:
-        raise ValueError("it holds the outputs of another key")
-    if (path, size, modified) not in _checked:
-        if header.get("sha256") != _sha256(tensors):
+def _open(path: Path) -> tuple[Outputs | None, str]:
+    """The outputs in a file, and what is wrong with it; (None, '') where there is none.
+
+    A file is checked the first time, which reads all of it.
+    """
+    try:
+        status = path.stat()
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        if header.get("key") != path.stem:
+            raise ValueError("it holds the outputs of another key")
+        version = (path, status.st_size, status.st_mtime_ns)
+        if version not in _checked and header.get("sha256") != _sha256(tensors):
             raise ValueError("its SHA-256 is not the recorded one")
-        _checked.add((path, size, modified))
-    said = Predictions(tensors.pop("label").numpy(), tensors.pop("confidence").numpy())
-    return Outputs(header, said, **tensors)
+        _checked.add(version)
+        said = Predictions(tensors.pop("label").numpy(), tensors.pop("confidence").numpy())
+        return Outputs(header, said, **tensors), ""
+    except (FileNotFoundError, NotADirectoryError):
+        return None, ""
+    except Exception as error:  # a damaged file makes the reader raise anything
+        return None, f"damaged ({storage.reason(error)})"
 
 
 def _sha256(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    """Of tensors by name, with their types and shapes."""
+    return digest.of_tensors((f"{name} {t.dtype} {tuple(t.shape)}", t) for name, t in sorted(tensors.items()))

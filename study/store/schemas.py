@@ -1,10 +1,10 @@
-"""What a trial leaves behind: Parquet tables with explicit schemas, with explicit schemas.
+"""What a trial leaves behind: Parquet tables with explicit schemas.
 
 Transfer, one file a trial and one a study, under the results folder:
 
 - `trials/<trial>.parquet`: one row, what was run and what came of it;
 - `predictions/<trial>.parquet`: one row an evaluation sample, what the three models said of it;
-- `history/<trial>.parquet`: one row an epoch of the transfer;
+- `history/<trial>.parquet`: one row an epoch of the transfer; none of a soup, which is an average;
 - `plans/<study>.parquet`: one row a trial the study now consists of. A study that was edited leaves
   the records of its former trials where they are; the plan says which ones count.
 
@@ -34,11 +34,33 @@ import pyarrow as pa
 
 def _schema(table: str, *columns: tuple[str, pa.DataType, str]) -> pa.Schema:
     fields = [pa.field(name, kind, metadata={"description": text}) for name, kind, text in columns]
-    return pa.schema(fields, metadata={"table": table, "schema_version": "1"})
+    return pa.schema(fields, metadata={"table": table, "schema_version": "2"})
 
 
 _F, _I, _S = pa.float64(), pa.int64(), pa.string()
+_NAMES, _BY_NAME = pa.list_(_S), pa.map_(_S, _F)
 _TRIAL = ("trial", _S, "id of the trial: a hash of everything that can change its result")
+_TEACHERS = (
+    (
+        "teacher",
+        _S,
+        "name of the teacher in the study's zoo; of several their names, in the order in which they taught, "
+        "joined by ' + '; null for methods without one",
+    ),
+    ("teachers", _NAMES, "names of the teachers, in that order; empty for methods without one"),
+    (
+        "combine",
+        _S,
+        "how several teachers teach: 'sequential' (one after the other), 'parallel' (of each sample the most "
+        "confident one) or 'soup' (the mean of students that one each taught); null for one or none",
+    ),
+    (
+        "order",
+        _S,
+        "of a sequence: 'listed' (as in the study), 'ascending' or 'descending' (by top-1); null elsewhere",
+    ),
+)
+_ONE = "null without one, and where there are several"
 
 TRIALS = _schema(
     "trials",
@@ -51,23 +73,29 @@ TRIALS = _schema(
     ("student_family", _S, "'cnn', 'transformer' or 'mlp'"),
     ("student_parameters", _I, "parameters of the student"),
     ("student_weights", _S, "SHA-256 of the student's weights before transfer (all tensors, in order)"),
-    ("teacher", _S, "name of the teacher in the study's zoo; null for methods without one"),
-    ("teacher_timm", _S, "the teacher's timm architecture"),
-    ("teacher_family", _S, "'cnn', 'transformer' or 'mlp'"),
-    ("teacher_parameters", _I, "parameters of the teacher"),
-    ("teacher_weights", _S, "SHA-256 of the teacher's weights (all tensors, in order)"),
+    ("student_weights_after", _S, "SHA-256 of the student's weights after transfer"),
+    ("kept", _S, "folder under the zoo folder that holds the student after transfer; null where not kept"),
+    *_TEACHERS,
+    ("teacher_timm", _S, f"the teacher's timm architecture; {_ONE}"),
+    ("teacher_family", _S, f"'cnn', 'transformer' or 'mlp'; {_ONE}"),
+    ("teacher_parameters", _I, f"parameters of the teacher; {_ONE}"),
+    ("teacher_weights", _S, f"SHA-256 of the teacher's weights (all tensors, in order); {_ONE}"),
     ("method", _S, "name of the method in the study"),
     ("lr", _F, "peak learning rate"),
     ("temperature", _F, "distillation temperature T; null where nothing is distilled"),
     ("weight", _F, "lambda, the weight of KL against cross-entropy in XE-KL; null elsewhere"),
     ("slow_decay", _F, "tau of the slow weights actually used; null without slow weights"),
     ("slow_every", _I, "steps between two updates of the slow weights; null without"),
-    ("epochs", _I, "epochs over the transfer set"),
+    ("epochs", _I, "epochs over the transfer set; in a sequence, with each teacher"),
     ("batch_size", _I, "samples a step"),
     ("momentum", _F, "SGD momentum"),
     ("weight_decay", _F, "SGD weight decay"),
     ("schedule", _S, "learning-rate schedule: 'constant' or 'cosine' (to 0)"),
-    ("flip", pa.bool_(), "whether the transfer view mirrors samples at random"),
+    (
+        "transforms",
+        _S,
+        "names of the transfer view's transforms, joined by ', '; '' where samples are shown as they are",
+    ),
     ("seed", _I, "seed of the trial: sample order, dropout"),
     ("data", _S, "source of the images"),
     ("data_sha256", _S, "SHA-256 of the .beton file the trial read"),
@@ -75,7 +103,7 @@ TRIALS = _schema(
     ("transfer_samples", _I, "samples in the transfer set"),
     ("evaluation_samples", _I, "samples evaluated; times any share below: a whole number"),
     ("student_accuracy_before", _F, "top-1 accuracy of the student before transfer"),
-    ("teacher_accuracy", _F, "top-1 accuracy of the teacher"),
+    ("teacher_accuracy", _F, f"top-1 accuracy of the teacher; {_ONE}, as all that compares with it"),
     ("student_accuracy_after", _F, "top-1 accuracy of the student after transfer"),
     ("accuracy_difference", _F, "Delta_acc: teacher's minus student's accuracy before transfer"),
     ("transfer_delta", _F, "Delta_transf: student's accuracy after minus before"),
@@ -93,7 +121,8 @@ TRIALS = _schema(
     (
         "teacher_share",
         _F,
-        "share of training samples taught by the teacher, over all epochs; null where nothing is partitioned",
+        "share of training samples taught by a teacher, not the frozen student, over all epochs; null where "
+        "nothing is partitioned",
     ),
     ("seconds_load", _F, "seconds to load models and frozen outputs"),
     ("seconds_train", _F, "seconds of the transfer itself"),
@@ -116,7 +145,7 @@ PREDICTIONS = _schema(
     ("label", pa.int32(), "true class"),
     ("student_before", pa.int32(), "class the student predicted before transfer"),
     ("student_before_confidence", pa.float32(), "its softmax probability"),
-    ("teacher", pa.int32(), "class the teacher predicted; null for methods without a teacher"),
+    ("teacher", pa.int32(), f"class the teacher predicted; {_ONE}"),
     ("teacher_confidence", pa.float32(), "its softmax probability"),
     ("student_after", pa.int32(), "class the student predicted after transfer"),
     ("student_after_confidence", pa.float32(), "its softmax probability"),
@@ -125,15 +154,33 @@ PREDICTIONS = _schema(
 HISTORY = _schema(
     "history",
     _TRIAL,
-    ("epoch", _I, "epoch, from 0"),
+    ("epoch", _I, "epoch, from 0; of a sequence it goes on over the stages"),
+    ("stage", _I, "stage of a sequence, from 0, one a teacher; 0 elsewhere"),
+    ("teacher", _S, "who taught in the stage: one of a sequence; else as `trials` has it"),
     ("loss", _F, "mean training loss of the epoch"),
     ("lr", _F, "learning rate at the epoch's last step"),
     (
         "teacher_share",
         _F,
-        "share of the epoch's samples taught by the teacher; null where nothing is partitioned",
+        "share of the epoch's samples taught by a teacher, not the frozen student; null where nothing is "
+        "partitioned",
     ),
     ("seconds", _F, "seconds the epoch took"),
+    (
+        "student_accuracy",
+        _F,
+        "top-1 accuracy of the student after the epoch; it and the next four are null where the study says "
+        "`evaluate: end` and it is not the last epoch",
+    ),
+    ("knowledge_gain", _F, "share of samples the student before transfer got wrong, right after the epoch"),
+    ("knowledge_loss", _F, "share of samples the student before transfer got right, wrong after the epoch"),
+    ("stage_gain", _F, "share of samples the student before the stage got wrong, right after the epoch"),
+    ("stage_loss", _F, "share of samples the student before the stage got right, wrong after the epoch"),
+    (
+        "measures",
+        _BY_NAME,
+        "what the objective measures beside its loss, by name: means over the epoch's samples",
+    ),
 )
 
 PLANS = _schema(
@@ -141,7 +188,7 @@ PLANS = _schema(
     _TRIAL,
     ("study", _S, "name of the study that consists of these trials"),
     ("student", _S, "name of the student in the study's zoo"),
-    ("teacher", _S, "name of the teacher in the study's zoo; null for methods without one"),
+    *_TEACHERS,
     ("method", _S, "name of the method in the study"),
     ("seed", _I, "seed of the trial"),
 )
@@ -161,7 +208,12 @@ MODELS = _schema(
     ("name", _S, "name of the model: its key in the study's zoo, or its timm name"),
     ("timm", _S, "timm architecture, with the tag of its weights where they are the hub's"),
     ("family", _S, "'cnn', 'transformer' or 'mlp'"),
-    ("source", _S, "of the weights: 'hub', 'checkpoint', 'recipe', or 'untrained' (the chance level)"),
+    (
+        "source",
+        _S,
+        "of the weights: 'hub', 'file', 'seed' (random weights: the chance level), 'trained', 'transferred' "
+        "or 'averaged'",
+    ),
     ("parameters", _I, "parameters of the model"),
     ("weights", _S, "SHA-256 of the weights (all tensors, in order)"),
     ("input_size", _I, "side of the model's input in pixels"),

@@ -3,7 +3,7 @@
 A `Location` is a `pathlib.Path` or, for a URL, a `Remote`, which has those methods of a path that the
 project uses; the functions here work on both. A file appears whole or not at all: on a file system it
 is written under a temporary name that readers pass over and renamed, on an object store it is there
-once its upload is complete.
+once its upload is complete. So does a folder of files that belong together (`publish`).
 
 What fails for a reason that passes (a store that answers errors, a full disk, a file server that is
 gone) is tried again for `patience()` seconds, since hours of work may wait to be recorded; then it is a
@@ -18,13 +18,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import hashlib
 import os
 import random
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -263,15 +262,6 @@ def stamp(location: Location) -> tuple[int, int]:
     return info.size, info.mtime_ns or 0
 
 
-def sha256(location: Location) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    digest = hashlib.sha256()
-    with open_file(location) as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def download(location: Location, path: Path) -> None:
     """Copy a file to a path of this machine.
 
@@ -293,24 +283,39 @@ def download(location: Location, path: Path) -> None:
 # --- writing ------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def replacing(path: Path):
-    """Yield a temporary path beside `path`; on success rename it to `path`, on failure remove it.
+def aside(location: Location) -> Location:
+    """A new name beside a location for what is not whole yet; it begins with a dot: readers pass over it."""
+    return location.parent / f".{location.name}.{uuid.uuid4().hex}.tmp"
 
-    The temporary name starts with a dot, which Parquet readers of a folder pass over.
+
+@contextlib.contextmanager
+def replacing(location: Location, scratch: Path | None = None) -> Iterator[Path]:
+    """Yield a path to write a file to. On success it replaces the one at `location`, on failure it goes.
+
+    Args:
+        location: the file.
+        scratch: for a URL, a folder of this machine to write to. The path is named as the file is, so that
+            what one that was killed left is written over; none may write to the same one meanwhile.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = aside(location) if isinstance(location, Path) else scratch / location.name
     try:
         temporary.touch()
         mode = temporary.stat().st_mode
         yield temporary
-        temporary.chmod(mode)  # as any new file's: safetensors makes its own for the owner alone
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())  # the name must not be there before the content is
-        temporary.replace(path)
+        if isinstance(location, Path):
+            _finish(temporary, mode)
+            temporary.replace(location)
+        else:
+            upload(temporary, location)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+        temporary.unlink(missing_ok=True)
+
+
+def _finish(path: Path, mode: int) -> None:
+    """What is due to a file before it gets its name."""
+    path.chmod(mode)  # as any new file's: safetensors makes its own for the owner alone
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())  # the name must not be there before the content is
 
 
 def write(location: Location, content: bytes | pa.Buffer) -> None:
@@ -332,17 +337,52 @@ def write(location: Location, content: bytes | pa.Buffer) -> None:
 
 
 def upload(path: Path, location: Location) -> None:
-    """Copy a file of this machine to a location, whole or not at all."""
+    """Copy a file of this machine to a location; as `write`."""
+    with pa.memory_map(str(path)) as source:
+        write(location, source.read_buffer())
 
-    def once() -> None:
-        if isinstance(location, Path):
-            with replacing(location) as temporary:
-                shutil.copyfile(path, temporary)
-        else:
-            with pa.memory_map(str(path)) as source:
-                _put(location, source.read_buffer())
 
-    patiently(location, once)
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Make a folder to fill, and remove it in the end, unless it has been renamed."""
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def publish(temporary: Path, folder: Location, last: str) -> None:
+    """Let a folder of files appear, whole or not at all; one that is there already stays, and is as good.
+
+    Args:
+        temporary: the files, in a folder of this machine (`new_folder`), on a file system beside `folder`.
+        folder: where they are to be: on a file system `temporary` is renamed, at a URL they are uploaded.
+        last: name of the file that is uploaded last: where it is, the others are (`published`).
+
+    Raises:
+        OSError, StorageError: as `write`.
+    """
+    if published(folder, last):
+        return
+    if not isinstance(folder, Path):
+        make(folder)
+        for path in sorted(temporary.iterdir(), key=lambda path: path.name == last):
+            upload(path, folder / path.name)
+        return
+    make(folder.parent)
+    for path in temporary.iterdir():
+        _finish(path, temporary.stat().st_mode & 0o666)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if not folder.exists():  # else another process was faster
+            raise
+
+
+def published(folder: Location, last: str) -> bool:
+    """Whether a folder has been published, whatever became of its files since."""
+    return folder.exists() if isinstance(folder, Path) else (folder / last).exists()
 
 
 def _put(location: Remote, content: bytes | pa.Buffer) -> None:
@@ -356,7 +396,7 @@ def _put(location: Remote, content: bytes | pa.Buffer) -> None:
         if location.system.type_name in OBJECT_STORES:
             thread.submit(put, location).result()
         else:
-            temporary = location.parent / f".{location.name}.{uuid.uuid4().hex}.tmp"
+            temporary = aside(location)
             thread.submit(put, temporary).result()
             location.system.move(temporary.key, location.key)
 
@@ -372,14 +412,14 @@ def remove(location: Location) -> None:
 
 def make(folder: Location) -> None:
     """Make a folder, where a store has such a thing at all."""
+    patiently(folder, lambda: _make(folder))
 
-    def once() -> None:
-        if isinstance(folder, Path):
-            folder.mkdir(parents=True, exist_ok=True)
-        elif folder.system.type_name not in OBJECT_STORES:
-            folder.system.create_dir(folder.key, recursive=True)
 
-    patiently(folder, once)
+def _make(folder: Location) -> None:
+    if isinstance(folder, Path):
+        folder.mkdir(parents=True, exist_ok=True)
+    elif folder.system.type_name not in OBJECT_STORES:
+        folder.system.create_dir(folder.key, recursive=True)
 
 
 def make_writable(folder: Location) -> None:
@@ -388,17 +428,15 @@ def make_writable(folder: Location) -> None:
     Raises:
         OSError: it cannot be made or written.
     """
-    probe = f".probe.{uuid.uuid4().hex}"
-    if isinstance(folder, Path):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / probe).write_bytes(b"")
-        (folder / probe).unlink()
+    _make(folder)
+    probe = aside(folder / "probe")
+    if isinstance(probe, Path):
+        probe.touch()
+        probe.unlink()
         return
-    if folder.system.type_name not in OBJECT_STORES:
-        folder.system.create_dir(folder.key, recursive=True)
-    with folder.system.open_output_stream((folder / probe).key) as stream:
+    with probe.system.open_output_stream(probe.key) as stream:
         stream.write(b"-")
-    folder.system.delete_file((folder / probe).key)
+    probe.system.delete_file(probe.key)
 
 
 def prepare(folder: Location, name: str, parts: Iterable[str] = ()) -> None:

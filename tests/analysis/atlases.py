@@ -67,7 +67,7 @@ def tables(
             "status": "ok",
             "name": names,
             "family": zoo["families"],
-            "source": np.where(trained, "hub", "untrained"),
+            "source": np.where(trained, "hub", "seed"),
             "parameters": 1_000 * (1 + np.arange(count)),
             "split": "test",
             "samples": samples,

@@ -34,6 +34,8 @@ def trial(
         "method": method,
         "student": student,
         "teacher": teacher,
+        "combine": None,
+        "order": None,
         "seed": seed,
         "evaluation_samples": samples,
         "accuracy_difference": differences[teacher] if teacher else None,

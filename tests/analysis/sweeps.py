@@ -77,6 +77,7 @@ EFFECTS: dict[str, Effect] = {
     "kl_dp_unsupervised": Effect(0.3, 0.05, lost=0.8, from_flips=0.8, settings=_KL),
 }
 CONTROL = "xe"
+IN_PARALLEL = ("kl_dp", "kl_dp_unsupervised")  # methods that choose among several teachers
 CELLS = ("both", "flips", "student_only", "neither")  # who was right before: teacher and student
 
 
@@ -115,7 +116,7 @@ class Sweep:
         """What student and teacher said of each sample; the same at every call."""
         change = self.changes.loc[trial]
         before = self.predicted[change["student"]]
-        teacher = None if pd.isna(change["teacher"]) else self.predicted[change["teacher"]]
+        teacher = self.predicted.get(change["teacher"])  # None too where several taught
         draw = np.random.default_rng([self.seed, int(trial, 16)])
         changed = self._changed(change, before, teacher, draw)
         right = before[changed] == self.labels[changed]
@@ -175,9 +176,17 @@ def made_up(count: int, role: str, accuracies: tuple[float, float]) -> pd.DataFr
 
 
 def papers(setting: str = "full") -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The paper's students and teachers of a setting, 'full' (8 and 4) or 'subset10' (20 and 20)."""
+    """The paper's students and teachers of a setting, 'full' (8 and 4) or 'subset10' (20 and 20).
+
+    'several' are those of 'full' in Tables 4 and 9 (3 and 3).
+    """
     models = pd.read_csv(ROOT / "analysis" / "reference" / "models.csv")
-    models = models[models["setting"] == setting]
+    models = models[models["setting"] == ("full" if setting == "several" else setting)]
+    if setting == "several":
+        both = ["XCiT-P16", "Twins", "PiT-B", "SWSL-ResNext101", "VOLO-D2", "ResMLP-36"]
+        models = models[models["paper_name"].isin(both)]
+    elif setting == "full":
+        models = models[models["paper_name"] != "Twins"]
     table = pd.DataFrame(
         {
             "name": models["paper_name"],
@@ -230,6 +239,7 @@ def simulate(
     classes: int = 10,
     effects: Mapping[str, Effect] = EFFECTS,
     planted: Mapping[tuple[str, str | None, str], float] | None = None,
+    several: Sequence[str] = (),
     failed: int = 0,
     missing: float = 0.0,
     epochs: int = 5,
@@ -237,7 +247,7 @@ def simulate(
     study: str = "sweep",
     seed: int = 0,
 ) -> Sweep:
-    """A sweep of every student with every other teacher by every method, and the control.
+    """A sweep of every student with every other teacher by every method, with several, and the control.
 
     Args:
         students, teachers: how many, or the models (see `made_up` and `papers`); a model of both is not
@@ -247,7 +257,9 @@ def simulate(
         samples, classes: of the evaluation; samples of each class differ by at most one.
         effects: what each method does.
         planted: transfer deltas in percentage points by (student, teacher, method) that hold exactly, up
-            to 1/samples, in place of the effect's.
+            to 1/samples, in place of the effect's; those of several teachers by (student, way, method).
+        several: ways in which all the teachers together teach each student beside: 'sequential listed',
+            'sequential ascending', 'sequential descending', 'parallel' (with `IN_PARALLEL`), 'soup'.
         failed: how many of the trials failed, drawn at random.
         missing: share of the planned trials that were not run yet, drawn at random.
         epochs: rows of `history` a trial.
@@ -264,9 +276,10 @@ def simulate(
     labels = draw.permutation(np.arange(samples) % classes)
     predicted = _knowledge(models, labels, classes, draw)
 
-    rows = _planned(list(students["name"]), list(teachers["name"]), methods, seeds)
-    rows.insert(0, "trial", [_id(study, seed, *row) for row in rows.itertuples(index=False)])
-    plans = rows[["trial", "student", "teacher", "method", "seed"]].assign(study=study)
+    rows = _planned(list(students["name"]), teachers, methods, seeds, several)
+    ids = rows[["student", "teacher", "method", "seed", "way"]].to_numpy().tolist()
+    rows.insert(0, "trial", [_id(study, seed, *(row if row[-1] else row[:-1])) for row in ids])
+    plans = rows.drop(columns="way").assign(study=study)
     rows = rows.assign(number=np.arange(len(rows)))
     rows = rows.join(_cells(rows, {name: said == labels for name, said in predicted.items()}, samples))
     rows = rows.join(_changes(rows, effects, planted or {}, samples, draw))
@@ -277,7 +290,7 @@ def simulate(
     rows["status"] = np.where(rows.index.isin(failures), "failed", "ok")
     rows = rows.loc[recorded].reset_index(drop=True)
     done = rows[rows["status"] == "ok"]
-    history = _history(done, epochs, draw)
+    history = _history(done, epochs, samples, draw)
     table = _identity(rows, models, effects, epochs, samples, classes, study).join(_measures(rows, samples))
     table = table.join(_costs(rows, models, history, draw))
     table["reason"] = [
@@ -298,18 +311,40 @@ def simulate(
     )
 
 
-def _planned(students: list[str], teachers: list[str], methods: Sequence[str], seeds: int) -> pd.DataFrame:
-    """Student, teacher, method and seed of every trial."""
+def _planned(
+    students: list[str], teachers: pd.DataFrame, methods: Sequence[str], seeds: int, several: Sequence[str]
+) -> pd.DataFrame:
+    """Student, teachers, method and seed of every trial, and the way in which several teach."""
     rows = [
-        (student, teacher, method, seed)
+        (student, [] if teacher is None else [teacher], method, seed, None)
         for method in methods
         for student in students
-        for teacher in ([None] if method == CONTROL else teachers)
+        for teacher in ([None] if method == CONTROL else teachers["name"])
         if teacher != student
         for seed in range(seeds)
     ]
-    table = pd.DataFrame(rows, columns=["student", "teacher", "method", "seed"], dtype=object)
-    return table.astype({"seed": int})  # and None stays None
+    ascending = list(teachers.sort_values("accuracy", kind="stable")["name"])
+    orders = {"ascending": ascending, "descending": ascending[::-1]}
+    rows += [
+        (
+            student,
+            [name for name in orders.get(way.partition(" ")[2], teachers["name"]) if name != student],
+            method,
+            seed,
+            way,
+        )
+        for method in methods
+        for way in several
+        if method != CONTROL and (way != "parallel" or method in IN_PARALLEL)
+        for student in students
+        for seed in range(seeds)
+    ]
+    columns = ["student", "teachers", "method", "seed", "way", "teacher", "combine", "order"]
+    full = []
+    for row in rows:
+        combine, order = [*(row[-1] or "").split(), None, None][:2]
+        full.append((*row, " + ".join(row[1]) or None, combine, order))
+    return pd.DataFrame(full, columns=columns, dtype=object).astype({"seed": int})  # and None stays None
 
 
 def _id(*content: object) -> str:
@@ -317,15 +352,15 @@ def _id(*content: object) -> str:
 
 
 def _cells(rows: pd.DataFrame, right: dict[str, Bools], samples: int) -> pd.DataFrame:
-    """Samples in each of `CELLS` before; without a teacher, those of one that knows what the student does."""
+    """Samples in each of `CELLS` before; without one teacher, of one that knows what the student does."""
     before = np.array([right[name].sum() for name in rows["student"]])
     found: dict[tuple, int] = {}
     for student, teacher in set(zip(rows["student"], rows["teacher"], strict=True)):
-        found[student, teacher] = int((right[student] & right[teacher]).sum()) if teacher else -1
+        found[student, teacher] = int((right[student] & right[teacher]).sum()) if teacher in right else -1
     both = np.array([found[pair] for pair in zip(rows["student"], rows["teacher"], strict=True)])
     both = np.where(both < 0, before, both)
     teacher_right = np.array(
-        [right[name].sum() if name else n for name, n in zip(rows["teacher"], before, strict=True)]
+        [right[name].sum() if name in right else n for name, n in zip(rows["teacher"], before, strict=True)]
     )
     flips = teacher_right - both
     return pd.DataFrame(
@@ -345,7 +380,7 @@ def _changes(rows: pd.DataFrame, effects, planted, samples: int, draw: np.random
     difference = 100 * (rows["flips"] - rows["student_only"]) / samples
     delta = effect["mean"] + effect["slope"] * difference + draw.normal(size=len(rows)) * effect["spread"]
     delta += rows["student"].map(own) * effect["student_spread"]
-    keys = zip(rows["student"], rows["teacher"], rows["method"], strict=True)
+    keys = zip(rows["student"], rows["way"].fillna(rows["teacher"]), rows["method"], strict=True)
     fixed = pd.Series([planted.get(key, np.nan) for key in keys], index=rows.index)
     change = (fixed.fillna(delta) * samples / 100).round().astype(int)
 
@@ -387,7 +422,7 @@ def _measures(rows: pd.DataFrame, samples: int) -> pd.DataFrame:
             "knowledge_loss": lost / samples,
         }
     )
-    measures = measures.join(of_teacher.where(rows["teacher"].notna()))
+    measures = measures.join(of_teacher.where(rows["teachers"].map(len) == 1))
     return measures.where(rows["status"] == "ok")
 
 
@@ -395,7 +430,8 @@ def _identity(
     rows: pd.DataFrame, models: pd.DataFrame, effects, epochs: int, samples: int, classes: int, study: str
 ) -> pd.DataFrame:
     """What was run. Of a failed trial's models no weights are known."""
-    table = rows[["trial", "status", "student", "teacher", "method", "seed"]].assign(study=study)
+    columns = ["trial", "status", "student", "teacher", "teachers", "combine", "order", "method", "seed"]
+    table = rows[columns].assign(study=study)
     for role in ("student", "teacher"):
         for column in ("timm", "family", "parameters"):
             table[f"{role}_{column}"] = rows[role].map(models[column])
@@ -412,7 +448,7 @@ def _identity(
         "momentum": 0.9,
         "weight_decay": 1e-3,
         "schedule": "cosine",
-        "flip": True,
+        "transforms": "flip",
         "data": "image_folder",
         "data_sha256": _id(samples, classes) * 4,
         "classes": classes,
@@ -424,9 +460,7 @@ def _identity(
         "study_version": "0.1.0",
     }
     table = table.assign(**same)
-    budget = {
-        name: same[name] for name in ("epochs", "batch_size", "momentum", "weight_decay", "schedule", "flip")
-    }
+    budget = {name: same[name] for name in ("epochs", "batch_size", "momentum", "weight_decay", "schedule")}
     spec = {
         name: json.dumps(
             {"study": study, "name": name, "method": {"method": name, "lr": 1e-4}, "budget": budget}
@@ -436,20 +470,43 @@ def _identity(
     return table.assign(spec=rows["method"].map(spec))
 
 
-def _history(done: pd.DataFrame, epochs: int, draw: np.random.Generator) -> pd.DataFrame:
-    """Losses that fall, and the teacher's share where data are partitioned."""
+def _history(done: pd.DataFrame, epochs: int, samples: int, draw: np.random.Generator) -> pd.DataFrame:
+    """Losses that fall, the teacher's share where data are partitioned, and knowledge that grows steadily.
+
+    A row an epoch, `epochs` of them with each teacher of a sequence; none of a soup.
+    """
     count = len(done)
-    epoch = np.tile(np.arange(epochs), count)
-    partitioned = np.repeat(done["method"].str.startswith("kl_dp").to_numpy(bool), epochs)
-    share = np.repeat(draw.uniform(0.25, 0.4, count), epochs) + 0.002 * epoch
+    stages = np.where(done["combine"] == "sequential", done["teachers"].map(len), 1)
+    rows = np.where(done["combine"] == "soup", 0, epochs * stages).astype(int)
+    number = np.concatenate([np.arange(size) for size in [0, *rows]]).astype(int)
+    stage, epoch = number // epochs, number % epochs
+    partitioned = np.repeat(done["method"].str.startswith("kl_dp").to_numpy(bool), rows)
+    share = np.repeat(draw.uniform(0.25, 0.4, count), rows) + 0.002 * epoch
+    before = (np.repeat((done["both"] + done["student_only"]).to_numpy(), rows)) / samples
+    part = (number + 1) / np.repeat(rows, rows)
+    changed = {cell: np.repeat(done[f"changed_{cell}"].to_numpy(), rows) for cell in CELLS}
+    gain = np.round(part * (changed["flips"] + changed["neither"])) / samples
+    loss = np.round(part * (changed["both"] + changed["student_only"])) / samples
+    taught = [
+        names[at] if combine == "sequential" else teacher
+        for names, combine, teacher, size in zip(
+            done["teachers"], done["combine"], done["teacher"], rows, strict=True
+        )
+        for at in np.arange(size) // epochs
+    ]
     return pd.DataFrame(
         {
-            "trial": np.repeat(done["trial"].to_numpy(object), epochs),
-            "epoch": epoch,
-            "loss": np.repeat(draw.uniform(0.3, 0.6, count), epochs) * (1 + np.exp(-epoch)) / 2,
+            "trial": np.repeat(done["trial"].to_numpy(object), rows),
+            "epoch": number,
+            "stage": stage,
+            "teacher": taught,
+            "loss": np.repeat(draw.uniform(0.3, 0.6, count), rows) * (1 + np.exp(-epoch)) / 2,
             "lr": 1e-4 * (1 + np.cos(math.pi * (epoch + 1) / epochs)) / 2,
             "teacher_share": np.where(partitioned, share, np.nan),
-            "seconds": np.repeat(draw.uniform(20, 60, count), epochs),
+            "seconds": np.repeat(draw.uniform(20, 60, count), rows),
+            "student_accuracy": before + gain - loss,
+            "knowledge_gain": gain,
+            "knowledge_loss": loss,
         }
     )
 
@@ -458,6 +515,7 @@ def _costs(rows: pd.DataFrame, models: pd.DataFrame, history: pd.DataFrame, draw
     """Times, places and the teacher's share of a trial; null, but for the places, where it failed."""
     of_trial = history.groupby("trial").agg(train=("seconds", "sum"), share=("teacher_share", "mean"))
     train = rows["trial"].map(of_trial["train"])
+    train = train.mask((rows["combine"] == "soup") & (rows["status"] == "ok"), 0.0)
     evaluate = np.where(train.notna(), 1e-7 * rows["student"].map(models["parameters"]) + 1, np.nan)
     load = np.where(train.notna(), draw.uniform(0.5, 2, len(rows)), np.nan)
     host = rows["number"] % 4
@@ -545,6 +603,8 @@ def _table(schema: pa.Schema, columns: Mapping | pd.DataFrame, rows: int) -> pa.
             arrays.append(pa.nulls(rows, field.type))
         elif isinstance(values, pa.Array):
             arrays.append(values)
+        elif pa.types.is_nested(field.type):
+            arrays.append(pa.array(list(values), field.type))
         else:
             arrays.append(pa.array(np.asarray(values), from_pandas=True).cast(field.type))
     return pa.Table.from_arrays(arrays, schema=schema)

@@ -492,7 +492,7 @@ def test_command_writes_everything_and_says_where(done, out):
     for row in rows.itertuples():
         assert f"| {row.name} | " in text
     models = pd.read_parquet(out / "complementarity_models.parquet")
-    assert len(models) == 9 and set(models["source"]) == {"hub", "untrained"}
+    assert len(models) == 9 and set(models["source"]) == {"hub", "seed"}
     pd.testing.assert_frame_equal(pd.read_csv(out / "complementarity_models.csv"), models, check_dtype=False)
     for name in FIGURES:
         assert f"({name}.png)" in text
@@ -616,7 +616,7 @@ def test_a_missing_column_is_named(content, tmp_path, table, column):
     results = atlases.write(tmp_path, content)
     for path in (results / table).iterdir():
         pd.read_parquet(path).drop(columns=column).to_parquet(path)
-    with pytest.raises(ResultsError, match=f"{results / table}.*: the column {column} is missing; run "):
+    with pytest.raises(ResultsError, match=f"{results / table}.*: the column {column} is missing, .*; run "):
         load_atlas(results)
 
 
@@ -626,6 +626,7 @@ def test_a_missing_column_is_named(content, tmp_path, table, column):
         ("models", "accuracy", 2, None, "id-model-0002.parquet: accuracy is empty or not finite; remove"),
         ("models", "accuracy", 2, math.inf, "id-model-0002.parquet: accuracy is empty or not finite"),
         ("models", "family", 1, None, "id-model-0001.parquet: family is empty"),
+        ("models", "source", 1, "untrained", "models: source is untrained for some models, so another"),
         ("models", "name", 1, "model-0000", "models: name is model-0000 for two models"),
         ("models", "samples", 1, 99, "samples is 120 for some models .* and 99 for others"),
         ("models", "split", 1, "train", "split is test for some models .* and train for others"),

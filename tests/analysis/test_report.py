@@ -321,7 +321,7 @@ def test_records_of_another_version_are_refused(capsys, tmp_path):
     (path,) = (tmp_path / "trials").glob("*.parquet")
     pd.read_parquet(path).drop(columns="transfer_samples").to_parquet(path)
     error = refused(capsys, tmp_path)
-    assert "the column transfer_samples is missing; run the study again in a new folder" in error
+    assert "the column transfer_samples is missing, so another version made these records; run the" in error
 
 
 @pytest.mark.parametrize("table", ["trials", "predictions", "history", "plans"])

@@ -10,6 +10,7 @@ from analysis import measures, reference, tables
 from tests.analysis import sweeps
 
 PAPERS = ["kl", "kl_dp", "kl_dp_unsupervised"]
+TABLE_9 = "table9_multi_teacher_kl"
 DATA = {"classes": 1000, "evaluation_samples": 50_000}
 
 
@@ -43,10 +44,23 @@ def test_the_published_tables_disagree_where_the_notes_say():
     assert found == {
         (1, "PiT-B", "kl"): (0.33, pytest.approx(0.40)),
         (1, "XCiT-P16", "kl"): (0.13, pytest.approx(0.23)),
+        (9, "PiT-B", "kl"): (0.69, pytest.approx(0.78)),
+        (9, "XCiT-P16", "kl"): (0.47, pytest.approx(0.60)),
     }
     notes = (reference.FOLDER / "README.md").read_text()
     for row in rows.itertuples():
         assert row.student in notes and f"{row.pairs:.2f}" in notes and f"{row.published:.2f}" in notes
+
+
+def test_table_9_and_the_fourth_teacher_of_table_7_give_table_1():
+    """As the notes say: the third of three deltas is what their mean, smallest and largest leave."""
+    nine, one = (reference.table(name).set_index("student") for name in (TABLE_9, "table1_full_imagenet"))
+    pairs = reference.deltas().query("method == 'kl' and teacher == 'CoaT-lite-mini'").set_index("student")
+    for student in ("XCiT-P16", "PiT-B"):
+        mean, low, high = nine.loc[student, ["single_mean", "single_min", "single_max"]]
+        four = [low, high, 3 * mean - low - high, pairs.loc[student, "transfer_delta"]]
+        assert round(np.mean(four), 2) == one.loc[student, "kl_mean"]
+        assert round(np.std(four), 2) == one.loc[student, "kl_std"]
 
 
 def test_published_deviations_divide_by_the_number_of_teachers():

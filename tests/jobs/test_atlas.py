@@ -78,7 +78,7 @@ def test_an_atlas_from_nothing_to_its_pairs_and_again_and_mended(small, write_st
     assert done.returncode == 0, done.stderr
     models = models_of(results)
     assert models["status"].tolist() == ["ok"] * 8
-    assert models.groupby("source").size().to_dict() == {"recipe": 2, "untrained": 6}
+    assert models.groupby("source").size().to_dict() == {"trained": 2, "seed": 6}
     said = pd.read_parquet(results / "model_predictions")
     assert said.groupby("model").size().unique().tolist() == [303]
 
@@ -124,12 +124,15 @@ def test_an_atlas_from_nothing_to_its_pairs_and_again_and_mended(small, write_st
 
 def test_a_model_that_fails_is_recorded_and_stops_no_other(small, write_study, tmp_path):
     """One whose input does not fit, one that says nothing finite, those of other classes by a pattern."""
-    blank = {key: value for key, value in small["zoo"]["mixer"].items() if key != "recipe"}
-    small["zoo"]["misfit"] = blank | {"untrained": 5, "config": blank["config"] | {"input_size": [3, 30, 30]}}
+    blank = {key: value for key, value in small["zoo"]["mixer"].items() if key != "weights"}
+    small["zoo"]["misfit"] = blank | {
+        "weights": {"source": "seed", "seed": 5},
+        "config": blank["config"] | {"input_size": [3, 30, 30]},
+    }
     network = zoo.build(spec.Study.model_validate(small).zoo["mixer"], 10).network
     broken = {name: torch.full_like(tensor, torch.nan) for name, tensor in network.state_dict().items()}
     torch.save(broken, tmp_path / "nan.pt")
-    small["zoo"]["nan"] = blank | {"checkpoint": str(tmp_path / "nan.pt")}
+    small["zoo"]["nan"] = blank | {"weights": {"source": "file", "path": str(tmp_path / "nan.pt")}}
     small["pairs"] = {"students": ["mixer"], "teachers": ["resnet", "nan"]}
     (tmp_path / "list.txt").write_text("misfit\nnan\nresnet18.a1*\n")
     path, results = write_study(small), results_of(small)
@@ -172,8 +175,11 @@ def test_timms_whole_zoo_is_planned_offline():
 @pytest.fixture
 def long_atlas(small, write_study):
     """An atlas long enough to be interrupted: (path, results)."""
-    blank = {key: value for key, value in small["zoo"]["mixer"].items() if key != "recipe"}
-    small["zoo"] |= {f"blank{seed}": blank | {"untrained": seed} for seed in range(100, 100 + COUNT)}
+    blank = {key: value for key, value in small["zoo"]["mixer"].items() if key != "weights"}
+    small["zoo"] |= {
+        f"blank{seed}": blank | {"weights": {"source": "seed", "seed": seed}}
+        for seed in range(100, 100 + COUNT)
+    }
     small["pairs"] = [["mixer", "resnet"]]
     return write_study(small), results_of(small)
 
@@ -201,7 +207,7 @@ def test_a_model_whose_worker_is_killed_is_run_again_with_half_the_batch(long_at
     path, results = long_atlas
     process = start(JOB, path, "--batch-size", 16, "--embed", "none")
     wait_until(lambda: len(recorded(results, "models")) >= 1)
-    victim = next(line for line in workers_of(process.pid) if "run_model" in line)
+    victim = next(line for line in workers_of(process.pid) if "ImplicitFunc.train" in line)
     os.kill(int(victim.split()[1]), signal.SIGKILL)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output

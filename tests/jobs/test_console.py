@@ -18,17 +18,17 @@ def test_durations_are_readable(seconds, text):
 def test_the_time_left_follows_the_work_done(monkeypatch):
     now = 100.0
     monkeypatch.setattr(_console.time, "monotonic", lambda: now)
-    tracker = _console.Tracker("sweep", total=80, seconds=60)
+    progress = _console.Progress("sweep", total=80, seconds=60)
     now = 110.0
-    assert tracker.left() == "about 50 s left"  # nothing done: what was expected
-    tracker.done = 3
-    assert tracker.left() == "about 50 s left"  # too little done to tell a pace
-    tracker.done = 20
-    assert tracker.left() == "about 30 s left"  # half a second each, 60 to go
+    assert progress.left() == "about 50 s left"  # nothing done: what was expected
+    progress.done = 3
+    assert progress.left() == "about 50 s left"  # too little done to tell a pace
+    progress.done = 20
+    assert progress.left() == "about 30 s left"  # half a second each, 60 to go
 
 
 def test_nothing_known_nothing_said():
-    assert _console.Tracker("zoo", total=8).left() == ""
+    assert _console.Progress("zoo", total=8).left() == ""
 
 
 @pytest.mark.parametrize(

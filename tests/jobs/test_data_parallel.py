@@ -1,4 +1,4 @@
-"""A trial on two workers through Ray Train, on a real local Ray: called from Tune, interrupted, refused."""
+"""Functions on two workers through Ray Train, on a real local Ray: called from Tune, interrupted, refused."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ import pandas as pd
 import pytest
 import ray
 import torch.distributed as dist
-from ray import tune
 
-from jobs import _data_parallel
+from jobs import _console, _data_parallel, _engine, transfer_sweep
 from study import distributed, spec, transfer
 from study.errors import DivergedError, StudyError
 from study.store import records, schemas
 from tests.jobs.running import refused, run, trials_of
-from tests.study.test_transfer import budget, trial_of
-from tests.study.test_workers import assert_close
+from tests.study.trials import assert_close, budget, trial_of
 
 pytestmark = pytest.mark.faults
 
@@ -42,7 +40,7 @@ def study(content, workspace) -> spec.Study:
     return study
 
 
-def recorded(study: spec.Study, trial: spec.Trial) -> transfer.Record:
+def recorded(study: spec.Study, trial: spec.Trial) -> transfer.Outcome:
     """What is recorded, after making sure that it is there once and nothing is left beside it."""
     found = {table: pd.read_parquet(study.results / table) for table in ("trials", "predictions", "history")}
     assert found["trials"]["trial"].tolist() == [trial.id]
@@ -52,31 +50,41 @@ def recorded(study: spec.Study, trial: spec.Trial) -> transfer.Record:
         assert (found[table].pop("trial") == trial.id).all()
     (row,) = found["trials"].to_dict("records")
     columns = [found[table].replace({np.nan: None}).to_dict("list") for table in ("predictions", "history")]
-    return transfer.Record(row, *columns)
+    return transfer.Outcome(row, *columns, student=None)
 
 
-def test_a_trial_of_tune_that_holds_nothing_gives_two_workers_what_they_need(
-    local_ray, study, workspace, tmp_path
-):
+def train(trial: spec.Trial, study: spec.Study) -> None:
+    """On two workers."""
+    _data_parallel.run(transfer_sweep.train, (trial, study), study.resources, trial.id)
+
+
+def test_a_trial_that_holds_nothing_gives_two_workers_what_they_need(local_ray, study, workspace):
     trial = budget(trial_of(study, "kl_dp"), batch_size=31)
 
-    def trainable(config):
-        _data_parallel.run(trial, study)
-        tune.report({"status": "ok"})
+    def function(trial):
+        train(trial, study)
+        return {"status": "ok"}
 
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, _data_parallel.CALLER),
-        tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
-        run_config=tune.RunConfig(storage_path=str(tmp_path / "tune"), verbose=0),
-    )
-    (result,) = tuner.fit()
-    assert result.error is None
+    with _console.Progress("test", 1) as progress:
+        trials = {trial.id: trial}
+        assert _engine.run(function, trials, resources=study.resources, progress=progress) == {}
     assert_close(recorded(study, trial), transfer.run(trial, workspace))
+
+
+def test_any_function_runs_in_each_worker_and_gives_what_the_first_one_says(local_ray, study, tmp_path):
+    def function(folder: Path, what: str) -> str:
+        (folder / str(dist.get_rank())).touch()
+        return f"{what} {dist.get_rank()} of {dist.get_world_size()}"
+
+    assert _data_parallel.run(function, (tmp_path, "worker"), study.resources, "any") == "worker 0 of 2"
+    assert {path.name for path in tmp_path.iterdir()} >= {"0", "1"}
+    alone = spec.Resources(workers=1)
+    assert _data_parallel.run(os.getpid, (), alone, "alone") == os.getpid()
 
 
 def mortal(config: dict) -> object:
     """The work, noting the batches of each epoch; the second worker dies, once, in the second epoch."""
-    notes = Path(config["study"].results)
+    notes = Path(config["arguments"][1].results)
     parts = distributed.parts
 
     def noting(*arguments):
@@ -93,7 +101,7 @@ def mortal(config: dict) -> object:
 def test_a_worker_that_is_killed_is_replaced_and_the_trial_goes_on(local_ray, study, workspace, monkeypatch):
     trial = budget(trial_of(study, "xe_kl_mcl"), epochs=3)
     monkeypatch.setattr(_data_parallel, "_work", mortal)
-    _data_parallel.run(trial, study)
+    train(trial, study)
     assert_close(recorded(study, trial), transfer.run(trial, workspace))
     epochs: dict[str, int] = {}
     for note in study.results.glob("*-1-*"):
@@ -107,13 +115,13 @@ def test_what_stops_a_trial_is_told_and_nothing_recorded(local_ray, study, tmp_p
     trial = trial_of(study, "kl")
     steep = trial.model_copy(update={"method": trial.method.model_copy(update={"lr": 1e30})})
     with pytest.raises(DivergedError, match=r"^the loss is not finite in epoch 0; lower the method's lr$"):
-        _data_parallel.run(steep, study)
+        train(steep, study)
 
     # What happens before the workers are together: here, that the images are not there.
     monkeypatch.setattr(_data_parallel, "RETRIES", 0)
     folders = study.folders.model_copy(update={"data": tmp_path / "none"})
-    with pytest.raises(StudyError, match=r"^/.*: the data are not prepared; run jobs/prepare_data\.py$"):
-        _data_parallel.run(trial, study.model_copy(update={"folders": folders}))
+    with pytest.raises(StudyError, match=r"^/.*: the data are not prepared; run jobs/data\.py$"):
+        train(trial, study.model_copy(update={"folders": folders}))
     assert list((study.results / "trials").iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""The engine of the sweeps on a real local Ray, with functions of no work."""
+"""The engine of all commands on a real local Ray, with functions of no work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import ray
 from ray.tune.trainable.function_trainable import get_session
 
 from jobs import _cluster, _console, _engine
-from study.errors import StudyError
+from study.errors import StorageError, StudyError
+from study.spec import Resources
 
 NAMES = [f"trial{n}" for n in range(7)]
 CPUS = 3
@@ -24,10 +25,10 @@ def local_ray():
     ray.shutdown()
 
 
-def run(function, **options) -> dict[str, str]:
-    with _console.Tracker("test", len(NAMES)) as tracker:
-        configurations = {name: name for name in NAMES}
-        return _engine.run(function, configurations, request={"cpu": 1}, tracker=tracker, **options)
+def run(function, *, workers: int = 1, **options) -> dict[str, str]:
+    configurations, resources = {name: name for name in NAMES}, Resources(cpus=1, workers=workers)
+    with _console.Progress("test", len(NAMES)) as progress:
+        return _engine.run(function, configurations, resources=resources, progress=progress, **options)
 
 
 def note(folder: Path, name: str) -> int:
@@ -91,16 +92,14 @@ def test_a_worker_that_dies_while_it_is_handed_a_trial_costs_nothing(tmp_path):
     assert counts(tmp_path) == dict.fromkeys(NAMES, 1)
 
 
-def test_a_trial_that_kills_every_worker_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(_engine, "RETRIES", 1)
-
+def test_a_trial_that_kills_every_worker_is_given_up(tmp_path):
     def function(name):
         note(tmp_path, name)
         if name == "trial0":
             os._exit(1)
         return {"status": "ok"}
 
-    errors = run(function)
+    errors = run(function, retries=1)
     assert list(errors) == ["trial0"]
     assert errors["trial0"] not in ("", "None")
     assert counts(tmp_path) == dict.fromkeys(NAMES, 1) | {"trial0": 2}
@@ -115,17 +114,39 @@ def test_what_failed_by_its_own_account_is_not_tried_again(tmp_path):
     assert counts(tmp_path) == dict.fromkeys(NAMES, 1)
 
 
-def test_a_trial_that_cannot_be_recorded_ends_the_sweep(tmp_path):
+@pytest.mark.parametrize(
+    ("raised", "sentence"),
+    [
+        (StorageError("the disk is full"), "the disk is full"),
+        (ValueError("a\nb"), "trial0: ValueError: a."),
+    ],
+)
+def test_what_ends_all_is_one_sentence(tmp_path, raised, sentence):
     def function(name):
         note(tmp_path, name)
-        return {"status": "unrecorded", "reason": "the disk is full"}
+        raise raised
 
-    with pytest.raises(StudyError, match="the disk is full"):
-        run(function, at_once=1, wave=4)
+    with pytest.raises(StudyError) as error:
+        run(function, workers=CPUS, wave=4, fatal="{name}: {reason}.")
+    assert str(error.value) == sentence
     assert list(counts(tmp_path)) == ["trial0"]
 
 
-def test_no_more_run_at_once_than_asked_for(tmp_path):
+def test_notices_are_printed_and_work_is_counted_as_it_comes(monkeypatch, capsys):
+    """The first trial is most of the work."""
+    shown = []
+    monkeypatch.setattr(_console.Progress, "update", lambda self, done, text: shown.append((done, text)))
+
+    def function(name):
+        return {"status": "failed" if name == "trial6" else "ok", "notice": f"{name} is done"}
+
+    assert run(function, work=dict.fromkeys(NAMES, 1) | {"trial0": 94}, workers=CPUS) == {}
+    assert capsys.readouterr().out.splitlines() == [f"test: {name} is done" for name in NAMES]
+    assert {done for done, _ in shown} == {0, *range(94, 101)}
+    assert shown[-1][1] == "6 of 7 done, 0 running, 1 failed"
+
+
+def test_no_more_run_at_once_than_there_is_room_for_their_workers(tmp_path):
     """The first trial waits for company, which any other one would be."""
 
     def function(name):
@@ -133,18 +154,18 @@ def test_no_more_run_at_once_than_asked_for(tmp_path):
         end = time.monotonic() + 5
         while name == "trial0" and time.monotonic() < end:
             if len(list(tmp_path.iterdir())) > 1:
-                return {"status": "unrecorded", "reason": "not alone"}
+                raise StorageError("not alone")
             time.sleep(0.05)
         return {"status": "ok"}
 
-    assert run(function, at_once=1) == {}
+    assert run(function, workers=CPUS) == {}
 
 
 def test_a_cluster_that_is_gone_is_one_sentence(monkeypatch):
     """What Ray raises for it is made a sentence; what is raised while the cluster answers stays a bug."""
 
     def break_down(answers: bool):
-        with _console.Tracker("test", 1) as tracker, _engine.cluster_watched(tracker):
+        with _console.Progress("test", 1) as progress, _engine.cluster_watched(progress):
             monkeypatch.setattr(_cluster, "answers", lambda address: answers)
             raise ray.exceptions.RaySystemError("whatever")
 

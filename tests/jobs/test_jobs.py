@@ -43,7 +43,7 @@ def test_a_study_from_nothing_to_its_figure(content, write_study, tmp_path):
     planned = sweep(path, "--dry-run")
     assert planned.returncode == 0, planned.stderr
     assert "2 pairs" in planned.stdout
-    assert "zoo: to be trained: " in planned.stdout
+    assert "zoo: to be made: " in planned.stdout
     assert "cached or live is decided once the data are there" in planned.stdout
     assert not results.exists()
 
@@ -101,9 +101,9 @@ def test_the_earlier_steps_run_alone(content, write_study, tmp_path):
     assert "transfer 100, evaluation 303" in prepared.stdout
     built = run("jobs/zoo.py", path)
     assert built.returncode == 0, built.stderr
-    assert len(list((tmp_path / "zoo").glob("*.safetensors"))) == 2
+    assert len(list((tmp_path / "zoo").glob("*/model.safetensors"))) == 2
     again = run("jobs/zoo.py", path)
-    assert "training" not in again.stdout
+    assert "making" not in again.stdout
 
 
 def test_limit_runs_no_more(workspace, content, write_study):
@@ -135,12 +135,20 @@ def test_the_papers_studies_are_planned_offline(name, pairs):
     assert "8 CPUs and 1 GPUs" in planned.stdout
 
 
+def test_the_plan_says_what_mirrored_views_take_without_their_images():
+    """Two passes a model, not one an epoch, epoch by epoch: by the number of images that are expected."""
+    planned = sweep("studies/paper_subset10.yaml", "--dry-run").stdout
+    # 39 models with each of the crops of the students they meet: 99 passes, in both variants.
+    assert "198 forward passes over the transfer set, not 55,860" in planned
+    assert "47 GiB" in planned
+
+
 def test_trials_come_so_that_a_worker_meets_the_same_models_again(content):
     content["seeds"] = [0, 1]
     todo = spec.Study.model_validate(content).trials()
-    ordered = transfer_sweep.in_order(todo)
+    (ordered,) = transfer_sweep.groups(todo)
     assert {trial.id for trial in ordered} == {trial.id for trial in todo}
-    met = [(trial.student.name, trial.teacher and trial.teacher.name) for trial in ordered]
+    met = [(trial.student.name, trial.teacher) for trial in ordered]
     changes = [pair for pair, before in zip(met, [None, *met], strict=False) if pair != before]
     assert len(changes) == len(set(met)) == 4
     assert [student for student, _ in changes] == sorted(student for student, _ in changes)
@@ -148,7 +156,7 @@ def test_trials_come_so_that_a_worker_meets_the_same_models_again(content):
 
 def test_live_outputs_and_a_limit_are_told_and_obeyed(workspace, content, write_study):
     """Crops that one trial alone needs: no file is written for them, and the plan says why."""
-    content["budget"] |= {"resized_crop": {"scale": [0.5, 1]}, "epochs": 1, "view_seed": 99}
+    content["budget"] |= {"transforms": [{"resized_crop": {"scale": [0.5, 1]}}], "epochs": 1, "view_seed": 99}
     content["methods"] = {"kl": content["methods"]["kl"]}
     content["pairs"] = [["mixer", "resnet"]]
     content["resources"] = {"keep_gib": 0.25}
@@ -216,16 +224,14 @@ def test_an_unknown_model_is_refused(content, write_study):
 
 
 def test_a_missing_checkpoint_is_refused(content, write_study):
-    del content["zoo"]["resnet"]["recipe"]
-    content["zoo"]["resnet"]["checkpoint"] = "nowhere/model.safetensors"
+    content["zoo"]["resnet"]["weights"] = {"source": "file", "path": "nowhere/model.safetensors"}
     refused(sweep(write_study(content), "--dry-run"), "nowhere/model.safetensors", "'resnet'")
 
 
 def test_a_corrupt_checkpoint_is_refused_before_any_trial(workspace, content, write_study, tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"no tensors")
-    del content["zoo"]["resnet"]["recipe"]
-    content["zoo"]["resnet"]["checkpoint"] = str(path)
+    content["zoo"]["resnet"]["weights"] = {"source": "file", "path": str(path)}
     refused(sweep(write_study(content)), "model.safetensors", "'resnet'", "damaged")
     assert not recorded(results_of(content))
 
@@ -233,6 +239,15 @@ def test_a_corrupt_checkpoint_is_refused_before_any_trial(workspace, content, wr
 def test_other_classes_are_refused(workspace, content, write_study):
     content["zoo"]["resnet"]["kwargs"]["num_classes"] = 7
     refused(sweep(write_study(content)), "7", "10")
+
+
+def test_a_training_that_fails_ends_the_command_and_names_its_model(workspace, content, write_study):
+    content["zoo"]["mixer"]["weights"]["phases"][0]["lr"] = 1e30
+    failed = run("jobs/zoo.py", write_study(content))
+    refused(
+        failed, "zoo.mixer: its training failed (the loss is not finite in epoch 0", "correct its weights"
+    )
+    assert "accuracy %" not in failed.stdout  # no table of a zoo that is not there
 
 
 def test_a_truncated_beton_is_refused_before_any_trial(workspace, content, write_study, tmp_path):

@@ -204,7 +204,8 @@ def test_a_trial_reports_more_than_its_end_only_where_asked(workspace, study, na
 
 def history_of(epochs: int) -> dict[str, list]:
     numbers = [float(n) for n in range(epochs)]
-    return {"epoch": list(range(epochs)), "loss": numbers, "lr": numbers, "teacher_share": [None] * epochs}
+    empty = dict.fromkeys([*_trackers.EPOCH, "measures"], [None] * epochs)
+    return {"epoch": list(range(epochs)), **empty, "loss": numbers, "lr": numbers}
 
 
 def test_epochs_are_shown_while_a_trial_runs_and_once_if_it_is_tried_again(study, tmp_path):
@@ -226,15 +227,17 @@ def test_epochs_are_shown_while_a_trial_runs_and_once_if_it_is_tried_again(study
     ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         trials = {trial.id: trial}
-        with _trackers.opened(study, trials) as callbacks, _console.Tracker("test", 1) as tracker:
-            errors = _engine.run(function, trials, request={"cpu": 1}, tracker=tracker, callbacks=callbacks)
+        with _trackers.opened(study, trials) as callbacks, _console.Progress("test", 1) as progress:
+            errors = _engine.run(
+                function, trials, resources=study.resources, progress=progress, callbacks=callbacks
+            )
     finally:
         ray.shutdown()
     assert errors == {}
     assert shown.exists()
     curve = [(n, float(n)) for n in range(3)]
     (folder,) = study.results.glob("tensorboard/*")
-    assert curves(folder) == {"loss": curve, "lr": curve, "transfer_delta": [(2, 0.25)]}
+    assert curves(folder) == {"loss": curve, "lr": curve, "transfer_delta": [(3, 0.25)]}
     client, runs = mlflow_runs(study.results, "small")
     assert runs[trial.id].info.status == "FINISHED"
     points = client.get_metric_history(runs[trial.id].info.run_id, "loss")

@@ -10,7 +10,7 @@ from study import atlas, evaluate, knowledge, spec
 from study.errors import StudyError
 from study.models import zoo
 from study.models.timm_import import timm
-from study.store import records, schemas
+from study.store import digest, records, schemas
 from study.workspace import Workspace
 
 
@@ -63,8 +63,8 @@ def test_untrained_copies_of_the_first_of_each_family(study):
     assert [model.name for model in blank] == [
         f"{name}-untrained-{seed}" for name in ("mixer", "resnet") for seed in (0, 1, 2)
     ]
-    assert [model.untrained for model in blank] == [0, 1, 2, 0, 1, 2]
-    assert {model.source for model in blank} == {"untrained"}
+    assert [model.weights.seed for model in blank] == [0, 1, 2, 0, 1, 2]
+    assert {model.source for model in blank} == {"seed"}
     assert zoo.build(blank[0], 10)
     assert atlas.untrained(blank) == []
 
@@ -91,12 +91,12 @@ def test_the_id_sees_all_that_changes_what_a_model_says(study, tmp_path):
     for number in (1, 2):
         path = tmp_path / f"{number}.pt"
         path.write_text(f"weights {number}")
-        at = model.model_copy(update={"recipe": None, "checkpoint": str(path)})
-        ids.add(atlas.id_of(at, data, "evaluation"))
         moved = path.rename(tmp_path / f"moved{number}.pt")
-        at = at.model_copy(update={"checkpoint": str(moved)})
-        ids.add(atlas.id_of(at, data, "evaluation"))
-    assert len(ids) == 6
+        for place in (path, moved):  # what is in a file counts, not where it lies
+            at = spec.File(path=str(place), sha256=digest.of_file(moved))
+            ids.add(atlas.id_of(model.model_copy(update={"weights": at}), data, "evaluation"))
+    ids |= {atlas.id_of(copy, data, "evaluation") for copy in atlas.untrained([model])}
+    assert len(ids) == 9
 
 
 # --- a model ------------------------------------------------------------------------------------
@@ -106,7 +106,9 @@ def test_the_record_of_a_model_is_what_it_says_of_the_images(study, workspace):
     record = atlas.run(study.zoo["resnet"], workspace, "transfer")
     classifier = workspace.load(study.zoo["resnet"])
     samples = workspace.splits["transfer"]
-    said = evaluate.predict(classifier, workspace.batches(classifier.crop), samples, workspace.device)
+    said = evaluate.predict(
+        classifier, workspace.batches(classifier.crop), samples, workspace.device, "float32"
+    )
     right = said.label == workspace.images.labels[samples]
     assert record.row["accuracy"] == pytest.approx(right.mean())
     assert np.array_equal(record.predictions["predicted"], said.label)
@@ -124,7 +126,7 @@ def test_a_published_accuracy_counts_at_the_models_own_input_size(study, workspa
     model = spec.Model(
         name="r", timm="resnet18.a1_in1k", family="cnn", config=config, kwargs={"num_classes": 10}
     )
-    blank = model.model_copy(update={"untrained": 0})
+    blank = model.model_copy(update={"weights": spec.Random(seed=0)})
     load = Workspace.load
     monkeypatch.setattr(Workspace, "load", lambda place, _: load(place, blank))
     record = atlas.run(model, workspace, "transfer", published={key: 0.7})
@@ -150,6 +152,25 @@ def test_other_classes_are_refused_before_weights_are_fetched(workspace, timm_na
         with pytest.raises(StudyError, match=r"zoo\.r: tells"):
             atlas.check_models([model], patterns, 10)
     atlas.check_models([model], ["mixer", "r*"], 10)  # recorded as failed when it is its turn
+
+
+def test_an_untrained_model_is_recorded_as_such_and_is_no_student(study, workspace, tmp_path):
+    records.prepare(tmp_path, schemas.ATLAS_TABLES)
+    blank = atlas.untrained([study.zoo["mixer"]])[0]
+    models = [study.zoo["mixer"], blank]
+    for model in models:
+        outcome = atlas.run(model, workspace, "evaluation")
+        records.write_model(tmp_path, model.name, outcome.row, outcome.predictions)
+    rows = pq.read_table(tmp_path / "models").to_pylist()
+    assert {row["name"]: row["source"] for row in rows} == {"mixer": "trained", "mixer-untrained-0": "seed"}
+    assert spec.Model.model_validate_json(rows[0]["spec"]) in models
+    names = [model.name for model in models]
+    predicted, labels = atlas.read_predictions(tmp_path, names, 10)
+    trained = np.array([model.source != "seed" for model in models])
+    pairs, _ = atlas.compare(names, trained, predicted, labels, 10)
+    assert (list(pairs["student"]), list(pairs["teacher"])) == (["mixer"], ["mixer-untrained-0"])
+    failed = atlas.failure(blank, workspace, "evaluation", "because")
+    assert (failed["source"], failed["reason"]) == ("seed", "because")
 
 
 # --- all pairs ----------------------------------------------------------------------------------
@@ -258,7 +279,7 @@ def test_a_damaged_record_is_told_with_the_remedy(tmp_path, damage):
     path = tmp_path / "model_predictions" / "b.parquet"
     content = path.read_bytes()
     chunk = (
-        pq.ParquetFile(path).metadata.row_group(0).column(records.MODEL_PREDICTIONS.names.index("predicted"))
+        pq.ParquetFile(path).metadata.row_group(0).column(schemas.MODEL_PREDICTIONS.names.index("predicted"))
     )
     place = chunk.dictionary_page_offset + chunk.total_compressed_size - 1  # the last of its values
     flipped = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,26 +15,49 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study import distributed, spec, transfer
+from study import derivation, distributed, spec, transfer
 from study.errors import DivergedError, StudyError
 from study.images.batches import Crop
+from study.models import weights
 from study.store.checkpoints import Checkpoint
+from study.views import Shown, View
 from study.workspace import Workspace
-from tests.study.test_transfer import (
+from tests.study.trials import (
     ArrayBatches,
     Interrupted,
+    assert_close,
     assert_same,
+    blank,
     budget,
+    changed,
     dropping,
     elsewhere,
+    method,
+    pixels_of,
     trial_of,
     until,
 )
 
 WORKERS = 2
 METHODS = ["kl", "kl_dp", "xe_kl_mcl"]
+PROJECTION = {"method": "tests.study.own.Projection", "lr": 1e-2}
 # Of 100 samples: a last batch of 7, shared unevenly, and one of a single sample, fewer than the workers.
 BATCH_SIZES = [31, 33]
+
+
+def trained(study: spec.Study) -> spec.Model:
+    """A model whose training two workers can share."""
+    phases = [
+        {"epochs": 2, "lr": 5e-2, "batch_size": 31, "optimizer": "sgd", "transforms": ["flip"]},
+        {"epochs": 1, "lr": 1e-2, "batch_size": 33, "train": "head"},
+    ]
+    source = spec.Trained.model_validate({"images": 100, "phases": phases, "seed": 3})
+    return study.zoo["mixer"].model_copy(update={"weights": source, "name": "trained"})
+
+
+def sequence(study: spec.Study) -> spec.Trial:
+    teachers = (study.zoo["resnet"], blank(study.zoo["mixer"], 5))
+    return changed(trial_of(study, "kl_dp"), teachers=teachers, combine="sequential")
 
 
 # --- what the two processes do ------------------------------------------------------------------
@@ -41,18 +65,17 @@ BATCH_SIZES = [31, 33]
 
 def agreeing(study, place, folder):
     """Each method, with batches that cannot be shared evenly."""
-    for method in METHODS:
+    for name in METHODS:
         for batch_size in BATCH_SIZES:
-            trial = budget(trial_of(study, method), batch_size=batch_size)
-            yield (method, batch_size), lambda trial=trial: transfer.run(trial, place)
+            trial = budget(trial_of(study, name), batch_size=batch_size)
+            yield (name, batch_size), lambda trial=trial: transfer.run(trial, place)
 
 
 def flipping(study, place, folder):
     """Random views, of which frozen models' outputs are kept, and computed live."""
-    trial = budget(trial_of(study, "kl_dp"), batch_size=31, flip=True)
+    trial = budget(trial_of(study, "kl_dp"), batch_size=31, transforms=["flip"])
     yield "flip", lambda: transfer.run(trial, place)
-    live = Workspace(place.data, place.folders, "cpu", threads=1, cached=False)
-    live.batches = place.batches
+    live = elsewhere(place, cached=False)
     yield "flip live", lambda: transfer.run(trial, live)
 
 
@@ -67,6 +90,35 @@ def with_an_unused_parameter(study, place, folder):
     same = {name: getattr(place, name) for name in dir(place) if name[0] != "_"}
     other = SimpleNamespace(**same | {"student": student})
     yield "unused", lambda: transfer.run(budget(trial_of(study, "kl"), batch_size=31), other)
+
+
+def projecting(study, place, folder):
+    """An objective with parameters of its own, and features."""
+    trial = budget(method(trial_of(study, "kl"), **PROJECTION), batch_size=31)
+    yield "projection", lambda: transfer.run(trial, place)
+
+
+def mixing(study, place, folder):
+    """Partners, and shares of classes as targets."""
+    trial = budget(trial_of(study, "kl_dp"), batch_size=33, transforms=["mixup"])
+    yield "mixup", lambda: transfer.run(trial, place)
+
+
+def training_the_zoo(study, place, folder):
+    """All of it, and then the head; saved by the first."""
+    yield "trained", lambda: derivation.make(trained(study), place)
+
+
+def a_sequence(study, place, folder):
+    """Whose first stage all of them make."""
+    trial = sequence(study)
+
+    def run():
+        for model in transfer.begins_with(trial):
+            derivation.make(model, place)
+        return transfer.run(trial, place)
+
+    yield "sequence", run
 
 
 def interrupted(study, place, folder):
@@ -90,16 +142,14 @@ def failing(study, place, folder):
     """What one of them, or each, meets with."""
     kl = trial_of(study, "kl")
     steep = kl.method.model_copy(update={"lr": 1e30})
-    yield "diverged", lambda: transfer.run(kl.model_copy(update={"method": steep}), place)
+    yield "diverged", lambda: transfer.run(changed(kl, method=steep), place)
     yield "BatchNorm", lambda: transfer.run(trial_of(study, "kl", "resnet"), place)
     yield "small batch", lambda: transfer.run(budget(kl, batch_size=1), place)
     for rank in range(WORKERS):
 
         def lost(rank=rank):
-            model = kl.student.model_copy(update={"checkpoint": "lost.pt", "recipe": None})
-            return transfer.run(
-                kl.model_copy(update={"student": model}) if dist.get_rank() == rank else kl, place
-            )
+            model = kl.student.model_copy(update={"weights": spec.File(path="lost.pt")})
+            return transfer.run(changed(kl, student=model) if dist.get_rank() == rank else kl, place)
 
         yield f"lost by {rank}", lost
 
@@ -110,7 +160,17 @@ def failing(study, place, folder):
     yield "full", lambda: transfer.run(kl, place, checkpoint=Full(folder / "full.pt", kl.id))
 
 
-SCENARIOS = [agreeing, flipping, with_an_unused_parameter, interrupted, failing]
+SCENARIOS = [
+    agreeing,
+    flipping,
+    with_an_unused_parameter,
+    projecting,
+    mixing,
+    training_the_zoo,
+    a_sequence,
+    interrupted,
+    failing,
+]
 
 
 def worker(rank: int, folder: Path, content: dict) -> None:
@@ -118,7 +178,13 @@ def worker(rank: int, folder: Path, content: dict) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=WORKERS)
     study = spec.Study.model_validate(content)
-    place = Workspace(study.data, elsewhere(study, folder / "outputs"), "cpu", threads=1)
+    folders = study.folders.model_copy(update={"outputs": folder / "outputs"})
+    opened = Workspace(study.data, folders, "cpu", threads=1)
+    for model in study.zoo.values():  # what the workers make lies in a zoo of their own
+        target = folder / "zoo" / opened.folder_of(model).name
+        if rank == 0:
+            shutil.copytree(opened.folder_of(model), target)
+    place = elsewhere(opened, zoo=folder / "zoo")
     pixels = torch.load(folder / "pixels.pt")
     place.batches = lambda crop: ArrayBatches(pixels, place.images.labels)
     outcomes = {}
@@ -140,9 +206,7 @@ def study(base) -> spec.Study:
 def outcomes(base, workspace, tmp_path_factory) -> list[dict]:
     """What each of two workers got, by name."""
     folder = tmp_path_factory.mktemp("workers")
-    everything = np.arange(len(workspace.images.labels))
-    pixels = torch.cat([p.clone() for p, _, _ in workspace.batches(Crop()).epoch(everything, 64)])
-    torch.save(pixels, folder / "pixels.pt")
+    torch.save(pixels_of(workspace), folder / "pixels.pt")
     context = torch.multiprocessing.start_processes(
         worker, (folder, base), nprocs=WORKERS, join=False, start_method="spawn"
     )
@@ -153,23 +217,12 @@ def outcomes(base, workspace, tmp_path_factory) -> list[dict]:
     finally:
         for process in context.processes:
             process.kill()
-    return [pickle.loads((folder / f"outcomes{n}.pickle").read_bytes()) for n in range(WORKERS)]
+    found = [pickle.loads((folder / f"outcomes{n}.pickle").read_bytes()) for n in range(WORKERS)]
+    found[0]["zoo"] = folder / "zoo"
+    return found
 
 
 # --- what has to come of it ---------------------------------------------------------------------
-
-
-def assert_close(several: transfer.Record, single: transfer.Record) -> None:
-    """The same up to the order of summation."""
-    np.testing.assert_allclose(several.history["loss"], single.history["loss"], rtol=1e-5)
-    assert several.history["lr"] == single.history["lr"]
-    for ours, theirs in zip(several.history["teacher_share"], single.history["teacher_share"], strict=True):
-        assert ours == theirs
-    for name, values in single.predictions.items():
-        if name.endswith("confidence"):
-            np.testing.assert_allclose(several.predictions[name], values, atol=1e-5, err_msg=name)
-        else:
-            assert np.array_equal(several.predictions[name], values), name
 
 
 @pytest.mark.faults
@@ -183,7 +236,7 @@ def test_two_workers_give_what_one_gives(study, workspace, outcomes, method, bat
 
 @pytest.mark.faults
 def test_views_are_the_same_on_any_worker(study, workspace, outcomes):
-    single = transfer.run(budget(trial_of(study, "kl_dp"), batch_size=31, flip=True), workspace)
+    single = transfer.run(budget(trial_of(study, "kl_dp"), batch_size=31, transforms=["flip"]), workspace)
     assert_close(outcomes[0]["flip"], single)
     np.testing.assert_allclose(outcomes[0]["flip live"].history["loss"], single.history["loss"], rtol=1e-4)
 
@@ -194,15 +247,56 @@ def test_a_parameter_that_is_not_used_stops_nothing(outcomes):
 
 
 @pytest.mark.faults
+def test_what_an_objective_trains_is_trained_by_all(study, workspace, outcomes):
+    single = transfer.run(budget(method(trial_of(study, "kl"), **PROJECTION), batch_size=31), workspace)
+    assert_close(outcomes[0]["projection"], single)
+    for ours, theirs in zip(
+        outcomes[0]["projection"].history["measures"], single.history["measures"], strict=True
+    ):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+        assert ours["first_class"] == theirs["first_class"]
+
+
+@pytest.mark.faults
+def test_mixed_images_are_the_same_on_any_worker(study, workspace, outcomes):
+    trial = budget(trial_of(study, "kl_dp"), batch_size=33, transforms=["mixup"])
+    assert_close(outcomes[0]["mixup"], transfer.run(trial, workspace))
+
+
+@pytest.mark.faults
+def test_two_workers_train_the_zoo_as_one_does(study, workspace, outcomes, tmp_path):
+    place = elsewhere(workspace, zoo=tmp_path)
+    single = derivation.make(trained(study), place)
+    for mine in outcomes:
+        assert mine["trained"] == outcomes[0]["trained"]
+        for ours, theirs in zip(mine["trained"]["history"], single["history"], strict=True):
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+            assert (ours["epoch"], ours["lr"]) == (theirs["epoch"], theirs["lr"])
+    other = outcomes[0]["zoo"] / place.folder_of(trained(study)).name
+    path = other.parent
+    made = weights.load(trained(study), study.data, 10, study.folders.model_copy(update={"zoo": path}))
+    for ours, theirs in zip(made.parameters(), place.load(trained(study)).parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.faults
+def test_a_sequence_of_two_workers_gives_what_one_gives(study, workspace, outcomes, tmp_path):
+    trial, place = sequence(study), elsewhere(workspace, zoo=tmp_path)
+    shutil.copytree(workspace.folders.zoo, tmp_path, dirs_exist_ok=True)
+    for model in transfer.begins_with(trial):
+        derivation.make(model, place)
+    assert_close(outcomes[0]["sequence"], transfer.run(trial, place))
+
+
+@pytest.mark.faults
 def test_an_interrupted_trial_of_two_workers_gives_the_same_record(outcomes):
     assert_same(outcomes[0]["in pieces"], outcomes[0]["undisturbed"])
 
 
 @pytest.mark.faults
 def test_the_record_comes_from_the_first_alone(outcomes):
-    assert {name for name, outcome in outcomes[1].items() if outcome is not None} == {
-        name for name, outcome in outcomes[0].items() if isinstance(outcome, Exception)
-    }
+    told = {name for name, outcome in outcomes[0].items() if isinstance(outcome, Exception)}
+    assert {name for name, outcome in outcomes[1].items() if outcome is not None} == told | {"trained"}
 
 
 @pytest.mark.faults
@@ -227,12 +321,12 @@ def test_all_workers_tell_the_same_failure(outcomes, name, kind, words):
 
 
 class Listed:
-    """The loader's interface, giving indices alone."""
+    """The loader's interface, giving indices and no images."""
 
     def epoch(self, order, batch_size, device):
         assert len(order) and batch_size > 0
         for start in range(0, len(order), batch_size):
-            yield (order[start : start + batch_size],)
+            yield None, None, torch.from_numpy(order[start : start + batch_size])
 
 
 @given(count=st.integers(1, 9), batch_size=st.integers(1, 40), samples=st.integers(1, 150))
@@ -241,19 +335,20 @@ def test_the_parts_make_the_batch(count, batch_size, samples):
     if count > min(batch_size, samples):
         return
     order = np.random.default_rng(samples).permutation(samples)
+    loader = Shown(Listed(), View(Crop()), np.arange(samples), 10)
     with pytest.MonkeyPatch.context() as patch:
         parts = []
         for rank in range(count):
             patch.setattr(distributed, "place", lambda rank=rank: (rank, count))
-            parts.append(list(distributed.parts(Listed(), order, batch_size, "cpu")))
+            parts.append(list(distributed.parts(loader, order, batch_size, "cpu", 0)))
     batches = [order[start : start + batch_size] for start in range(0, samples, batch_size)]
     assert {len(mine) for mine in parts} == {len(batches)}  # else one would wait for ever
     for batch, shares in zip(batches, zip(*parts, strict=True), strict=True):
-        means = [weight * indices.mean() for weight, _, indices in shares]
+        means = [share.weight * float(share.indices.double().mean()) for share in shares]
         assert np.mean(means) == pytest.approx(batch.mean())
-        counted = np.concatenate([indices[:counted] for _, counted, indices in shares])
+        counted = np.concatenate([share.indices[: share.counted] for share in shares])
         assert sorted(counted) == sorted(batch)
-        assert max(len(indices) for _, _, indices in shares) <= max(-(-batch_size // count), count - 1)
+        assert max(len(share.indices) for share in shares) <= max(-(-batch_size // count), count - 1)
 
 
 def resources(study: spec.Study, **changes) -> spec.Study:
@@ -270,4 +365,8 @@ def test_workers_that_cannot_share_a_trial_are_refused_beforehand(study):
     with pytest.raises(StudyError, match=r"33 workers cannot share a batch of 32"):
         distributed.check(resources(study, workers=33, gpus=1), 10)
     teaching = study.model_copy(update={"pairs": [("mixer", "resnet")]})
+    with pytest.raises(StudyError, match=r"zoo\.resnet: has BatchNorm"):  # the zoo is trained by them too
+        distributed.check(resources(teaching, workers=2), 10)
+    zoo = study.zoo | {"resnet": blank(study.zoo["resnet"], 0, "resnet")}
+    teaching = teaching.model_copy(update={"zoo": zoo})
     distributed.check(resources(teaching, workers=2), 10)  # a teacher may have BatchNorm

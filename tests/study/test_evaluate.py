@@ -9,13 +9,17 @@ from PIL import Image
 
 from study import evaluate, spec
 from study.images.batches import Crop
-from study.models import zoo
+from study.models import weights
+from study.views import Shown, View
 
 CPU = torch.device("cpu")
 
 
 def logits_of(*arguments, **options) -> torch.Tensor:
-    return torch.cat([*evaluate.stream(*arguments, **options)])
+    """At float32, without features."""
+    parts = [*evaluate.stream(*arguments, "float32", **options)]
+    assert all(features is None for _, features in parts)
+    return torch.cat([logits for logits, _ in parts])
 
 
 @pytest.fixture(scope="module", params=["resnet", "mixer"])
@@ -31,12 +35,36 @@ def test_any_batch_size_gives_what_the_images_give(workspace, classifier, image_
     pixels = np.stack([np.asarray(Image.open(files[i]).convert("RGB")) for i in samples])
     with torch.no_grad():
         expected = classifier.eval()(torch.from_numpy(pixels).permute(0, 3, 1, 2))
-    logits = logits_of(classifier, workspace.batches(Crop()), samples, CPU, batch_size)
+    logits = logits_of(classifier, workspace.batches(Crop()), samples, CPU, batch_size=batch_size)
     assert logits.shape == (len(samples), 10)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
-    said = evaluate.predict(classifier, workspace.batches(Crop()), samples, CPU, batch_size)
+    said = evaluate.predict(classifier, workspace.batches(Crop()), samples, CPU, "float32", batch_size)
     assert np.array_equal(said.label, expected.argmax(1))
     np.testing.assert_allclose(said.confidence, expected.softmax(1).amax(1), rtol=1e-4)
+
+
+def test_features_are_what_the_head_is_given(workspace, classifier):
+    samples = workspace.splits["transfer"]
+    loader = Shown(workspace.batches(Crop()), View(Crop()), samples, 10)
+    parts = [*evaluate.stream(classifier, loader, samples, CPU, "float32", 7, epoch=0, features=True)]
+    logits, features = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    assert features.shape == (len(samples), classifier.dim)
+    torch.testing.assert_close(classifier.head(features), logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        logits, logits_of(classifier, loader, samples, CPU, epoch=0), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_the_precision_is_what_is_asked_for(workspace, classifier):
+    seen = []
+    hook = classifier.head.register_forward_hook(lambda head, given, result: seen.append(result.dtype))
+    samples, loader = workspace.splits["transfer"], workspace.batches(Crop())
+    for precision in ("float32", "bfloat16"):
+        (*_, (logits, _)) = evaluate.stream(classifier, loader, samples, CPU, precision)
+        assert logits.dtype == torch.float32
+    hook.remove()
+    assert seen == [torch.float32, torch.bfloat16]
+    assert evaluate.default_precision(CPU) == "float32"
 
 
 def test_dropout_is_off_and_the_mode_is_put_back(workspace):
@@ -120,10 +148,11 @@ def test_predictions_are_the_largest_class_and_its_probability():
     np.testing.assert_allclose(confidence, [0.75, 0.8], rtol=1e-6)
 
 
-def test_fingerprint_sees_every_tensor(workspace, base):
-    network = workspace.load(spec.Study.model_validate(base).zoo["resnet"]).network
-    seen = {zoo.fingerprint(network)}
-    for tensor in network.state_dict().values():
+def test_the_digest_of_weights_sees_every_tensor(workspace, base):
+    classifier = workspace.load(spec.Study.model_validate(base).zoo["resnet"])
+    seen = {weights.digest_of(classifier)}
+    tensors = classifier.network.state_dict().values()
+    for tensor in tensors:
         tensor.add_(1)
-        seen.add(zoo.fingerprint(network))
-    assert len(seen) == 1 + len(network.state_dict())
+        seen.add(weights.digest_of(classifier))
+    assert len(seen) == 1 + len(tensors)

@@ -2,46 +2,39 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 
-from study import evaluate, knowledge, methods, recipe, spec, transfer, workspace
+from study import derivation, evaluate, knowledge, objectives, spec, transfer, views, workspace
 from study.errors import DivergedError
 from study.images.batches import Crop
-from study.models import zoo
+from study.models import weights
 from study.store import records, schemas
 from study.store.checkpoints import Checkpoint
 from study.workspace import Workspace
-
-TIMINGS = {"seconds_load", "seconds_train", "seconds_evaluate", "seconds", "finished"}
+from tests.study.trials import (
+    ArrayBatches,
+    Interrupted,
+    assert_same,
+    blank,
+    budget,
+    changed,
+    dropping,
+    elsewhere,
+    pixels_of,
+    trial_of,
+    until,
+)
 
 
 @pytest.fixture(scope="module")
 def study(base) -> spec.Study:
     return spec.Study.model_validate(base)
-
-
-def trial_of(study: spec.Study, method: str, student: str = "mixer") -> spec.Trial:
-    return next(t for t in study.trials() if t.name == method and t.student.name == student)
-
-
-def budget(trial: spec.Trial, **changes) -> spec.Trial:
-    return trial.model_copy(update={"budget": trial.budget.model_copy(update=changes)})
-
-
-def assert_same(first: transfer.Record, second: transfer.Record) -> None:
-    """Bit for bit, timings aside."""
-    assert {k: v for k, v in first.row.items() if k not in TIMINGS} == {
-        k: v for k, v in second.row.items() if k not in TIMINGS
-    }
-    for name in first.predictions:
-        assert np.array_equal(first.predictions[name], second.predictions[name]), name
-    assert {k: v for k, v in first.history.items() if k != "seconds"} == {
-        k: v for k, v in second.history.items() if k != "seconds"
-    }
 
 
 METHODS = ["xe", "kl", "xe_kl_mcl", "kl_dp", "kl_dp_unsupervised"]
@@ -52,14 +45,9 @@ def test_the_same_trial_twice_gives_the_same_record(study, workspace, method):
     assert_same(*(transfer.run(trial_of(study, method), workspace) for _ in range(2)))
 
 
-def elsewhere(study, folder) -> spec.Folders:
-    """The study's folders, but with outputs of its own: nothing computed before is there."""
-    return study.folders.model_copy(update={"outputs": folder})
-
-
 def test_a_fresh_process_gives_the_same_as_a_used_one(study, workspace, tmp_path):
     used = transfer.run(trial_of(study, "kl_dp"), workspace)
-    fresh = Workspace(workspace.data, elsewhere(study, tmp_path), "cpu", threads=1)
+    fresh = elsewhere(workspace, tmp_path)
     assert (
         transfer.run(trial_of(study, "kl_dp"), fresh).row["student_accuracy_after"]
         == (used.row["student_accuracy_after"])
@@ -76,7 +64,7 @@ def test_kl_dp_is_the_loop_written_out_by_hand(study, workspace, name):
     pixels = {int(i): p.clone() for b in [workspace.batches(Crop())] for p, _, i in b.epoch(samples, 1)}
     labels = torch.from_numpy(workspace.images.labels)
     student, frozen = workspace.load(trial.student), workspace.load(trial.student)
-    teacher = workspace.load(trial.teacher)
+    teacher = workspace.load(*trial.teachers)
     steps = trial.budget.epochs * int(np.ceil(len(samples) / trial.budget.batch_size))
     optimizer = torch.optim.SGD(student.parameters(), lr=trial.method.lr, momentum=0.9, weight_decay=1e-3)
     losses, shares, step = [], [], 0
@@ -112,15 +100,15 @@ def test_kl_dp_is_the_loop_written_out_by_hand(study, workspace, name):
 
 VIEWS = {
     "as they are": {},
-    "flips": {"flip": True},
-    "crops": {"flip": True, "resized_crop": spec.ResizedCrop(scale=(0.4, 0.9)), "view_seed": 3},
+    "flips": {"transforms": ["flip"]},
+    "crops": {"transforms": ["flip", {"resized_crop": {"scale": [0.4, 0.9]}}], "view_seed": 3},
 }
 
 
 @pytest.fixture
-def live(study, workspace, tmp_path) -> Workspace:
+def live(workspace) -> Workspace:
     """A workspace that computes frozen models' outputs in each step."""
-    return Workspace(workspace.data, study.folders, "cpu", threads=1, cached=False)
+    return elsewhere(workspace, cached=False)
 
 
 @pytest.mark.parametrize("views", VIEWS.values(), ids=VIEWS)
@@ -145,7 +133,7 @@ def test_other_views_are_other_trials(study, workspace):
 
 def test_views_are_run_once_for_all_methods_and_seeds(study, workspace, tmp_path, monkeypatch):
     """Two frozen models, two epochs of views: four files, whoever asks."""
-    place = Workspace(workspace.data, elsewhere(study, tmp_path), "cpu", threads=1)
+    place = elsewhere(workspace, tmp_path)
     views = VIEWS["crops"]
     transfer.run(budget(trial_of(study, "kl_dp"), **views), place)
     on_transfer = [entry for entry in place.store.entries() if entry.split == "transfer"]
@@ -154,7 +142,7 @@ def test_views_are_run_once_for_all_methods_and_seeds(study, workspace, tmp_path
     stream = evaluate.stream
     monkeypatch.setattr(evaluate, "stream", lambda *a, **k: computed.append(a) or stream(*a, **k))
     for method, seed in (("kl_dp", 1), ("kl_dp_unsupervised", 0), ("kl", 7)):
-        trial = budget(trial_of(study, method), **views).model_copy(update={"seed": seed})
+        trial = changed(budget(trial_of(study, method), **views), seed=seed)
         transfer.run(trial, place)
     assert len(computed) == 3  # the results, on the evaluation split
     assert len(place.store.entries()) == 6
@@ -162,13 +150,13 @@ def test_views_are_run_once_for_all_methods_and_seeds(study, workspace, tmp_path
 
 def test_damaged_outputs_of_a_view_are_computed_again(study, workspace, tmp_path):
     trial = budget(trial_of(study, "kl_dp"), **VIEWS["crops"])
-    expected = transfer.run(trial, Workspace(workspace.data, elsewhere(study, tmp_path), "cpu", threads=1))
+    expected = transfer.run(trial, elsewhere(workspace, tmp_path))
     for entry in (files := sorted(tmp_path.glob("*.safetensors"))):
         content = bytearray(entry.read_bytes())
         content[-3] ^= 1
         entry.write_bytes(content)
     assert len(files) == 6
-    again = Workspace(workspace.data, elsewhere(study, tmp_path), "cpu", threads=1)
+    again = elsewhere(workspace, tmp_path)
     assert_same(transfer.run(trial, again), expected)
     assert not any(entry.problem for entry in again.store.entries())
 
@@ -180,7 +168,7 @@ def test_a_workspace_of_another_precision_is_refused(study, workspace):
 
 def test_a_compiled_student_learns_the_same(study, workspace):
     """Three batches of 32 and one of 4, and slow weights of what is compiled."""
-    place = Workspace(workspace.data, study.folders, "cpu", threads=1, compiled=True)
+    place = elsewhere(workspace, compiled=True)
     compiled = []
     with pytest.MonkeyPatch.context() as patch:
         compiling = torch.compile
@@ -194,8 +182,10 @@ def test_a_compiled_student_learns_the_same(study, workspace):
 
 
 def test_bfloat16_gives_roughly_the_same(study, workspace, tmp_path):
-    place = Workspace(workspace.data, elsewhere(study, tmp_path), "cpu", threads=1, precision="bfloat16")
     trial = trial_of(study, "kl_dp", "resnet")
+    models = (blank(model, 0) for model in (trial.student, *trial.teachers))  # the same in any precision
+    trial = changed(trial, student=next(models), teachers=tuple(models))
+    place = elsewhere(workspace, tmp_path, precision="bfloat16")
     expected, got = transfer.run(trial, workspace), transfer.run(budget(trial, precision="bfloat16"), place)
     np.testing.assert_allclose(got.history["loss"], expected.history["loss"], rtol=0.05)
     assert got.history["loss"] != expected.history["loss"]
@@ -213,46 +203,48 @@ def test_the_unsupervised_path_reads_no_label(study, workspace, monkeypatch):
     got = transfer.run(trial_of(study, "kl_dp_unsupervised"), workspace)
     assert got.history["loss"] == expected.history["loss"]
     with pytest.raises(TypeError):
-        transfer.run(trial_of(study, "kl_dp"), workspace)
+        transfer.run(trial_of(study, "xe"), workspace)
 
 
-def test_a_method_is_given_what_it_needs_and_nothing_else(study, workspace, monkeypatch):
+def test_a_method_is_given_what_it_needs_and_nothing_else(study, workspace, tmp_path, monkeypatch):
     given = []
-    monkeypatch.setattr(methods.KLDPUnsupervised, "loss", _spying(methods.KLDPUnsupervised.loss, given))
-    monkeypatch.setattr(methods.KL, "loss", _spying(methods.KL.loss, given))
-    transfer.run(trial_of(study, "kl_dp_unsupervised"), workspace)
-    transfer.run(trial_of(study, "kl"), workspace)
-    assert {tuple(name for name, value in vars(out).items() if value is not None) for out in given} == {
-        ("student", "teacher", "frozen"),
-        ("student", "teacher"),
-    }
 
+    def spied(objective):
+        @functools.wraps(objective)
+        def spy(*arguments, **settings):
+            given.append((objective.__name__, len(arguments), *settings))
+            return objective(*arguments, **settings)
 
-def _spying(loss, given):
-    def spy(self, out):
-        given.append(out)
-        return loss(self, out)
+        return spy
 
-    return spy
+    for name in ("kl", "kl_dp_unsupervised"):
+        monkeypatch.setitem(objectives.OBJECTIVES, name, spied(objectives.OBJECTIVES[name]))
+    place = elsewhere(workspace, tmp_path)
+    transfer.run(trial_of(study, "kl"), place)
+    transfer.run(trial_of(study, "xe"), place)
+    asked = [entry.model for entry in place.store.entries() if entry.split == "transfer"]
+    assert asked == ["resnet"]  # the frozen student has not been asked
+    transfer.run(trial_of(study, "kl_dp_unsupervised"), place)
+    assert set(given) == {("kl", 2, "temperature"), ("kl_dp_unsupervised", 3, "temperature")}
 
 
 def test_the_frozen_models_stay_frozen_and_the_student_moves(study, workspace):
     trial = trial_of(study, "kl_dp", "resnet")
     record = transfer.run(trial, workspace)
-    for role, model in (("student", trial.student), ("teacher", trial.teacher)):
-        assert record.row[f"{role}_weights"] == zoo.fingerprint(workspace.load(model).network)
+    for role, model in (("student", trial.student), ("teacher", *trial.teachers)):
+        assert record.row[f"{role}_weights"] == weights.digest_of(workspace.load(model))
     assert record.row["knowledge_gain"] + record.row["knowledge_loss"] > 0
 
 
 def test_a_loss_that_is_not_finite_ends_the_trial(study, workspace):
     trial = trial_of(study, "kl")
-    method = trial.method.model_copy(update={"lr": 1e30})
+    steep = trial.method.model_copy(update={"lr": 1e30})
     with pytest.raises(DivergedError, match="not finite in epoch"):
-        transfer.run(trial.model_copy(update={"method": method}), workspace)
+        transfer.run(changed(trial, method=steep), workspace)
 
 
 def test_the_record_says_what_the_predictions_say(study, workspace, tmp_path):
-    trial = trial_of(study, "kl")
+    trial = budget(trial_of(study, "kl"), transforms=["flip", {"shift": 1}])
     record = transfer.run(trial, workspace)
     records.prepare(tmp_path, schemas.TRANSFER_TABLES)
     records.write_trial(tmp_path, trial.id, record.row, record.predictions, record.history)
@@ -269,23 +261,35 @@ def test_the_record_says_what_the_predictions_say(study, workspace, tmp_path):
     assert row["knowledge_gain"] - row["knowledge_loss"] == pytest.approx(row["transfer_delta"])
     assert row["transfer_rate"] == knowledge.transfer_rate(before, teacher, after)
     assert row["transfer_samples"] == 100
+    assert (row["teacher"], list(row["teachers"]), row["transforms"]) == ("resnet", ["resnet"], "flip, shift")
+    assert all(pd.isna(row[name]) for name in ("combine", "order", "kept"))
+    assert row["student_weights_after"] == weights.digest_of(record.student) != row["student_weights"]
     assert row["evaluation_samples"] == len(said)
     assert spec.Trial.model_validate_json(row["spec"]).id == trial.id
     history = pd.read_parquet(tmp_path / "history")
     assert history["epoch"].tolist() == [0, 1]
     assert history["lr"].is_monotonic_decreasing
+    assert history["stage"].tolist() == [0, 0]
+    assert history["teacher"].tolist() == ["resnet", "resnet"]
+    assert np.isnan(history["student_accuracy"][0])
+    last = history.iloc[1]
+    assert last["student_accuracy"] == row["student_accuracy_after"]
+    assert last["knowledge_gain"] == last["stage_gain"] == row["knowledge_gain"]
+    assert last["knowledge_loss"] == last["stage_loss"] == row["knowledge_loss"]
 
 
 def test_a_workspace_on_other_data_is_refused(study, workspace):
     splits = study.data.splits.model_copy(update={"seed": 1})
     other = study.data.model_copy(update={"splits": splits})
     with pytest.raises(ValueError, match="other data"):
-        transfer.run(trial_of(study, "kl").model_copy(update={"data": other}), workspace)
+        transfer.run(changed(trial_of(study, "kl"), data=other), workspace)
 
 
 def test_the_control_needs_no_teacher(study, workspace):
     record = transfer.run(trial_of(study, "xe"), workspace)
-    assert record.row["teacher"] is None
+    assert (record.row["teacher"], record.row["teachers"]) == (None, [])
+    assert record.history["teacher"] == [None, None]
+    assert record.history["teacher_share"] == [None, None]
     assert "teacher" not in record.predictions
     assert record.row["knowledge_gain"] >= 0
 
@@ -296,6 +300,8 @@ def test_a_failure_tells_the_reason(study, workspace, tmp_path):
     records.write_failure(tmp_path, "trials", trial.id, transfer.failure(trial, workspace, "because"))
     (row,) = pd.read_parquet(tmp_path / "trials").to_dict("records")
     assert (row["status"], row["reason"], row["student"]) == ("failed", "because", "mixer")
+    assert (row["teacher"], list(row["teachers"])) == ("resnet", ["resnet"])
+    assert all(pd.isna(row[name]) for name in ("combine", "student_weights_after", "kept"))
 
 
 def test_models_of_other_sizes_share_the_students_crop_and_keep_their_own_in_evaluation(study, workspace):
@@ -303,9 +309,8 @@ def test_models_of_other_sizes_share_the_students_crop_and_keep_their_own_in_eva
     base = study.zoo["resnet"]
     config = base.config | {"input_size": [3, 24, 24], "crop_pct": 0.875}
     cropped = base.model_copy(update={"name": "cropped", "config": config})
-    recipe.build(cropped, workspace)
-    everything = np.arange(len(workspace.images.labels))
-    pixels = torch.cat([p.clone() for p, _, _ in workspace.batches(Crop()).epoch(everything, 64)])
+    derivation.make(cropped, workspace)
+    pixels = pixels_of(workspace)
     centre = pixels[:, :, 2:26, 2:26]
 
     teacher_model = study.zoo["mixer"]
@@ -318,26 +323,15 @@ def test_models_of_other_sizes_share_the_students_crop_and_keep_their_own_in_eva
         by_hand = teacher.network((enlarged.clamp(0, 255) / 255 - 0.286) / 0.353)
         own = student(centre[workspace.splits["evaluation"]])
     torch.testing.assert_close(expected, by_hand, rtol=1e-3, atol=1e-4)
-    cached = workspace.transfer_logits(teacher_model, teacher, student.crop)
+    cached, features = workspace.transfer_outputs(teacher, views.View(student.crop), False)
+    assert features is None
     torch.testing.assert_close(cached.float(), expected, rtol=2e-3, atol=1e-3)  # float16
 
-    trial = trial_of(study, "kl_dp").model_copy(update={"student": cropped, "teacher": teacher_model})
+    trial = changed(trial_of(study, "kl_dp"), student=cropped, teachers=(teacher_model,))
     record = transfer.run(trial, workspace)
     assert (record.predictions["student_before"] == own.argmax(1).numpy()).mean() > 0.99
     whole = workspace.predict(teacher)  # in evaluation the teacher sees the whole image
     assert np.array_equal(record.predictions["teacher"], whole.label)
-
-
-class ArrayBatches:
-    """The loader's interface over arrays in memory, for machines without FFCV."""
-
-    def __init__(self, pixels: torch.Tensor, labels: np.ndarray) -> None:
-        self.pixels, self.labels, self.side = pixels, torch.from_numpy(labels), pixels.shape[2]
-
-    def epoch(self, order, batch_size, device="cpu"):
-        for start in range(0, len(order), batch_size):
-            indices = torch.from_numpy(np.asarray(order[start : start + batch_size], dtype=np.int64))
-            yield tuple(t.to(device) for t in (self.pixels[indices], self.labels[indices], indices))
 
 
 @pytest.mark.parametrize(
@@ -349,9 +343,8 @@ class ArrayBatches:
 )
 def test_any_loader_and_any_device_give_the_same(study, workspace, tmp_path, device):
     """On CUDA the models run under bfloat16 autocast, so only roughly the same."""
-    everything = np.arange(len(workspace.images.labels))
-    pixels = torch.cat([p.clone() for p, _, _ in workspace.batches(Crop()).epoch(everything, 64)])
-    other = Workspace(workspace.data, elsewhere(study, tmp_path), device, threads=1)
+    pixels = pixels_of(workspace)
+    other = elsewhere(workspace, tmp_path, device=device)
     other.batches = lambda crop: ArrayBatches(pixels, workspace.images.labels)
     for method in ("kl_dp", "xe_kl_mcl"):
         expected = transfer.run(trial_of(study, method, "resnet"), workspace)
@@ -363,31 +356,6 @@ def test_any_loader_and_any_device_give_the_same(study, workspace, tmp_path, dev
 
 
 # --- interrupted trials -------------------------------------------------------------------------
-
-
-class Interrupted(Exception):
-    pass
-
-
-def until(epochs: int):
-    """A `progress` that interrupts after so many calls."""
-    calls = []
-
-    def progress(share: float) -> None:
-        calls.append(share)
-        if len(calls) == epochs:
-            raise Interrupted
-
-    return progress
-
-
-def dropping(trial: spec.Trial) -> spec.Trial:
-    """With a student that draws random numbers in every step: dropout."""
-    kwargs = {"embed_dim": 16, "num_blocks": 1, "proj_drop_rate": 0.3, "drop_rate": 0.3}
-    student = spec.Model(
-        timm="tiny_mixer", family="mlp", kwargs=kwargs, config=trial.student.config, untrained=0, name="drops"
-    )
-    return trial.model_copy(update={"student": student})
 
 
 @pytest.mark.parametrize(
@@ -431,9 +399,9 @@ def test_a_state_that_came_from_other_weights_is_not_gone_on_from(study, workspa
 
     def other_teacher(self, model):
         classifier = load(self, model)
-        if model == trial.teacher:
+        if model in trial.teachers:
             torch.nn.init.zeros_(classifier.network.get_classifier().bias)
-            classifier.weights = zoo.fingerprint(classifier.network)
+            classifier.weights = weights.digest_of(classifier)
         return classifier
 
     with monkeypatch.context() as patch:
@@ -446,52 +414,13 @@ def test_a_state_that_came_from_other_weights_is_not_gone_on_from(study, workspa
 # --- slow weights -------------------------------------------------------------------------------
 
 
-def test_slow_weights_follow_the_recursion():
-    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
-    expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    slow = transfer.slow_weights(model, 0.8)
-    for step in range(4):
-        with torch.no_grad():
-            for number, tensor in enumerate(model.state_dict().values()):
-                if tensor.is_floating_point():
-                    tensor.add_(0.1 * (step + number))
-        slow.update_parameters(model)
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point():
-                expected[name] = 0.8 * expected[name] + 0.2 * tensor
-    for name, tensor in slow.module.state_dict().items():
-        if tensor.is_floating_point():
-            torch.testing.assert_close(tensor, expected[name])
-
-
-def test_slow_weights_start_at_the_students_own():
-    """Not at the first fast ones: torch's AveragedModel copies on its first update."""
-    model = torch.nn.Linear(2, 1)
-    start = model.weight.detach().clone()
-    slow = transfer.slow_weights(model, 0.9)
-    with torch.no_grad():
-        model.weight.add_(1)
-    slow.update_parameters(model)
-    torch.testing.assert_close(slow.module.weight, start + 0.1)
-
-
-def test_slow_weights_leave_whole_numbers_whole():
-    """Tables of indices, as Swin's for positions: torch's own average would round some down."""
-    model = torch.nn.Linear(1, 1)
-    model.register_buffer("table", torch.arange(200), persistent=False)
-    slow = transfer.slow_weights(model, 0.9999)
-    for _ in range(50):
-        slow.update_parameters(model)
-    assert torch.equal(slow.module.table, torch.arange(200))
-
-
 def test_a_tau_of_one_would_leave_the_student_where_it_was(study, workspace):
     trial = trial_of(study, "xe_kl_mcl")
-    method = trial.method.model_copy(update={"tau": 1 - 1e-9, "half_life": None})
-    record = transfer.run(trial.model_copy(update={"method": method}), workspace)
+    method = trial.method.model_copy(update={"slow": spec.Slow(tau=1 - 1e-9)})
+    record = transfer.run(changed(trial, method=method), workspace)
     assert np.array_equal(record.predictions["student_after"], record.predictions["student_before"])
     moved = transfer.run(trial, workspace)
-    assert moved.row["slow_decay"] == trial.method.slow_decay(8)
+    assert moved.row["slow_decay"] == trial.method.slow.decay(8)
     assert not np.array_equal(
         moved.predictions["student_after_confidence"], moved.predictions["student_before_confidence"]
     )

@@ -1,6 +1,6 @@
 """Reproducible views: the generator against its reference, views that depend on a sample's index alone."""
 
-import itertools
+import math
 
 import numpy as np
 import pytest
@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from study import views
-from study.models.timm_import import torchvision
-from study.views import View
+from study import transforms, views
+from study.images.batches import Crop
+from study.views import Shown, View
 
 MASK = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -25,9 +25,10 @@ PUBLISHED = [
     16408922859458223821,
 ]
 SAMPLES = torch.arange(4096)
-MOVES = [{"flip": True}, {"shift": 2}, {"flip": True, "shift": 1}]
-AUGMENTATIONS = [*MOVES, {"scale": (0.3, 0.8)}, {"flip": True, "shift": 1, "scale": (0.5, 1.0)}]
-every_augmentation = pytest.mark.parametrize("augmentation", AUGMENTATIONS, ids=str)
+CROP = Crop(1.0, "center")
+FEW = [(), ("flip",), ({"shift": 1},), ("flip", {"shift": 1}), ({"shift": 1}, "grayscale", "flip")]
+MANY = [({"resized_crop": {"scale": [0.3, 0.8]}},), ("flip", "color_jitter")]
+MIXED = [("mixup",), ("flip", {"mixup": 1.0}), ("cutmix",), ({"resized_crop": {}}, "cutmix")]
 
 
 def splitmix64_of_unsigned(state):
@@ -43,26 +44,10 @@ def as_int64(unsigned):
     return torch.from_numpy(np.array(unsigned, np.uint64).view(np.int64))
 
 
-def images(count, channels=2, height=5, width=6):
-    """[count, channels, height, width]: no two pixels of a sample are alike, and none is zero."""
-    size = channels * height * width
-    return torch.arange(1.0, count * size + 1).reshape(count, channels, height, width)
-
-
-def shifted(image, down, right):
-    """One image moved by whole pixels, zeros drawn in, pixel by pixel."""
-    channels, height, width = image.shape
-    moved = torch.zeros_like(image)
-    for c, y, x in itertools.product(range(channels), range(height), range(width)):
-        if 0 <= y - down < height and 0 <= x - right < width:
-            moved[c, y, x] = image[c, y - down, x - right]
-    return moved
-
-
-def shifts_found(image, view, largest):
-    """Every (down, right) up to `largest` that makes `view` of `image`."""
-    steps = range(-largest, largest + 1)
-    return [move for move in itertools.product(steps, steps) if torch.equal(shifted(image, *move), view)]
+def images(count, channels=3, height=5, width=6):
+    """uint8 [count, channels, height, width]: no two samples are alike."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, channels, height, width), dtype=torch.uint8, generator=generator)
 
 
 def test_splitmix64_gives_the_published_numbers():
@@ -116,156 +101,249 @@ def test_uniform_is_uncorrelated(other):
     assert (random == other).float().mean() < 0.01
 
 
-@pytest.mark.parametrize("seed", [0, 3])
-def test_no_augmentation_returns_the_input(seed):
-    pixels = images(3)
-    assert views.augment(pixels, torch.arange(3), View(seed, 0)) is pixels
+def test_uniform_counters_can_be_drawn_apart():
+    """A transform's numbers are those of its counters, whoever draws the others."""
+    whole = views.uniform(3, 1, SAMPLES[:99], 7)
+    assert torch.equal(views.uniform(3, 1, SAMPLES[:99], 3, first=2), whole[:, 2:5])
 
 
-@every_augmentation
-def test_view_depends_on_the_index_alone(augmentation):
-    pixels, indices = images(20), torch.arange(20) * 7
-    whole = views.augment(pixels, indices, View(3, 1, **augmentation))
+@pytest.mark.parametrize("seed", [0, 2**31, 2**63 - 1])
+def test_uniform_takes_every_seed_of_a_study(seed):
+    random = views.uniform(seed, 1, SAMPLES, 1)
+    assert random.mean() == pytest.approx(0.5, abs=0.02)
+
+
+# --- views ------------------------------------------------------------------------------------------
+
+
+def view_of(names, seed=3):
+    """A view with transforms as a study names them."""
+    return View(CROP, tuple(map(transforms.parse, names)), seed)
+
+
+@pytest.mark.parametrize("names", FEW + MANY + MIXED, ids=str)
+def test_a_view_shows_a_sample_by_its_index_alone(names):
+    view, pixels, indices = view_of(names), images(20), torch.arange(20) * 7
+    whole = view.show(pixels, indices, 1)
+    assert (whole.shape, whole.dtype) == (pixels.shape, pixels.dtype)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(views.augment(pixels[order], indices[order], View(3, 1, **augmentation)), whole[order])
-    parts = [
-        views.augment(p, i, View(3, 1, **augmentation))
-        for p, i in zip(pixels.split(6), indices.split(6), strict=True)
-    ]
-    assert torch.equal(torch.cat(parts), whole)
+    assert torch.equal(view.show(pixels[order], indices[order], 1), whole[order])
+    parts = zip(pixels.split(6), indices.split(6), strict=True)
+    assert torch.equal(torch.cat([view.show(p, i, 1) for p, i in parts]), whole)
+    assert torch.equal(view.show(pixels, indices, 1), whole)
+    assert torch.equal(pixels, images(20))  # left as they were
 
 
-@every_augmentation
+@pytest.mark.parametrize("names", FEW[1:] + MANY, ids=str)
 @pytest.mark.parametrize(("seed", "epoch"), [(4, 1), (3, 2)])
-def test_view_changes_with_seed_and_epoch(augmentation, seed, epoch):
+def test_a_view_changes_with_seed_and_epoch(names, seed, epoch):
     pixels, indices = images(50), torch.arange(50)
-    first = views.augment(pixels, indices, View(3, 1, **augmentation))
-    other = views.augment(pixels, indices, View(seed, epoch, **augmentation))
-    same = (first == other).flatten(1).all(dim=1)
-    assert same.float().mean() < 0.8
+    first = view_of(names).show(pixels, indices, 1)
+    other = view_of(names, seed).show(pixels, indices, epoch)
+    assert (first == other).flatten(1).all(dim=1).float().mean() < 0.8
 
 
-def test_about_half_of_the_samples_are_exact_mirrors():
-    pixels = images(2000, channels=1, height=2, width=3)
-    flipped = views.augment(pixels, torch.arange(2000), View(3, 1, flip=True))
-    mirror = pixels.numpy()[:, :, :, ::-1]
-    is_mirror = (flipped.numpy() == mirror).all(axis=(1, 2, 3))
-    is_same = (flipped == pixels).flatten(1).all(dim=1).numpy()
-    assert np.array_equal(is_mirror, ~is_same)
-    assert is_mirror.mean() == pytest.approx(0.5, abs=0.05)
+def test_a_view_shows_one_transform_after_the_other():
+    view, pixels, indices = view_of(("flip", "color_jitter")), images(9), torch.arange(9)
+    seen = pixels
+    for transform in view.transforms:
+        seen = transform.show(seen, view.drawn(transform, 2, indices))
+    assert torch.equal(view.show(pixels, indices, 2), seen)
 
 
-@pytest.mark.parametrize("shift", [1, 2])
-def test_shift_equals_a_loop(shift):
-    pixels = images(25)
-    moved = views.augment(pixels, torch.arange(25), View(3, 1, shift=shift))
-    assert moved.shape == pixels.shape
-    for image, view in zip(pixels, moved, strict=True):
-        assert len(shifts_found(image, view, shift)) == 1
+def test_a_further_transform_changes_nothing_of_the_others():
+    indices = torch.arange(99)
+    one, other = view_of(("flip",)), view_of(("color_jitter", {"shift": 1}, "flip", "mixup"))
+    assert torch.equal(one.drawn(one.transforms[0], 5, indices), other.drawn(transforms.Flip(), 5, indices))
 
 
-def test_every_mirror_and_shift_is_as_likely_with_every_other():
-    """One white pixel off the middle of a black image tells whether it was mirrored and where it went."""
-    pixels = torch.zeros(3600, 1, 5, 9)
-    pixels[:, :, 2, 2] = 1
-    seen = views.augment(pixels, torch.arange(3600), View(3, 1, flip=True, shift=1))
-    places = seen.sum(dim=(0, 1))[1:4]  # [down, place across]
-    counts = torch.stack([places[:, 1:4], places[:, 5:8]])
-    assert counts.sum() == seen.sum() == 3600
-    assert stats.chisquare(counts.flatten()).pvalue > 1e-3
-
-
-def test_mirror_comes_before_shift():
-    pixels, indices = images(20), torch.arange(20)
-    both = views.augment(pixels, indices, View(3, 1, flip=True, shift=1))
-    mirrored = views.augment(pixels, indices, View(3, 1, flip=True))
-    for image, view in zip(mirrored, both, strict=True):
-        assert shifts_found(image, view, 1)
-
-
-@every_augmentation
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16])
-def test_pixels_keep_their_type(augmentation, dtype):
-    view = views.augment((images(6) % 250).to(dtype), torch.arange(6), View(3, 1, **augmentation))
-    assert view.dtype == dtype
-
-
-@pytest.mark.parametrize("augmentation", MOVES, ids=str)
-def test_moves_change_no_pixel_whatever_its_type(augmentation):
-    pixels = (images(6) % 250).to(torch.uint8)
-    view = views.augment(pixels, torch.arange(6), View(3, 1, **augmentation))
-    assert torch.equal(
-        view.float(), views.augment(pixels.float(), torch.arange(6), View(3, 1, **augmentation))
-    )
-
-
-@every_augmentation
-def test_memory_format_changes_no_pixel(augmentation):
-    pixels = images(6, channels=3)
-    channels_last = pixels.contiguous(memory_format=torch.channels_last)
-    views_of = [
-        views.augment(x, torch.arange(6), View(3, 1, **augmentation)) for x in (pixels, channels_last)
-    ]
-    assert torch.equal(*views_of)
-
-
-@every_augmentation
-def test_input_is_left_alone(augmentation):
-    pixels = images(6)
-    views.augment(pixels, torch.arange(6), View(3, 1, **augmentation))
-    assert torch.equal(pixels, images(6))
-
-
-def boxes_of(count: int, height: int, width: int, scale, ratio) -> np.ndarray:
-    random = views.uniform(0, 0, torch.arange(count), 2 * views.CANDIDATES + 2)
-    return views._boxes(random, height, width, scale, ratio).numpy()
-
-
-@settings(deadline=None)
-@given(
-    st.integers(1, 40),
-    st.integers(1, 40),
-    st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)).map(sorted),
-    st.tuples(st.floats(0.2, 5), st.floats(0.2, 5)).map(sorted),
+@pytest.mark.parametrize(
+    ("names", "variants"),
+    [
+        ((), 1),
+        (("flip",), 2),
+        (({"shift": 2},), 25),
+        (("flip", {"shift": 1}), 18),
+        (("flip", {"shift": 1}, "grayscale"), 36),
+        (("flip", "color_jitter"), None),
+        (("flip", "mixup"), None),
+    ],
+    ids=str,
 )
-def test_boxes_lie_in_the_image(height, width, scale, ratio):
-    top, left, rows, columns = boxes_of(50, height, width, scale, ratio).T
-    assert (top >= 0).all()
-    assert (left >= 0).all()
-    assert (rows >= 1).all()
-    assert (columns >= 1).all()
-    assert (top + rows <= height).all()
-    assert (left + columns <= width).all()
+def test_a_view_knows_in_how_many_ways_it_shows_a_sample(names, variants):
+    assert view_of(names).variants == variants
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 80)])
-def test_boxes_are_distributed_as_torchvisions(height, width):
-    scale, ratio, count = (0.2, 0.9), (0.6, 1.8), 3000
-    mine = boxes_of(count, height, width, scale, ratio)
-    draw = torchvision.transforms.RandomResizedCrop.get_params
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        theirs = np.array([draw(torch.empty(1, height, width), scale, ratio) for _ in range(count)])
-    for column in range(4):
-        assert stats.ks_2samp(mine[:, column], theirs[:, column]).pvalue > 1e-3
-    assert stats.ks_2samp(mine[:, 2] * mine[:, 3], theirs[:, 2] * theirs[:, 3]).pvalue > 1e-3
+@pytest.mark.parametrize("names", FEW, ids=str)
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_a_sample_in_its_variant_is_the_sample_as_the_epoch_shows_it(names, epoch):
+    view, pixels, indices = view_of(names), images(40), torch.arange(40) * 3
+    numbers = view.variant(indices, epoch)
+    assert numbers.dtype == torch.int64
+    assert ((numbers >= 0) & (numbers < view.variants)).all()
+    shown = view.show(pixels, indices, epoch)
+    for number in range(view.variants):
+        of_it = numbers == number
+        assert torch.equal(view.as_variant(pixels, number)[of_it], shown[of_it])
 
 
-def test_where_no_box_fits_the_largest_central_one_is_taken():
-    """As torchvision does: an image ten times as wide as it is high has no box of half its area at 1:1."""
-    ratio = (1.0, 1.0)
-    boxes = boxes_of(5, 4, 40, (0.9, 1.0), ratio)
-    theirs = torchvision.transforms.RandomResizedCrop.get_params(torch.empty(1, 4, 40), (0.9, 1.0), ratio)
-    assert (boxes == np.array(theirs)).all()
+@pytest.mark.parametrize("names", FEW[1:], ids=str)
+def test_every_variant_is_another_and_comes_up(names):
+    view, pixels = view_of(names), images(1)
+    seen = {view.as_variant(pixels, number).numpy().tobytes() for number in range(view.variants)}
+    assert len(seen) == view.variants
+    assert len(view.variant(torch.arange(64 * view.variants), 0).unique()) == view.variants
 
 
-def test_a_box_is_cut_out_and_enlarged():
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (40, 3, 20, 31), dtype=torch.uint8, generator=generator)
-    random = views.uniform(0, 0, torch.arange(40), 2 * views.CANDIDATES + 2)
-    boxes = views._boxes(random, 20, 31, (0.1, 1.0), (0.5, 2.0))
-    seen = views._resized_crop(pixels, boxes)
-    for image, (top, left, rows, columns), view in zip(pixels, boxes.tolist(), seen, strict=True):
-        box = image[None, :, top : top + rows, left : left + columns].float()
-        expected = F.interpolate(box, (20, 31), mode="bilinear", align_corners=False)[0]
-        assert (view - expected).abs().max() <= 0.51  # rounded to whole numbers
+# --- partners -----------------------------------------------------------------------------------------
+
+POOL = np.sort(np.random.default_rng(0).choice(10_000, 400, replace=False)).astype(np.int64)
+
+
+def test_a_partner_is_drawn_by_seed_epoch_and_index_alone():
+    view = view_of(("mixup",))
+    whole = view.partners(POOL, 1, POOL)
+    order = np.random.default_rng(1).permutation(len(POOL))
+    assert np.array_equal(view.partners(POOL[order], 1, POOL), whole[order])
+    alone = [view.partners(POOL[[k]], 1, POOL)[0] for k in range(20)]
+    assert np.array_equal(alone, whole[:20])
+    for other in (view_of(("mixup",), 4).partners(POOL, 1, POOL), view.partners(POOL, 2, POOL)):
+        assert (other == whole).mean() < 0.05
+    assert np.array_equal(view_of(("flip", "cutmix")).partners(POOL, 1, POOL), whole)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(2, 40), st.integers(0, 2**62), st.integers(0, 99))
+def test_a_partner_is_another_one_of_the_pool(size, seed, epoch):
+    pool = POOL[:size]
+    partners = view_of(("mixup",), seed).partners(pool, epoch, pool)
+    assert partners.dtype == np.int64
+    assert np.isin(partners, pool).all()
+    assert (partners != pool).all()
+
+
+def test_every_other_one_is_as_likely_a_partner():
+    view, pool = view_of(("mixup",)), POOL[:9]
+    counts = np.zeros((9, 9))
+    for epoch in range(800):
+        counts[np.arange(9), np.searchsorted(pool, view.partners(pool, epoch, pool))] += 1
+    assert (counts.diagonal() == 0).all()
+    others = counts[~np.eye(9, dtype=bool)].reshape(9, 8)
+    assert stats.chisquare(others.flatten()).pvalue > 1e-3
+    assert min(stats.chisquare(row).pvalue for row in others) > 1e-4
+
+
+# --- batches as shown -----------------------------------------------------------------------------------
+
+CLASSES = 7
+
+
+class Loader:
+    """Samples of which pixels and labels are kept: `Batches` of no file."""
+
+    def __init__(self, count):
+        self.pixels, self.labels = images(count), torch.arange(count) % CLASSES
+
+    def epoch(self, order, batch_size, device):
+        for indices in torch.from_numpy(np.array(order)).split(batch_size):
+            yield self.pixels[indices], self.labels[indices], indices
+
+
+def batches_of(names, order, batch_size=8, epoch=2, variant=None, pool=None):
+    """Batches of 50 samples as a view shows them."""
+    pool = np.arange(50) if pool is None else pool
+    shown = Shown(Loader(50), view_of(names), pool, CLASSES, variant)
+    return list(shown.epoch(np.asarray(order), batch_size, "cpu", epoch))
+
+
+def joined(batches):
+    """Pixels, targets and indices of all batches."""
+    return [torch.cat([getattr(one, name) for one in batches]) for name in ("pixels", "targets", "indices")]
+
+
+ORDER = np.random.default_rng(2).permutation(50)[:21]
+
+
+@pytest.mark.parametrize("names", FEW + MANY, ids=str)
+def test_views_that_do_not_mix_give_classes(names):
+    batches = batches_of(names, ORDER)
+    assert [len(batch.indices) for batch in batches] == [8, 8, 5]
+    assert {(batch.weight, batch.counted) for batch in batches} == {(1.0, None)}
+    pixels, targets, indices = joined(batches)
+    assert targets.dtype == torch.int64
+    assert indices.tolist() == ORDER.tolist()
+    loader = Loader(50)
+    assert torch.equal(targets, loader.labels[indices])
+    assert torch.equal(pixels, view_of(names).show(loader.pixels[indices], indices, 2))
+
+
+@pytest.mark.parametrize("names", FEW, ids=str)
+def test_all_samples_can_be_shown_in_one_variant(names):
+    view = view_of(names)
+    for variant in (0, view.variants - 1):
+        pixels, targets, indices = joined(batches_of(names, ORDER, variant=variant))
+        assert torch.equal(pixels, view.as_variant(Loader(50).pixels[indices], variant))
+        assert torch.equal(targets, Loader(50).labels[indices])
+
+
+@pytest.mark.parametrize("names", MIXED, ids=str)
+def test_mixed_samples_and_their_targets_are_those_mixed_by_hand(names):
+    pixels, targets, indices = joined(batches_of(names, ORDER))
+    assert indices.tolist() == ORDER.tolist()
+    assert targets.dtype == torch.float32
+    assert targets.shape == (21, CLASSES)
+    assert torch.allclose(targets.sum(1), torch.ones(21))
+    view, loader = view_of(names), Loader(50)
+    mix = view.mix
+    partners = torch.from_numpy(view.partners(ORDER, 2, np.arange(50)))
+    for k, (own, other) in enumerate(zip(indices, partners, strict=True)):
+        first, second = (view.show(loader.pixels[i[None]], i[None], 2) for i in (own, other))
+        expected, share = mix.mix(first, second, view.drawn(mix, 2, own[None]))
+        assert torch.equal(pixels[k], expected[0])
+        by_hand = torch.zeros(CLASSES)
+        by_hand[loader.labels[own]] += share[0]
+        by_hand[loader.labels[other]] += 1 - share[0]
+        assert torch.allclose(targets[k], by_hand, atol=1e-6)
+    assert (targets.max(1).values < 1).any()
+
+
+def test_mixup_by_hand_blends_pixels():
+    """As the paper writes it, with the share that the targets show."""
+    pixels, targets, indices = joined(batches_of(({"mixup": 1.0},), ORDER))
+    loader = Loader(50)
+    partners = torch.from_numpy(view_of(("mixup",)).partners(ORDER, 2, np.arange(50)))
+    for k, (own, other) in enumerate(zip(indices, partners, strict=True)):
+        if loader.labels[own] == loader.labels[other]:
+            continue
+        share = targets[k, loader.labels[own]]
+        blend = share * loader.pixels[own].float() + (1 - share) * loader.pixels[other].float()
+        assert (pixels[k].float() - blend).abs().max() <= 0.51
+
+
+def test_cutmix_by_hand_takes_pixels_of_one_or_the_other():
+    pixels, targets, indices = joined(batches_of(("cutmix",), ORDER))
+    loader = Loader(50)
+    partners = torch.from_numpy(view_of(("cutmix",)).partners(ORDER, 2, np.arange(50)))
+    for k, (own, other) in enumerate(zip(indices, partners, strict=True)):
+        from_own, from_other = ((pixels[k] == loader.pixels[i]).all(0) for i in (own, other))
+        assert (from_own | from_other).all()
+        if loader.labels[own] != loader.labels[other]:
+            share = (~from_other | (from_own & from_other)).float().mean()
+            area = math.prod(loader.pixels.shape[2:])
+            assert targets[k, loader.labels[own]] == pytest.approx(share.item(), abs=1.01 / area)
+
+
+@pytest.mark.parametrize("names", MIXED, ids=str)
+def test_mixtures_do_not_depend_on_the_batch(names):
+    whole = joined(batches_of(names, ORDER, batch_size=64))
+    assert all(map(torch.equal, joined(batches_of(names, ORDER, batch_size=3)), whole))
+    back = joined(batches_of(names, ORDER[::-1].copy()))
+    assert all(torch.equal(one.flip(0), other) for one, other in zip(back, whole, strict=True))
+    alone = joined(batches_of(names, ORDER[:1]))
+    assert all(torch.equal(one, other[:1]) for one, other in zip(alone, whole, strict=True))
+
+
+def test_partners_come_from_the_pool():
+    pool = np.arange(0, 50, 7)  # all of class 0
+    _, targets, _ = joined(batches_of(({"mixup": 1.0},), pool, pool=pool))
+    assert torch.equal(targets, F.one_hot(torch.zeros(8, dtype=torch.int64), CLASSES).float())

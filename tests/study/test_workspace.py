@@ -9,8 +9,10 @@ import torch
 from study import spec
 from study import workspace as study_workspace
 from study.images.batches import Batches, Crop, Resident
-from study.models import zoo
+from study.models import weights
+from study.views import View
 from study.workspace import Workspace
+from tests.study.trials import blank
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def test_a_frozen_model_is_read_once_and_students_are_copies_of_it(study, worksp
     place = opened(workspace, 2**30)
     model = study.zoo["resnet"]
     frozen = place.frozen(model)
-    monkeypatch.setattr(zoo, "load", None)
+    monkeypatch.setattr(weights, "load", None)
     student = place.student(model)
     assert place.frozen(model) is frozen
     assert student is not frozen
@@ -34,14 +36,14 @@ def test_a_frozen_model_is_read_once_and_students_are_copies_of_it(study, worksp
     with torch.no_grad():
         for tensor in (*student.parameters(), *student.buffers()):
             tensor.add_(1)
-    assert zoo.fingerprint(place.frozen(model).network) == frozen.weights
+    assert weights.digest_of(place.frozen(model)) == frozen.weights
 
 
 def test_other_weights_under_the_same_name_are_another_model(study, workspace):
     place = opened(workspace, 2**30)
     model = study.zoo["mixer"]
-    blank = model.model_copy(update={"recipe": None, "untrained": 0})
-    assert place.frozen(model).weights != place.frozen(blank).weights
+    other = blank(model, 0, model.name)
+    assert place.frozen(model).weights != place.frozen(other).weights
 
 
 def test_nothing_is_kept_beyond_the_limit(study, workspace):
@@ -81,7 +83,7 @@ def test_the_limit_is_the_studys_or_a_share_of_the_memory_by_cpus(monkeypatch):
 
 def test_a_study_says_how_its_workspace_works(study):
     told = {
-        "outputs": spec.Outputs(transfer="live", top_k=3),
+        "outputs": spec.FrozenOutputs(transfer="live", top_k=3),
         "resources": spec.Resources(keep_gib=1, compile=True),
         "budget": study.budget.model_copy(update={"precision": "bfloat16"}),
     }
@@ -89,3 +91,23 @@ def test_a_study_says_how_its_workspace_works(study):
     assert (place.cached, place.top_k, place.compiled, place.precision) == (False, 3, True, "bfloat16")
     assert place._kept.maxsize == 2**30
     assert study_workspace.of(study).cached
+
+
+def test_frozen_models_give_logits_and_where_wanted_features(study, workspace):
+    place = opened(workspace, 2**30)
+    classifier = place.load(study.zoo["mixer"])
+    logits, features = place.transfer_outputs(classifier, View(classifier.crop), True)
+    assert (logits.shape, features.shape) == ((100, 10), (100, classifier.dim))
+    assert logits.dtype == features.dtype == torch.float16
+    alone, none = place.transfer_outputs(classifier, View(classifier.crop), False)
+    assert none is None
+    assert torch.equal(alone, logits)
+
+
+def test_accuracy_is_of_the_true_classes(study, workspace):
+    classifier = workspace.load(study.zoo["resnet"])
+    right = (
+        workspace.predict(classifier, "transfer").label
+        == workspace.images.labels[workspace.splits["transfer"]]
+    )
+    assert workspace.accuracy(classifier, "transfer") == right.mean()

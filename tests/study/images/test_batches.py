@@ -44,7 +44,9 @@ def prepare(folder: Path, sizes: list[tuple[int, int]], **settings) -> files.Ima
         for number, size in enumerate(sizes):
             image = Image.fromarray(np.moveaxis(grey[3 * number : 3 * number + 3], 0, -1).copy())
             image.resize(size, Image.Resampling.BICUBIC).save(folder / part / "class0" / f"{number:03}.png")
-    source = spec.ImageFolder(train=str(folder / "train"), test=str(folder / "test"), **settings)
+    source = spec.Images(
+        source="image_folder", train=str(folder / "train"), test=str(folder / "test"), **settings
+    )
     return files.prepare(source, folder / "data")
 
 
@@ -171,7 +173,7 @@ def test_squash_keeps_the_central_part_of_both_sides(tmp_path, size):
     for part in ("train", "test"):
         (tmp_path / part / "class0").mkdir(parents=True)
         whole.save(tmp_path / part / "class0" / "0.png")
-    source = spec.ImageFolder(train=str(tmp_path / "train"), test=str(tmp_path / "test"))
+    source = spec.Images(source="image_folder", train=str(tmp_path / "train"), test=str(tmp_path / "test"))
     opened = files.prepare(source, tmp_path / "data")
     assert opened.side == 64
     for pct, side in ((1.0, 64), (0.75, 48)):

@@ -76,9 +76,9 @@ import socket
 def refuse(*args):
     raise AssertionError("the network was asked")
 socket.socket.connect = socket.getaddrinfo = refuse
-from study import semantics
+from study.images import class_names
 assert not {"sentence_transformers", "transformers", "open_clip"} & set(sys.modules)
-semantics.embed(["cat"], "minilm")
+class_names.embed(["cat"], "minilm")
 after = torch.get_rng_state(), torch.get_num_threads(), torch.get_num_interop_threads()
 assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
 """

@@ -14,15 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from study import spec
+from study import contract, spec
 from study.errors import StudyError
 from study.images import files, sources, splits
 from study.images.batches import Batches, Crop
 from tests.conftest import fashion_mnist, write_image_folder
 
 
-def folder_source(folder, **settings) -> spec.ImageFolder:
-    return spec.ImageFolder(train=str(folder / "train"), test=str(folder / "test"), **settings)
+def folder_source(folder, **settings) -> spec.Images:
+    return spec.Images(
+        source="image_folder", train=str(folder / "train"), test=str(folder / "test"), **settings
+    )
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def test_large_images_are_shrunk_and_written_as_jpeg(tmp_path):
 
 
 def test_fashion_mnist_comes_from_debians_files(tmp_path):
-    train, test = sources._fashion_mnist(tmp_path)
+    train, test = sources.fashion_mnist(tmp_path)
     assert (len(train), len(test)) == (60000, 10000)
     images, labels = fashion_mnist("t10k", 5)
     assert np.array_equal(np.asarray(test[3][0]), images[3])
@@ -78,13 +80,43 @@ def test_preparing_again_writes_nothing(workspace, prepared):
     assert (folder / "images.beton").stat().st_mtime_ns == before
 
 
-def test_the_first_of_two_writers_wins(tmp_path):
-    (tmp_path / "done").mkdir()
-    (tmp_path / "done" / "first").touch()
-    (tmp_path / "late").mkdir()
-    (tmp_path / "late" / "second").touch()
-    files._rename_unless_there(tmp_path / "late", tmp_path / "done")
-    assert [path.name for path in (tmp_path / "done").iterdir()] == ["first"]
+def test_what_a_study_sets_of_a_source_stands_in_its_signature():
+    asked = {
+        name: list(contract.settings_of(source).model_fields) for name, source in sources.SOURCES.items()
+    }
+    assert asked == {"fashion_mnist": [], "image_folder": ["train", "test"], "torchvision": ["dataset"]}
+    assert {contract.given(source) for source in sources.SOURCES.values()} == {("downloads",)}
+
+
+class Shades:
+    """A data set of one's own with the least it must have: images in two shades, no names of classes."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int):
+        return Image.new("L", (8, 8), 100 * (index % 2)), index % 2
+
+
+def test_a_source_of_ones_own_is_written_as_any_other(tmp_path, monkeypatch):
+    monkeypatch.setitem(sources.SOURCES, "fashion_mnist", lambda downloads: (Shades(6), Shades(3)))
+    opened = files.prepare(spec.Images(source="fashion_mnist"), tmp_path)
+    assert opened.classes == ("0", "1")
+    assert opened.subsets == {"train": (0, 6), "test": (6, 9)}
+    assert opened.labels.tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 0]
+    pixels, _, _ = next(Batches(opened, Crop()).epoch(np.arange(2), 2))
+    assert pixels.amax((1, 2, 3)).tolist() == [0, 100]
+
+
+def test_folders_keep_their_names(tmp_path):
+    assert files.folder_of(spec.Images(source="fashion_mnist"), tmp_path).name == "fashion_mnist-fe1ce05a"
+    assert (
+        files.folder_of(spec.Images(source="image_folder", train="a", test="b"), tmp_path).name
+        == "image_folder-074b08dc"
+    )
 
 
 # --- damage -------------------------------------------------------------------------------------
@@ -148,7 +180,7 @@ def test_a_half_written_folder_is_refused(prepared):
 
 
 def test_data_not_prepared_are_refused(workspace, tmp_path):
-    with pytest.raises(StudyError, match=r"not prepared; run jobs/prepare_data\.py"):
+    with pytest.raises(StudyError, match=r"not prepared; run jobs/data\.py"):
         files.open_images(workspace.data.images, tmp_path)
 
 
@@ -191,7 +223,7 @@ def test_folders_with_different_classes_are_refused(tmp_path):
 )
 def test_a_torchvision_data_set_that_cannot_be_had_is_refused(tmp_path, name, words):
     with pytest.raises(StudyError, match=words):
-        sources._torchvision_pair(name, tmp_path)
+        sources.torchvision(tmp_path, dataset=name)
 
 
 # --- splits -------------------------------------------------------------------------------------
@@ -246,21 +278,32 @@ def test_more_than_there_is_is_refused(workspace):
         splits.split(workspace.images, spec.Splits(transfer=500))
 
 
-def test_a_recipe_trains_on_the_transfer_set_and_more(workspace):
-    splits, labels = workspace.splits, workspace.images.labels
-    recipe = spec.Recipe(epochs=1, lr=1e-3)
+def test_a_model_is_trained_on_the_transfer_set_and_more(workspace):
+    parts, labels = workspace.splits, workspace.images.labels
 
-    def images(**settings):
-        return splits.images_of_recipe(splits, labels, recipe.model_copy(update=settings))
+    def drawn(images=None, seed=0, **changes):
+        return splits.for_training(parts | changes, labels, images, seed)
 
-    assert np.array_equal(images(), splits["zoo"])
-    assert np.array_equal(images(images=100), splits["transfer"])
-    assert np.isin(images(images=40), splits["transfer"]).all()
-    assert np.isin(splits["transfer"], images(images=150)).all()
-    assert np.isin(images(images=150), splits["zoo"]).all()
-    assert not np.array_equal(images(images=150), images(images=150, seed=1))
-    with pytest.raises(StudyError, match=r"recipe\.images: asks for 201, but data\.splits\.zoo holds 200"):
-        images(images=201)
+    zoo, transfer, none = parts["zoo"], parts["transfer"], np.array([], dtype=np.int64)
+    assert np.array_equal(drawn(), zoo)
+    assert np.array_equal(drawn(100), transfer)
+    assert np.isin(drawn(40), transfer).all()
+    assert np.isin(transfer, drawn(150)).all()
+    assert np.isin(drawn(150), zoo).all()
+    assert not np.array_equal(drawn(150), drawn(150, seed=1))
+    with pytest.raises(StudyError, match=r"weights\.images: asks for 201, but data\.splits\.zoo holds 200"):
+        drawn(201)
+    assert np.array_equal(drawn(zoo=none), transfer)
+    assert np.array_equal(drawn(40, zoo=none), drawn(40))
+    with pytest.raises(StudyError, match=r"asks for 101, but data\.splits\.transfer holds 100"):
+        drawn(101, zoo=none)
+
+
+def test_what_a_model_is_trained_on_is_what_it_was():
+    labels = np.arange(30) % 3
+    parts = {"zoo": np.arange(20), "transfer": np.arange(0, 20, 2)}
+    assert splits.for_training(parts, labels, 6, 0).tolist() == [0, 2, 10, 12, 14, 16]
+    assert splits.for_training(parts, labels, 13, 1).tolist() == [0, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 18, 19]
 
 
 def test_two_processes_worth_of_writers_leave_one_good_folder(tmp_path):

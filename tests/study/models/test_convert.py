@@ -16,10 +16,10 @@ from torch import nn
 from study import spec
 from study.errors import StudyError
 from study.images import class_names
-from study.models import convert, zoo
+from study.models import convert, weights
 from study.models.convert import by_order
 from study.models.timm_import import timm
-from study.store import storage
+from study.store import digest
 
 MILITARY_UNIFORM = 652
 
@@ -40,10 +40,10 @@ def lite(request, tmp_path_factory):
         "name": "lite",
         "timm": f"tf_efficientnet_lite{number}",
         "family": "cnn",
-        "checkpoint": str(output),
+        "weights": {"source": "file", "path": str(output)},
         "config": {"mean": [127 / 255] * 3, "std": [128 / 255] * 3},
     }
-    classifier = zoo.load(spec.Model.model_validate(model), data, 1000, spec.Folders())
+    classifier = weights.load(spec.Model.model_validate(model), data, 1000, spec.Folders())
     return torch.load(source, weights_only=True), classifier
 
 
@@ -223,7 +223,7 @@ def test_the_command_writes_what_a_study_loads(source, tmp_path, capsys):
     written = safetensors.torch.load_file(output)
     assert written.keys() == state.keys()
     assert all(torch.equal(written[name], tensor) for name, tensor in state.items())
-    assert storage.sha256(output) in capsys.readouterr().out
+    assert digest.of_file(output) in capsys.readouterr().out
 
 
 def test_a_file_that_does_not_match_leaves_the_output_alone(source, tmp_path, capsys):

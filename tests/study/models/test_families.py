@@ -36,7 +36,9 @@ def test_the_papers_models_have_the_papers_families():
         assert families.family_of(row["timm_name"]) == PAPER[row["family"]], row
 
 
-@pytest.mark.parametrize("study", ["demo", "paper_subset10", "paper_full"])
+@pytest.mark.parametrize(
+    "study", ["demo", "paper_subset10", "paper_full", "several_teachers", "paper_several_teachers"]
+)
 def test_the_shipped_studies_say_the_same(study):
     for model in spec.load(f"studies/{study}.yaml").zoo.values():
         assert families.family_of(model.timm) == model.family, model.timm
@@ -60,7 +62,7 @@ def test_every_model_has_a_family():
     assert {families.family_of(name) for name in names} == {"cnn", "transformer", "mlp"}
 
 
-@pytest.mark.parametrize("module", sorted(set(families.MODULES) - {"tiny_models"}))
+@pytest.mark.parametrize("module", sorted(set(families.MODULES) - {"tiny"}))
 def test_transformers_are_the_networks_with_attention(module):
     """All models of modules with several families, the first of the others, by what they are made of."""
     names = timm.list_models(module=module)

@@ -1,13 +1,11 @@
-"""Models: named as timm names them, seeing pixels as they were trained to, weights never read amiss."""
+"""Models: named as timm names them, seeing pixels as they were trained to, with their features."""
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 
-import huggingface_hub
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from PIL import Image
 
@@ -17,10 +15,14 @@ from study.models import zoo
 from study.models.timm_import import timm
 from tests.conftest import LOOK, fashion_mnist
 
+PHASES = {"source": "trained", "phases": [{"epochs": 1, "lr": 0.1}]}
+
 
 def small(**settings) -> spec.Model:
-    fields = {"name": "m", "timm": "tiny_mixer", "family": "mlp", "config": LOOK, **settings}
-    return spec.Model.model_validate(fields)
+    """A model of initial weights."""
+    weights = {"source": "seed", "seed": 0}
+    fields = {"name": "m", "timm": "tiny_mixer", "family": "mlp", "config": LOOK, "weights": weights}
+    return spec.Model.model_validate(fields | settings)
 
 
 def study_of(content: dict, **zoo_models) -> spec.Study:
@@ -35,10 +37,14 @@ def study_of(content: dict, **zoo_models) -> spec.Study:
             r"no pretrained weights named 'resnet5O'; did you mean 'resnet",
         ),
         (
-            {"timm": "tiny_mixr", "family": "mlp", "recipe": {"epochs": 1, "lr": 0.1}},
+            {"timm": "tiny_mixr", "family": "mlp", "weights": {"source": "seed", "seed": 0}},
             r"no model named 'tiny_mixr'; did you mean 'tiny_mixer'",
         ),
         ({"timm": "resnet50.nobody_in1k", "family": "cnn"}, r"no pretrained weights named"),
+        (
+            {"timm": "tiny_mixer", "family": "mlp", "weights": {**PHASES, "start": {"source": "hub"}}},
+            r"no pretrained weights named 'tiny_mixer'",
+        ),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(content, model, words):
@@ -48,8 +54,8 @@ def test_an_unknown_name_is_refused_with_the_nearest(content, model, words):
 
 
 def test_every_shipped_studys_models_are_known():
-    for name in ("demo", "paper_subset10", "paper_full"):
-        zoo.check_names(spec.load(f"studies/{name}.yaml"))
+    for path in sorted(Path("studies").glob("*.yaml")):
+        zoo.check_names(spec.load(path))
 
 
 def test_pairs_with_different_classes_are_refused(content):
@@ -64,6 +70,33 @@ def test_pairs_with_different_classes_are_refused(content):
         zoo.check_classes(study, classes=10)
 
 
+def test_what_is_trained_from_the_hubs_weights_tells_the_datas_classes_apart():
+    hub = small(timm="resnet18.a1_in1k", family="cnn", weights={"source": "hub"})
+    begun = small(timm="resnet18.a1_in1k", family="cnn", weights={**PHASES, "start": {"source": "hub"}})
+    assert (zoo.classes_of(hub), zoo.classes_of(begun)) == (1000, None)
+    assert zoo.classes_of(small(kwargs={"num_classes": 7})) == 7
+    zoo.check_data_classes(begun, 10)
+    with pytest.raises(StudyError, match=r"zoo\.m: tells 1000 classes apart, but the data have 10"):
+        zoo.check_data_classes(hub, 10)
+
+
+@pytest.mark.parametrize("where", ["several", "transferred"])
+def test_teachers_of_several_and_of_made_models_have_the_students_classes(content, where):
+    seven = content["zoo"]["mixer"] | {"kwargs": {"num_classes": 7}}
+    ten = content["zoo"]["resnet"]
+    models = {"ten": ten, "other": ten, "seven": seven}
+    if where == "several":
+        content["several"] = [{"teachers": ["other", "seven"], "students": ["ten"], "combine": ["soup"]}]
+    else:
+        method = {"method": "kl", "lr": 0.1}
+        weights = {"source": "transferred", "student": "ten", "teachers": ["seven"], "method": method}
+        models["made"] = {"weights": weights}
+    fields = content | {"zoo": models, "pairs": [["ten", "other"]]}
+    study = spec.Study.model_validate(fields)
+    with pytest.raises(StudyError, match=r"student '(ten|made)' tells 10 classes apart and teacher 'seven'"):
+        zoo.check_classes(study, classes=10)
+
+
 def test_a_demo_model_of_each_kind_is_built_and_runs():
     study = spec.load("studies/demo.yaml")
     for model in study.zoo.values():
@@ -74,14 +107,14 @@ def test_a_demo_model_of_each_kind_is_built_and_runs():
 
 def test_keyword_arguments_timm_refuses_are_told(content):
     with pytest.raises(StudyError, match=r"zoo\.m: timm cannot make 'tiny_mixer' .*'kwargs'"):
-        zoo.build(small(kwargs={"no_such_argument": 1}, recipe={"epochs": 1, "lr": 0.1}), 10)
+        zoo.build(small(kwargs={"no_such_argument": 1}), 10)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_preprocessing_is_timms(interpolation):
     """The crop resized and normalised on the device equals timm's own transform on the PIL image."""
     config = LOOK | {"input_size": [3, 32, 32], "interpolation": interpolation}
-    model = small(timm="tiny_convmixer", family="cnn", config=config, recipe={"epochs": 1, "lr": 0.1})
+    model = small(timm="tiny_convmixer", family="cnn", config=config)
     classifier = zoo.build(model, 10)
     seen = []
     classifier.network = torch.nn.Identity()
@@ -107,102 +140,69 @@ def test_preprocessing_is_timms(interpolation):
 
 @pytest.mark.parametrize("config", [{"crop_mode": "border"}, {"crop_pct": 1.15}])
 def test_models_that_look_beyond_the_edge_are_refused(config):
-    model = small(config=LOOK | config, untrained=0)
+    model = small(config=LOOK | config)
     with pytest.raises(StudyError, match=r"zoo\.m: 'tiny_mixer' looks beyond the image's edge .*'config'"):
         zoo.build(model, 10)
 
 
-def test_untrained_weights_are_a_seeds(tmp_path):
-    before = torch.random.get_rng_state()
-    a, again, b = (load(small(untrained=seed), tmp_path).weights for seed in (0, 0, 1))
-    assert a == again != b
-    assert torch.equal(torch.random.get_rng_state(), before)
+# --- features -----------------------------------------------------------------------------------
+
+DEIT = {"img_size": 28, "patch_size": 7, "embed_dim": 16, "depth": 1, "num_heads": 2}
+EFFICIENTFORMER = {"depths": [1, 1, 1, 1], "embed_dims": [8, 8, 8, 8]}
+OTHERS = {
+    "distilled": small(timm="deit_tiny_distilled_patch16_224", family="transformer", kwargs=DEIT),
+    "two heads": small(timm="efficientformer_l1", family="transformer", kwargs=EFFICIENTFORMER, config={}),
+    "convolution": small(timm="tiny_convmixer", family="cnn"),
+}
+MODELS = {**spec.load("studies/demo.yaml").zoo, **OTHERS}
 
 
-# --- weights ------------------------------------------------------------------------------------
+@pytest.fixture(scope="module", params=MODELS)
+def classifier(request):
+    """A model of each kind, with initial weights, in `eval` mode."""
+    torch.manual_seed(0)
+    return zoo.build(MODELS[request.param], 10).eval()
 
 
-@pytest.fixture(params=["model.safetensors", "model.pt", "wrapped.pth"])
-def checkpoint(request, tmp_path):
-    """(path, tensors) of a saved tiny model: safetensors, torch, and wrapped as training scripts do."""
-    path = tmp_path / request.param
-    network = zoo.build(small(recipe={"epochs": 1, "lr": 0.1}), 10).network
-    tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
-    if path.suffix == ".safetensors":
-        safetensors.torch.save_file(tensors, path)
-    else:
-        torch.save({"state_dict": tensors} if path.stem == "wrapped" else tensors, path)
-    return path, tensors
+@torch.no_grad()
+def test_features_are_what_the_head_maps_to_logits(classifier):
+    pixels = torch.randint(0, 256, (3, 3, 28, 28), dtype=torch.uint8)
+    logits, features = classifier.with_features(pixels)
+    assert torch.equal(logits, classifier(pixels))
+    assert features.shape == (3, classifier.dim)
+    assert not classifier.head._forward_pre_hooks
+    if len(classifier.heads) == 1:
+        assert torch.allclose(classifier.head(features), logits, atol=1e-5)
+    else:  # two heads, whose mean it says; features are the first one's
+        seen = []
+        with classifier.heads[1].register_forward_pre_hook(lambda head, given: seen.append(given[0])):
+            classifier(pixels)
+        by_hand = (classifier.head(features) + classifier.heads[1](seen[0])) / 2
+        assert torch.allclose(by_hand, logits, atol=1e-5)
 
 
-def load(model, tmp_path):
-    data = spec.Data.model_validate({"images": {"source": "fashion_mnist"}, "splits": {"transfer": 1}})
-    return zoo.load(model, data, 10, spec.Folders(zoo=tmp_path))
+def test_gradients_go_through_features(classifier):
+    pixels = torch.zeros(2, 3, 28, 28, dtype=torch.uint8)
+    _, features = classifier.with_features(pixels)
+    assert features.requires_grad
+    assert classifier.heads[0] is classifier.head
+    assert {len(classifier.heads)} <= {1, 2}
 
 
-def test_a_checkpoint_gives_its_tensors(checkpoint, tmp_path):
-    path, tensors = checkpoint
-    classifier = load(small(checkpoint=str(path)), tmp_path)
-    assert not classifier.training
-    for name, tensor in classifier.network.state_dict().items():
-        assert torch.equal(tensor, tensors[name])
+def test_no_hook_is_left_where_a_pass_fails():
+    classifier = zoo.build(small(), 10)
+    with pytest.raises(RuntimeError):
+        classifier.with_features(torch.zeros(1, 2, 28, 28))
+    assert not classifier.head._forward_pre_hooks
 
 
-def test_a_damaged_checkpoint_is_refused_by_name(checkpoint, tmp_path):
-    path, _ = checkpoint
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(StudyError, match=rf"{path.name}: the weights of model 'm' are damaged"):
-        load(small(checkpoint=str(path)), tmp_path)
+def test_a_classifier_says_which_model_it_is():
+    model = small()
+    classifier = zoo.build(model, 10)
+    assert classifier.model is model
+    assert classifier.weights is None  # until it is loaded
+    assert classifier.crop == zoo.crop_of(model)
 
 
-def test_a_checkpoint_of_another_model_is_refused(checkpoint, tmp_path):
-    path, _ = checkpoint
-    with pytest.raises(StudyError, match=rf"{path.name}: not the weights of 'tiny_mixer' as zoo\.m"):
-        load(small(checkpoint=str(path), kwargs={"embed_dim": 32}), tmp_path)
-
-
-def test_a_pickle_that_runs_code_is_refused(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (print, ("run",))
-
-    path = tmp_path / "evil.pt"
-    torch.save({"weight": Evil()}, path)
-    with pytest.raises(StudyError, match=r"evil\.pt: the weights of model 'm' are damaged or no tensor file"):
-        load(small(checkpoint=str(path)), tmp_path)
-
-
-def test_a_missing_trained_model_says_to_build_the_zoo(tmp_path):
-    with pytest.raises(StudyError, match=r"are not there; build the zoo"):
-        load(small(recipe={"epochs": 1, "lr": 0.1}), tmp_path)
-
-
-def test_pretrained_weights_that_cannot_be_fetched_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    model = spec.Model.model_validate({"name": "m", "timm": "resnet18.a1_in1k", "family": "cnn"})
-    with pytest.raises(StudyError, match=r"zoo\.m: timm cannot make 'resnet18\.a1_in1k' .*check the network"):
-        load(model, tmp_path)
-
-
-def test_trained_weights_are_named_after_all_that_makes_them(base):
-    study = spec.Study.model_validate(base)
-    model, folder = study.zoo["mixer"], study.folders.zoo
-    path = zoo.trained_path(model, study.data, folder)
-    recipe = model.recipe.model_copy(update={"lr": 1e-4})
-    assert zoo.trained_path(model.model_copy(update={"recipe": recipe}), study.data, folder) != path
-    splits = study.data.splits.model_copy(update={"seed": 1})
-    data = study.data.model_copy(update={"splits": splits})
-    assert zoo.trained_path(model, data, folder) != path
-
-
-def test_a_trained_model_comes_back_as_it_was(workspace, base):
-    model = spec.Study.model_validate(base).zoo["resnet"]
-    facts = json.loads(
-        zoo.trained_path(model, workspace.data, workspace.folders.zoo).with_suffix(".json").read_text()
-    )
-    classifier = workspace.load(model)
-    assert zoo.fingerprint(classifier.network) == facts["weights"]
-    said = workspace.predict(classifier)
-    labels = workspace.images.labels[workspace.splits["evaluation"]]
-    assert (said.label == labels).mean() == pytest.approx(facts["accuracy"])
+def test_the_crop_is_known_without_building(classifier):
+    assert zoo.crop_of(classifier.model) == classifier.crop

@@ -18,6 +18,7 @@ from study import evaluate, spec
 from study.errors import StudyError
 from study.images.batches import Crop
 from study.store import outputs
+from study.views import View
 from study.workspace import Workspace
 
 KEY = outputs.Key(
@@ -32,11 +33,14 @@ KEY = outputs.Key(
     top_k=None,
 )
 LOGITS = torch.randn(50, 10, generator=torch.Generator().manual_seed(0)) * 3
+FEATURES = torch.rand(50, 6, generator=torch.Generator().manual_seed(1))
 
 
-def computed(top_k: int | None = None, parts: int = 3):
+def computed(top_k: int | None = None, parts: int = 3, features: bool = False):
     """What a store is given to compute."""
-    tensors, largest = outputs.collect(LOGITS.tensor_split(parts), len(LOGITS), top_k)
+    logits = LOGITS.tensor_split(parts)
+    given = zip(logits, FEATURES.tensor_split(parts) if features else [None] * parts, strict=True)
+    tensors, largest = outputs.collect(given, len(LOGITS), top_k)
     return tensors, {"model": "mixer", "split": "evaluation", "batch_size": str(largest)}
 
 
@@ -76,7 +80,7 @@ def test_others_may_read_what_one_user_computed(store, tmp_path):
 
 def test_logits_are_mapped_not_read(store):
     rows = 40_000
-    tensors, _ = outputs.collect([torch.zeros(rows, 1000)], rows, None)
+    tensors, _ = outputs.collect([(torch.zeros(rows, 1000), None)], rows, None)
     store.get(KEY, lambda: (tensors, {}))
 
     def memory(kind: str) -> int:
@@ -97,7 +101,7 @@ def test_logits_are_mapped_not_read(store):
 def test_rounding_makes_ties_but_changes_no_prediction(store):
     logits = torch.tensor([[10.0, 10.001], [10.001, 10.0]])
     assert (logits.half()[:, 0] == logits.half()[:, 1]).all()
-    tensors, _ = outputs.collect([logits], 2, None)
+    tensors, _ = outputs.collect([(logits, None)], 2, None)
     said = store.get(KEY, lambda: (tensors, {}))
     assert said.predictions.label.tolist() == [1, 0]
 
@@ -121,20 +125,33 @@ def test_a_top_k_of_all_classes_keeps_every_logit(store):
     assert store.get(KEY, lambda: computed(10)).logits is not None
 
 
+@pytest.mark.parametrize("top_k", [None, 3])
+def test_features_lie_beside_the_logits(store, top_k):
+    key = replace(KEY, top_k=top_k, features=True)
+    store.get(key, lambda: computed(top_k, features=True))
+    said = store.get(key, never)
+    assert torch.equal(said.features, FEATURES.half())
+    assert (said.logits is None) == (top_k is not None)
+    assert store.get(KEY, computed).features is None
+
+
+@pytest.mark.parametrize("features", [0, 6])
 @pytest.mark.parametrize("top_k", [None, 4])
-def test_the_size_is_known_before(store, top_k):
-    store.get(replace(KEY, top_k=top_k), lambda: computed(top_k))
+def test_the_size_is_known_before(store, top_k, features):
+    key = replace(KEY, top_k=top_k, features=bool(features))
+    store.get(key, lambda: computed(top_k, features=bool(features)))
     (entry,) = store.entries()
     header = int.from_bytes(entry.path.read_bytes()[:8], "little") + 8
-    assert entry.size - header == outputs.size_of(50, 10, top_k)
+    assert entry.size - header == outputs.size_of(50, 10, top_k, features)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 70000.0])
-def test_what_float16_cannot_hold_is_refused(bad):
-    logits = LOGITS.clone()
-    logits[7, 3] = bad
+@pytest.mark.parametrize("where", [0, 1])
+def test_what_float16_cannot_hold_is_refused(bad, where):
+    part = (LOGITS.clone(), FEATURES.clone())
+    part[where][7, 3] = bad
     with pytest.raises(StudyError, match=r"not finite, or beyond what float16 holds"):
-        outputs.collect([logits], len(logits), None)
+        outputs.collect([part], len(LOGITS), None)
 
 
 @pytest.mark.parametrize(
@@ -150,16 +167,18 @@ def test_what_float16_cannot_hold_is_refused(bad):
         {"samples": "00" * 32},
         {"precision": "bfloat16"},
         {"top_k": 5},
+        {"view": {"seed": 0, "epoch": 1}},
+        {"features": True},
     ],
 )
 def test_whatever_changes_the_outputs_changes_the_file(change):
     assert replace(KEY, **change).name != KEY.name
 
 
-def test_samples_are_told_apart_by_their_order_too():
-    a, b = np.array([1, 2, 3]), np.array([1, 3, 2])
-    assert outputs.hash_of_samples(a) != outputs.hash_of_samples(b)
-    assert outputs.hash_of_samples(a) == outputs.hash_of_samples(a.astype(np.int32))
+def test_files_are_named_as_before():
+    assert KEY.name == "fafb5ee3096cb62a"
+    view = {"seed": 0, "epoch": 1, "flip": True, "shift": 0, "scale": (0.35, 1.0), "ratio": (3 / 4, 4 / 3)}
+    assert replace(KEY, view=view).name == "f05f447213756e2f"
 
 
 # --- what goes wrong ----------------------------------------------------------------------------
@@ -229,7 +248,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_file(tmp_path):
     if mounted.returncode:
         pytest.skip("cannot mount a file system here")
     try:
-        large, _ = outputs.collect([torch.zeros(5000, 10)], 5000, None)
+        large, _ = outputs.collect([(torch.zeros(5000, 10), None)], 5000, None)
         store = outputs.Store(folder)
         with pytest.raises(StudyError, match=r"cannot be written .*--clear"):
             store.get(KEY, lambda: (large, {}))
@@ -261,9 +280,9 @@ def test_two_threads_compute_once(store):
 WORKER = """
 import sys, time
 sys.path.insert(0, {root!r})
-from tests.study.test_outputs import KEY, computed
+from tests.study.store.test_outputs import KEY, computed
 from pathlib import Path
-from study import outputs
+from study.store import outputs
 def slow():
     print("computing", flush=True)
     time.sleep({seconds})
@@ -322,28 +341,30 @@ def test_the_workspace_runs_a_model_once_for_all(study, workspace, tmp_path, mon
     first = Workspace(workspace.data, folders, "cpu", threads=1)
     classifier = first.load(model)
     samples = first.splits["evaluation"]
-    expected = evaluate.predict(classifier, first.batches(Crop()), samples, first.device)
-    said = first.evaluation(model, classifier)
+    expected = evaluate.predict(classifier, first.batches(Crop()), samples, first.device, "float32")
+    said = first.evaluation(classifier)
     assert np.array_equal(said.label, expected.label)
-    transfer = first.transfer_logits(model, classifier, Crop())
+    transfer, features = first.transfer_outputs(classifier, View(Crop()), False, variant=0)
+    assert features is None
     assert transfer.dtype == torch.float16
     assert len(transfer) == len(first.splits["transfer"])
 
     monkeypatch.setattr(evaluate, "stream", None)  # a second process runs nothing
     second = Workspace(workspace.data, folders, "cpu", threads=1)
     renamed = model.model_copy(update={"name": "another"})  # the same model by any name
-    assert np.array_equal(second.evaluation(renamed, classifier).label, said.label)
-    assert torch.equal(second.transfer_logits(model, classifier, Crop()), transfer)
+    assert np.array_equal(second.evaluation(second.load(renamed)).label, said.label)
+    again, _ = second.transfer_outputs(second.load(model), View(Crop()), False, variant=0)
+    assert torch.equal(again, transfer)
     with pytest.raises(TypeError):
-        second.transfer_logits(model, classifier, Crop(0.5))
+        second.transfer_outputs(classifier, View(Crop(0.5)), False, variant=0)
 
 
 def test_other_weights_are_other_outputs(study, workspace, tmp_path):
     folders = study.folders.model_copy(update={"outputs": tmp_path})
     place = Workspace(workspace.data, folders, "cpu", threads=1)
     model = study.zoo["mixer"]
-    trained = place.evaluation(model, place.load(model))
-    blank = model.model_copy(update={"recipe": None, "untrained": 0})
-    other = place.evaluation(model, place.load(blank))
+    trained = place.evaluation(place.load(model))
+    blank = model.model_copy(update={"weights": spec.Random(seed=0)})
+    other = place.evaluation(place.load(blank))
     assert not np.array_equal(trained.label, other.label)
     assert len(place.store.entries()) == 2

@@ -20,10 +20,11 @@ VALUES = {
     pa.string(): "text",
     pa.int64(): 2**40,
     pa.float64(): 0.1,
-    pa.bool_(): True,
+    pa.list_(pa.string()): ["one", "other"],
     pa.timestamp("us", tz="UTC"): FINISHED,
 }
-ROW = {field.name: VALUES[field.type] for field in schemas.TRIALS if field.name != "trial"} | {"status": "ok"}
+ROW = {field.name: VALUES[field.type] for field in schemas.TRIALS if field.name != "trial"}
+ROW |= {"status": "ok", "combine": None, "order": None}
 FAILED = {"study": "demo", "status": "failed", "reason": "diverged", "epochs": 5}
 PREDICTIONS = {
     "index": np.arange(3),
@@ -35,10 +36,13 @@ PREDICTIONS = {
 }
 HISTORY = {
     "epoch": [0, 1],
+    "stage": [0, 0],
     "loss": [1.5, 0.5],
     "lr": [0.1, 0.0],
     "teacher_share": [None, None],
     "seconds": [1, 2],
+    "student_accuracy": [None, 0.5],
+    "measures": [{"kl": 0.5, "xe": 1.5}, {}],
 }
 DTYPES = {
     "string": "str",
@@ -46,7 +50,7 @@ DTYPES = {
     "int32": "int32",
     "double": "float64",
     "float": "float32",
-    "bool": "bool",
+    "list<item: string>": "object",
     "timestamp[us, tz=UTC]": "datetime64[us, UTC]",
 }
 
@@ -92,7 +96,12 @@ def test_documentation_is_up_to_date():
 def test_finished_trial_round_trips_through_pandas(results):
     write_trial(results, "t1")
     trials = pd.read_parquet(results / "trials")
-    assert trials.iloc[0].to_dict() == ROW | {"trial": "t1", "finished": pd.Timestamp(FINISHED)}
+    row = trials.iloc[0].to_dict()
+    assert row.pop("teachers").tolist() == ROW["teachers"]
+    nothing = {name for name, value in row.items() if pd.isna(value)}
+    expected = ROW | {"trial": "t1", "finished": pd.Timestamp(FINISHED)} | dict.fromkeys(nothing)
+    assert dict.fromkeys(nothing) == {"combine": None, "order": None}
+    assert row | dict.fromkeys(nothing) | {"teachers": ROW["teachers"]} == expected
     for field in schemas.TRIALS:
         assert str(trials[field.name].dtype) == DTYPES[str(field.type)], field.name
     predictions = pd.read_parquet(results / "predictions")
@@ -104,6 +113,8 @@ def test_finished_trial_round_trips_through_pandas(results):
     history = pd.read_parquet(results / "history")
     assert history["loss"].tolist() == HISTORY["loss"]
     assert history["seconds"].tolist() == [1.0, 2.0]
+    assert history["student_accuracy"].isna().tolist() == [True, False]
+    assert [dict(measures) for measures in history["measures"]] == HISTORY["measures"]
 
 
 def planned(*trials: str) -> dict[str, list]:
@@ -117,7 +128,9 @@ def test_files_carry_the_schema_and_its_descriptions(results):
     records.write_plan(results, "plans", "demo", planned("t1"))
     for table, name in (("trials", "t1"), ("predictions", "t1"), ("history", "t1"), ("plans", "demo")):
         read = pq.read_schema(results / table / f"{name}.parquet")
-        assert read.equals(schemas.TABLES[table], check_metadata=True)
+        assert read.equals(schemas.TABLES[table])
+        assert read.metadata == schemas.TABLES[table].metadata
+        assert [field.metadata for field in read] == [field.metadata for field in schemas.TABLES[table]]
 
 
 def test_trials_make_one_table(results):

@@ -16,13 +16,13 @@ from jobs import outputs as outputs_job
 from study import spec, transfer
 from study.errors import StudyError
 from study.images import files
-from study.images.batches import Crop
-from study.models import zoo
-from study.store import outputs, storage
+from study.models import weights
+from study.store import digest, outputs, storage
 from study.store.cache import Cache
+from study.views import View
 from study.workspace import Workspace
-from tests.study.test_outputs import KEY, LOGITS, computed, never
-from tests.study.test_transfer import assert_same, trial_of
+from tests.study.store.test_outputs import KEY, LOGITS, computed, never
+from tests.study.trials import assert_same, trial_of
 
 GIB = 1 << 30
 
@@ -83,7 +83,7 @@ def test_another_node_opens_the_same_images(prepared, study, workspace, new_cach
     )
     assert np.array_equal(found.labels, workspace.images.labels)
     assert found.path.is_relative_to(node.folder)
-    assert storage.sha256(found.path) == found.sha256
+    assert digest.of_file(found.path) == found.sha256
     assert not list(node.folder.glob(".temporary*"))
 
 
@@ -160,17 +160,20 @@ def at_url(study: spec.Study, url, tmp_path) -> spec.Folders:
 
 def test_weights_saved_at_a_url_are_loaded_from_there(study, workspace, url, tmp_path):
     model, folders = study.zoo["mixer"], at_url(study, url, tmp_path)
-    trained = zoo.load(model, study.data, 10, study.folders)
-    path = zoo.trained_path(model, study.data, folders.zoo)
+    trained = weights.load(model, study.data, 10, study.folders)
+    folder = weights.folder_of(model, study.data, folders.zoo, None)
+    path = folder / weights.TENSORS
     with pytest.raises(StudyError, match=rf"^{path}: the weights of model 'mixer' are not there"):
-        zoo.load(model, study.data, 10, folders)
-    zoo.save_trained(trained, {"epochs": 1}, path)
-    assert storage.read(path.with_suffix(".json")) == b'{\n "epochs": 1\n}'
-    assert zoo.load(model, study.data, 10, folders).weights == trained.weights
+        weights.load(model, study.data, 10, folders)
+    assert not weights.is_made(folder)
+    weights.save(trained, {"epochs": 1}, folder)
+    assert weights.is_made(folder)
+    assert weights.facts(folder) == {"epochs": 1}
+    assert weights.load(model, study.data, 10, folders).weights == trained.weights
 
     storage.write(path, storage.read(path)[:-100])
     with pytest.raises(StudyError, match=rf"^{path}: the weights of model 'mixer' are damaged"):
-        zoo.load(model, study.data, 10, folders)
+        weights.load(model, study.data, 10, folders)
 
 
 # --- outputs ----------------------------------------------------------------------------------------
@@ -275,8 +278,10 @@ def test_a_trial_gives_the_same_record_with_everything_at_a_url(study, workspace
     source = files.folder_of(study.data.images, study.folders.data)
     for file in (*files.FILES, files.SIDECAR):
         storage.upload(source / file, files.folder_of(study.data.images, url / "data") / file)
-    for file in study.folders.zoo.iterdir():
-        storage.upload(file, url / "zoo" / file.name)
+    for model in study.zoo.values():
+        made = workspace.folder_of(model)
+        for file in made.iterdir():
+            storage.upload(file, url / "zoo" / made.name / file.name)
     for _ in range(2):  # two nodes
         place = Workspace(study.data, at_url(study, url, tmp_path), "cpu", threads=1)
         assert_same(transfer.run(trial, place), expected)
@@ -293,6 +298,6 @@ def test_outputs_of_one_node_are_used_by_the_next(study, workspace, url, tmp_pat
         node = folders.model_copy(update={"cache": tmp_path / uuid.uuid4().hex})
         place = Workspace(study.data, node, "cpu", threads=1)
         classifier = place.load(model)
-        said.append(place.transfer_logits(model, classifier, Crop()))
+        said.append(place.transfer_outputs(classifier, View(classifier.crop), False)[0])
         monkeypatch.setattr("study.evaluate.stream", None)
     assert torch.equal(*said)

@@ -20,7 +20,7 @@ from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
 from moto.s3.models import s3_backends
 
 from study.errors import StorageError, StudyError
-from study.store import storage
+from study.store import digest, storage
 
 LARGE = 48 << 20  # several parts of an upload
 
@@ -60,7 +60,7 @@ def test_what_is_written_is_read_back(folder):
         storage.write(file, content)
         assert storage.read(file) == content
         assert storage.stamp(file)[0] == len(content)
-        assert storage.sha256(file) == hashlib.sha256(content).hexdigest()
+        assert digest.of_file(file) == hashlib.sha256(content).hexdigest()
         with storage.open_file(file) as stream:
             assert stream.read() == content
         assert storage.files(folder, ".bin") == [file]
@@ -73,7 +73,7 @@ def test_files_go_up_and_come_down_unchanged(folder, tmp_path, size):
     storage.upload(tmp_path / "local", folder / "there")
     storage.download(folder / "there", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == (tmp_path / "local").read_bytes()
-    assert storage.sha256(folder / "there") == storage.sha256(tmp_path / "local")
+    assert digest.of_file(folder / "there") == digest.of_file(tmp_path / "local")
 
 
 def test_a_file_written_anew_has_another_stamp(folder):
@@ -91,7 +91,7 @@ def test_a_file_written_anew_has_another_stamp(folder):
         storage.read,
         storage.open_file,
         storage.stamp,
-        storage.sha256,
+        digest.of_file,
         lambda file: storage.download(file, Path(os.devnull)),
     ],
     ids=["read", "open_file", "stamp", "sha256", "download"],
@@ -223,7 +223,7 @@ def test_a_remote_is_a_value_that_travels(remote):
     assert len({other, remote / "a", remote / "b"}) == 2
     assert storage.read(other) == b"x"
     assert storage.at(remote) is remote
-    code = "import pickle, sys; from study import storage; print(storage.read(pickle.load(sys.stdin.buffer)))"
+    code = "import pickle, sys, study.store.storage as s; print(s.read(pickle.load(sys.stdin.buffer)))"
     said = subprocess.check_output([sys.executable, "-c", code], input=pickle.dumps(other))
     assert said == b"b'x'\n"
 
@@ -232,7 +232,7 @@ def test_a_remote_is_a_value_that_travels(remote):
 
 WRITER = """
 import signal, sys
-from study import storage
+from study.store import storage
 signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background, or in parallel, ignore it
 print("ready", flush=True)
 storage.write(storage.at(sys.argv[1]), bytes(int(sys.argv[2])))
@@ -332,6 +332,82 @@ def test_a_failed_upload_of_a_file_that_is_not_there_leaves_nothing(folder, tmp_
     assert storage.files(folder, "") == []
 
 
+# --- folders that belong together -------------------------------------------------------------------
+
+
+def of_two_files(folder: Path, content: bytes = b"x") -> Path:
+    """A folder of files 'facts' and 'weights'."""
+    folder.mkdir()
+    for name in ("facts", "weights"):
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def test_a_folder_appears_with_all_its_files(folder, tmp_path):
+    target = folder / "deep" / "model"
+    assert not storage.published(target, "facts")
+    storage.publish(of_two_files(tmp_path / "new"), target, "facts")
+    assert storage.published(target, "facts")
+    assert storage.files(target, "") == [target / "facts", target / "weights"]
+    assert storage.read(target / "weights") == b"x"
+
+
+def test_others_may_read_what_is_published(tmp_path):
+    new = of_two_files(tmp_path / "new")
+    (new / "weights").chmod(0o600)  # as safetensors makes them
+    storage.publish(new, tmp_path / "model", "facts")
+    (tmp_path / "any").touch()
+    assert (tmp_path / "model" / "weights").stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
+def test_the_first_to_publish_wins(folder, tmp_path, monkeypatch):
+    for content in (b"first", b"second"):
+        storage.publish(of_two_files(tmp_path / content.decode(), content), folder / "model", "facts")
+    if isinstance(folder, Path):  # which may finish between the other's look and its renaming
+        monkeypatch.setattr(storage, "published", lambda folder, last: False)
+        storage.publish(of_two_files(tmp_path / "third"), folder / "model", "facts")
+    assert [storage.read(file) for file in storage.files(folder / "model", "")] == [b"first"] * 2
+
+
+def test_what_cannot_be_published_is_not_there(folder, tmp_path, monkeypatch, patience):
+    patience(0)
+
+    def fail(source, target):
+        raise PermissionError(13, "Permission denied")
+
+    new = of_two_files(tmp_path / "new")
+    monkeypatch.setattr(Path, "rename", fail)
+    put, upload = [], storage.upload
+    monkeypatch.setattr(storage, "upload", lambda *pair: fail(*pair) if put else put.append(upload(*pair)))
+    with pytest.raises(PermissionError):
+        storage.publish(new, folder / "model", "facts")
+    assert not storage.published(folder / "model", "facts")
+
+
+def test_a_new_folder_is_gone_unless_it_was_renamed(tmp_path):
+    with storage.new_folder(tmp_path / "deep" / "a") as new:
+        new.rename(tmp_path / "kept")
+    with pytest.raises(ZeroDivisionError), storage.new_folder(tmp_path / "deep" / "b") as new:
+        (new / "file").write_bytes(b"x")
+        1 / 0  # noqa: B018
+    (tmp_path / "kept" / "file").touch()
+    with pytest.raises(FileExistsError), storage.new_folder(tmp_path / "kept"):
+        pass
+    assert (tmp_path / "kept" / "file").exists()
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_a_file_for_a_url_is_written_here_first(remote, tmp_path):
+    with storage.replacing(remote / "a", tmp_path) as path:
+        path.write_bytes(b"x")
+        assert storage.files(remote, "") == []
+    assert storage.read(remote / "a") == b"x"
+    with pytest.raises(ZeroDivisionError), storage.replacing(remote / "b", tmp_path):
+        1 / 0  # noqa: B018
+    assert storage.files(remote, "") == [remote / "a"]
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- patience ---------------------------------------------------------------------------------------
 
 
@@ -355,7 +431,7 @@ def test_longer_than_patience_is_told_with_reason_and_remedy(patience):
         "read": lambda: storage.read(gone / "a"),
         "files": lambda: storage.files(gone, ""),
         "stamp": lambda: storage.stamp(gone / "a"),
-        "sha256": lambda: storage.sha256(gone / "a"),
+        "sha256": lambda: digest.of_file(gone / "a"),
         "download": lambda: storage.download(gone / "a", Path(os.devnull)),
         "remove": lambda: storage.remove(gone / "a"),
         "exists": (gone / "a").exists,
@@ -444,7 +520,7 @@ def test_a_folder_without_permission_is_told_at_once(tmp_path, patience):
 FULL_DISK = """
 import subprocess, sys, threading
 from pathlib import Path
-from study import storage
+from study.store import storage
 from study.errors import StorageError
 folder = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=True)

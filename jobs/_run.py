@@ -1,0 +1,83 @@
+"""What commands do before their own work, in one order, so that a mistake is told before time is spent on it.
+
+1. `load`: the study with the folders of the command line, as paths that mean the same everywhere.
+2. `check`: what needs nothing but the study and its files of weights. A dry run ends after it.
+3. `prepare`: the folders that are written, the images, and what needs to know these.
+4. `start`: Ray, and what needs to know its nodes.
+
+What a command has to check beside what all do goes into steps 2 and 3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from jobs import _cluster, _console
+from study import distributed, spec
+from study.images import files, splits
+from study.images.files import Images
+from study.models import weights, zoo
+from study.store import cache, outputs, records
+
+
+def load(arguments: argparse.Namespace) -> spec.Study:
+    """The study a command names; one that cannot be read is a `StudyError`."""
+    folders = {name: getattr(arguments, name, None) for name in _console.FOLDERS}
+    # What a study names of one's own lies beside it, or where the command is run.
+    sys.path[:0] = [str(Path(arguments.study).resolve().parent), str(Path.cwd())]
+    study = spec.load(arguments.study, **folders).absolute()
+    _cluster.check_lasting(study.folders)
+    return weights.pinned(study)
+
+
+def check(study: spec.Study, *others: Callable[[spec.Study], object]) -> None:
+    """Refuse, by a `StudyError`, what can be refused without images, and by `others`."""
+    zoo.check_names(study)
+    zoo.check_classes(study)
+    for other in others:
+        other(study)
+
+
+def prepare(
+    study: spec.Study, *others: Callable[[spec.Study, Images], object], tables: Iterable[str] = ()
+) -> Images:
+    """The study's images; what they, or `others`, rule out is a `StudyError`.
+
+    The results' `tables` are those to be written; where there are any, frozen models' outputs are, too.
+    """
+    if tables:
+        records.prepare(study.results, tables)
+        outputs.Store(study.folders.outputs).prepare()
+    images = write_images(study)
+    zoo.check_classes(study, len(images.classes))
+    for other in others:
+        other(study, images)
+    weights.check_files(study, len(images.classes))
+    distributed.check(study, len(images.classes))
+    return images
+
+
+def write_images(study: spec.Study) -> Images:
+    """The study's images, written if they were not; says what it does."""
+    source, place = study.data.images, study.folders.data
+    folder = files.folder_of(source, place)
+    if not files.is_prepared(source, place):
+        _console.console.print(f"data: writing {source.source} to {folder}")
+    images = files.prepare(source, place, cache.of(study.folders, place))
+    files.check(images, study.data.expected)
+    sizes = ", ".join(f"{name} {len(part)}" for name, part in splits.split(images, study.data.splits).items())
+    _console.console.print(f"data: {folder} ({len(images.classes)} classes; images: {sizes})")
+    return images
+
+
+def start(study: spec.Study, *written: str) -> None:
+    """Ray, for a study whose images are there; no room, or an unseen folder, is a `StudyError`.
+
+    The folders `written` (fields of `spec.Folders`) are those that nodes write to.
+    """
+    _cluster.start(study.own_modules())
+    _cluster.check(study.resources)
+    _cluster.check_seen(study, *written)

@@ -1,0 +1,246 @@
+"""What frozen models say of the views that a student learns from: kept and looked up, or computed in each
+step.
+
+One question: `Frozen.epoch(n)(pixels, indices)` gives logits, and features where they are wanted. Kept, the
+answers are one file a model and view (`study.store.outputs`), float16: one forward pass for all trials,
+methods and seeds. Views that differ in few ways are kept by what differs: with mirroring alone a sample has
+two, so two passes serve every epoch. Live, it is a forward pass in each step. Both give the same to float16's
+precision.
+
+`decide` chooses for a study that says `auto`: kept where trials share passes, or epochs do, and the disk has
+room to spare. Left out on purpose: what a forward pass takes. Reading is cheaper than computing for every
+model that is worth a transfer.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from study import evaluate, spec
+from study.models import zoo
+from study.models.zoo import Classifier
+from study.store import outputs
+from study.store.storage import Location
+from study.views import View
+from study.workspace import Workspace
+
+Said = tuple[Tensor, Tensor | None]  # logits [batch, classes] and features [batch, dim], float32
+
+DISK_SHARE = 0.5  # of what is free, the most that outputs take without being asked to
+
+
+def kept_views(view: View, epochs: int) -> list[dict[str, int]]:
+    """The different views that a run of epochs shows, as keywords of `Workspace.shown`.
+
+    Its variants if there are no more of them than epochs, else its epochs.
+    """
+    if view.variants is not None and view.variants <= epochs:
+        return [{"variant": number} for number in range(view.variants)]
+    return [{"epoch": number} for number in range(epochs)]
+
+
+class Frozen:
+    """One frozen model, asked about the transfer set.
+
+    Args:
+        workspace: where it runs, and whether its answers are kept.
+        classifier: the model; never changed.
+        view: how samples are shown.
+        epochs: how many there will be.
+        features: whether they are wanted.
+    """
+
+    def __init__(
+        self, workspace: Workspace, classifier: Classifier, view: View, epochs: int, features: bool = False
+    ) -> None:
+        self.workspace, self.classifier, self.view, self.features = workspace, classifier, view, features
+        self.views = kept_views(view, epochs)
+
+    def prefetch(self, begin: int = 0) -> None:
+        """Keep all answers that are not yet, from the `begin`-th view on: several trials share the work."""
+        if self.workspace.cached:
+            begin %= len(self.views)
+            for which in self.views[begin:] + self.views[:begin]:
+                self._kept(which)
+
+    def _kept(self, which: dict[str, int]) -> Said:
+        return self.workspace.transfer_outputs(self.classifier, self.view, self.features, **which)
+
+    def epoch(self, number: int) -> Callable[[Tensor, Tensor], Said]:
+        """What to ask about the batches of an epoch: pixels as shown, and indices."""
+        if not self.workspace.cached:
+            return self._compute
+        if "epoch" in self.views[0]:
+            kept = [self._kept({"epoch": number})]
+        else:
+            kept = [self._kept(which) for which in self.views]
+        samples = torch.from_numpy(self.workspace.splits["transfer"]).to(self.workspace.device)
+
+        def look_up(pixels: Tensor, indices: Tensor) -> Said:
+            rows = torch.searchsorted(samples, indices)
+            variant = self.view.variant(indices, number) if len(kept) > 1 else None
+            logits, features = (self._rows(tensors, rows, variant) for tensors in zip(*kept, strict=True))
+            return logits, features
+
+        return look_up
+
+    def _rows(self, kept: Sequence[Tensor | None], rows: Tensor, variant: Tensor | None) -> Tensor | None:
+        """Of each sample the row that is kept for its variant, float32 on the device."""
+        if kept[0] is None:
+            return None
+        device = self.workspace.device
+        found = kept[0][rows.to(kept[0].device)].to(device)
+        for number, tensor in enumerate(kept[1:], 1):
+            other = tensor[rows.to(tensor.device)].to(device)
+            found = torch.where((variant == number)[:, None], other, found)
+        return found.float()
+
+    def _compute(self, pixels: Tensor, indices: Tensor) -> Said:
+        with torch.inference_mode(), evaluate.autocast(pixels.device, self.workspace.precision):
+            ask = (
+                self.classifier.with_features if self.features else lambda seen: (self.classifier(seen), None)
+            )
+            said = ask(pixels)
+        # Clones, because what inference mode made cannot be part of a loss that is differentiated.
+        return tuple(tensor if tensor is None else tensor.clone().float() for tensor in said)
+
+
+class Panel:
+    """All frozen models that an objective reads, asked at once.
+
+    Args:
+        needs: what the objective reads (`objectives.INPUTS`).
+        frozen: the original student, if it is read.
+        teachers: in their order.
+    """
+
+    def __init__(self, needs: Sequence[str], frozen: Frozen | None, teachers: Sequence[Frozen]) -> None:
+        self.needs, self.frozen, self.teachers = set(needs), frozen, tuple(teachers)
+
+    def prefetch(self, begin: int) -> None:
+        for one in (self.frozen, *self.teachers):
+            if one is not None:
+                one.prefetch(begin)
+
+    def epoch(self, number: int) -> Callable[[Tensor, Tensor], dict[str, Any]]:
+        """As `Frozen.epoch`, by the names that objectives use."""
+        frozen = self.frozen and self.frozen.epoch(number)
+        teachers = [teacher.epoch(number) for teacher in self.teachers]
+
+        def ask(pixels: Tensor, indices: Tensor) -> dict[str, Any]:
+            said: dict[str, Any] = {}
+            if frozen is not None:
+                said["frozen"], said["frozen_features"] = frozen(pixels, indices)
+            if teachers:
+                answers = [teacher(pixels, indices) for teacher in teachers]
+                said["teachers"], said["teachers_features"] = zip(*answers, strict=True)
+                said["teacher"], said["teacher_features"] = answers[0]
+            return said
+
+        return ask
+
+
+def panel(
+    workspace: Workspace,
+    method: spec.Method,
+    view: View,
+    epochs: int,
+    student: Classifier,
+    teachers: Sequence[Classifier],
+) -> Panel:
+    """The frozen models that a method reads; those it does not are not asked."""
+    needs = method.needs
+
+    def ask(classifier: Classifier, *names: str) -> Frozen:
+        features = any(f"{name}_features" in needs for name in names)
+        return Frozen(workspace, classifier, view, epochs, features)
+
+    read = {"frozen", "frozen_features"} & set(needs)
+    return Panel(
+        needs,
+        ask(student, "frozen") if read else None,
+        [ask(teacher, "teacher", "teachers") for teacher in teachers] if method.teachers != 0 else [],
+    )
+
+
+# --- planning -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of the outputs, and why.
+
+    `live_passes` and `cached_passes` are forward passes over the transfer set that either way takes,
+    `gib` what the outputs take on disk, in GiB; `room` what they may take.
+    """
+
+    transfer: Literal["cached", "live"]
+    live_passes: int
+    cached_passes: int
+    gib: float
+    room: float
+    asked: bool
+
+    def __str__(self) -> str:
+        passes = f"{self.cached_passes:,} forward passes over the transfer set, not {self.live_passes:,}"
+        size, room = (f"{gib:,.0f} GiB" if gib >= 10 else f"{gib:.1g} GiB" for gib in (self.gib, self.room))
+        if self.asked:
+            return f"{self.transfer}, as the study says (cached: {passes}, {size} on disk)"
+        if self.transfer == "cached":
+            return f"cached: {passes}, and {size} of the {room} of disk to spare"
+        if self.cached_passes >= self.live_passes:
+            return f"live: no two trials share a forward pass (cached would take {size} of disk)"
+        return f"live: cached would take {size} of disk, more than the {room} to spare ({passes})"
+
+
+def decide(study: spec.Study, trials: Sequence[spec.Trial], samples: int, classes: int) -> Decision:
+    """What becomes of frozen models' outputs: as the study says, or else by reuse and disk.
+
+    Features, where an objective reads them, are counted as if there were 2,048.
+
+    Args:
+        study: the study.
+        trials: all of its trials.
+        samples: how many the transfer set holds.
+        classes: how many classes the data have.
+    """
+    budget = study.budget
+    crop_of = functools.cache(lambda name: zoo.crop_of(study.zoo[name]))
+    live, shared = 0, set()
+    for trial in trials:
+        if trial.combine == "soup":  # an average: its students are transfers of their own
+            continue
+        needs, crop = trial.method.needs, crop_of(trial.student.name)
+        # A later stage of a sequence freezes the student of the stage before, which is no one else's.
+        stages = len(trial.teachers) - 1 if trial.combine == "sequential" else 0
+        models = [model.name for model in trial.teachers]
+        if {"frozen", "frozen_features"} & set(needs):
+            models += [trial.student.name, *(f"{trial.id} {stage}" for stage in range(stages))]
+        live += budget.epochs * len(models)
+        features = any(name.endswith("_features") for name in set(needs) - {"student_features"})
+        shared |= {(model, crop, features) for model in models}
+    views = len(kept_views(View(zoo.Crop(), budget.transforms), budget.epochs))
+    sizes = [outputs.size_of(samples, classes, None, 2048 * features) for _, _, features in shared]
+    gib, passes, room = views * sum(sizes) / 2**30, views * len(shared), _room(study.folders)
+    asked = study.outputs.transfer
+    automatic = "cached" if passes < live and gib <= room else "live"
+    return Decision(automatic if asked == "auto" else asked, live, passes, gib, room, asked != "auto")
+
+
+def _room(folders: spec.Folders) -> float:
+    """GiB that outputs may take: at a URL, what a node's copies of them may."""
+    if not isinstance(folders.outputs, Path):
+        return DISK_SHARE * folders.cache_gib
+    return DISK_SHARE * shutil.disk_usage(_existing(folders.outputs)).free / 2**30
+
+
+def _existing(folder: Location) -> Location:
+    return next(place for place in (folder, *folder.parents) if place.exists())

@@ -1,0 +1,208 @@
+"""A learner: a student, with what its objective trains beside it, that knows how it takes a step.
+
+One module, so that data-parallel training averages the gradients of all of it. It holds the optimiser, the
+schedule of the learning rate and, where a method has them, the slow weights, and its whole state can be kept
+and taken up again. Losses are computed in float32; the student computes in the study's precision.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from study import evaluate, spec
+from study.models.zoo import Classifier
+
+
+class Learner(nn.Module):
+    """What is trained.
+
+    Args:
+        student: on its device; trained in place.
+        objective: called with what it needs (`objectives.make`).
+        needs: the names of that, in its order.
+        training: optimiser and schedule.
+        lr: peak learning rate.
+        steps: how many steps there will be.
+        precision: what the student computes in.
+        slow: the slow weights; None: the fast ones are the result.
+        head: train the head alone, all else frozen, statistics of BatchNorm too.
+        compiled: whether the student runs through torch.compile.
+        fused: update all weights in one pass (4 % of a small student's step). Rounds otherwise in the last
+            bit.
+
+    Attributes:
+        slow_decay: τ of the slow weights; None without.
+        lr: learning rate of the last step.
+    """
+
+    def __init__(
+        self,
+        student: Classifier,
+        objective: Callable,
+        needs: tuple[str, ...],
+        training: spec.Training,
+        lr: float,
+        steps: int,
+        precision: str,
+        slow: spec.Slow | None = None,
+        head: bool = False,
+        compiled: bool = False,
+        fused: bool = True,
+    ) -> None:
+        super().__init__()
+        self.student, self.needs, self.head, self.precision = student, needs, head, precision
+        self.objective = objective
+        self.features = "student_features" in needs
+        self.device = student.mean.device
+        if isinstance(objective, nn.Module):
+            objective.to(self.device)
+        if head:
+            student.requires_grad_(False)
+            for part in student.heads:
+                part.requires_grad_(True)
+        run = student.with_features if self.features else student
+        self._run = (torch.compile(run) if compiled else run,)  # not a second module of this one
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        self.optimizer = _optimizer(trained, training, lr, fused)
+        self.schedule = _schedule(self.optimizer, training.schedule, lr, steps)
+        self.slow_decay = slow and slow.decay(steps)
+        self._slow_settings, self._steps, self.lr = slow, 0, lr
+        # Not a module of this one: what is averaged is not trained.
+        self._slow = None if slow is None else (slow_weights(student, self.slow_decay),)
+
+    def forward(
+        self, pixels: Tensor, labels: Tensor, indices: Tensor, frozen: dict[str, Any]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch, and what the objective measures of each sample.
+
+        Args:
+            pixels, labels, indices: as `views.Batch` has them.
+            frozen: what frozen models say of it, by the names of `objectives.INPUTS`.
+        """
+        with evaluate.autocast(pixels.device, self.precision):
+            said = self._run[0](pixels)
+        logits, features = said if self.features else (said, None)
+        known = {
+            "student": logits,
+            "student_features": features,
+            "labels": labels,
+            "indices": indices,
+            **frozen,
+        }
+        result = self.objective(*(known[name] for name in self.needs))
+        return result if isinstance(result, tuple) else (result, {})
+
+    def step(self, loss: Tensor, weight: float = 1.0) -> None:
+        """Take a step down a loss, a mean that has a weight among several workers'."""
+        self.optimizer.zero_grad()
+        (loss if weight == 1 else weight * loss).backward()
+        self.optimizer.step()
+        self._steps += 1
+        if self._slow and self._steps % self._slow_settings.every == 0:
+            self._slow[0].update_parameters(self.student)
+        self.lr = self.schedule.get_last_lr()[0]
+        self.schedule.step()
+
+    def begin_epoch(self) -> None:
+        """Into training mode."""
+        self.train()
+        if self.head:
+            self.student.eval()
+            for part in self.student.heads:
+                part.train()
+
+    @torch.no_grad()
+    def end_epoch(self) -> None:
+        """The fast weights go back to the slow ones, if the method says so."""
+        if self._slow and self._slow_settings.reset == "epoch":
+            restore(self.student, tensors(self._slow[0].module))
+
+    @property
+    def result(self) -> Classifier:
+        """What has been learnt so far: the slow weights where there are some."""
+        return self._slow[0].module if self._slow else self.student
+
+    def state(self) -> dict[str, Any]:
+        """All that going on needs."""
+        return {
+            "learner": tensors(self),
+            "slow": self._slow and tensors(self._slow[0]),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "steps": self._steps,
+        }
+
+    def take_up(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        restore(self, state["learner"])
+        if self._slow:
+            restore(self._slow[0], state["slow"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self._steps = state["steps"]
+
+
+def _optimizer(
+    parameters: list[nn.Parameter], training: spec.Training, lr: float, fused: bool
+) -> torch.optim.Optimizer:
+    common = {"lr": lr, "weight_decay": training.weight_decay, "fused": fused or None}
+    if training.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, **common)
+    return torch.optim.SGD(parameters, momentum=training.momentum, **common)
+
+
+def _schedule(optimizer: torch.optim.Optimizer, name: str, lr: float, steps: int) -> LRScheduler:
+    match name:
+        case "cosine":
+            return CosineAnnealingLR(optimizer, T_max=steps)
+        case "one_cycle":
+            return OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
+        case _:
+            return LambdaLR(optimizer, lambda step: 1.0)
+
+
+def slow_weights(model: nn.Module, decay: float) -> AveragedModel:
+    """Slow weights that start at the model's: each `update_parameters` is θ ← τ·θ + (1−τ)·θ_fast.
+
+    Buffers (BatchNorm statistics) are averaged alike, as in the paper's runs: they belong to the
+    weights they were collected with, and those are averaged. Those of whole numbers are taken over.
+
+    Args:
+        model: the fast weights.
+        decay: τ in [0, 1).
+    """
+    average = get_ema_multi_avg_fn(decay)
+
+    def update(slow: list[Tensor], fast: list[Tensor], updates: Tensor) -> None:
+        """Tensors of one type: torch hands them over so."""
+        if slow[0].is_floating_point():
+            average(slow, fast, updates)
+        else:
+            # Counts, and indices into tables: torch would round their average down, next to the right one.
+            for mine, theirs in zip(slow, fast, strict=True):
+                mine.copy_(theirs)
+
+    slow = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    # The first update of an AveragedModel copies: spend it on the weights as they are now.
+    slow.update_parameters(model)
+    return slow
+
+
+def tensors(module: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers, those too that a `state_dict` leaves out."""
+    named = itertools.chain(module.named_parameters(), module.named_buffers())
+    return {name: tensor.detach() for name, tensor in named}
+
+
+@torch.no_grad()
+def restore(module: nn.Module, kept: dict[str, Tensor]) -> None:
+    """Put kept tensors back in place."""
+    for name, tensor in tensors(module).items():
+        tensor.copy_(kept[name])
