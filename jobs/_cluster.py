@@ -17,8 +17,6 @@ import yaml
 from ray._private import services
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import jobs
-import study
 from study.errors import DivergedError, StorageError, StudyError
 from study.images import files
 from study.spec import Folders, Resources, Study
@@ -50,14 +48,16 @@ def start(own: Sequence[str] = ()) -> None:
             f"the Ray cluster ({running}) does not answer; start it, or, if it is gone for good, run "
             "`ray stop` and unset RAY_ADDRESS"
         )
-    packages = [study, jobs, *map(importlib.import_module, own)]
+    # By path: a job's own settings are merged with these, and modules cannot be copied.
+    imported = [Path(importlib.import_module(name).__file__) for name in ("study", "jobs", *own)]
+    code = [str(file.parent if file.name == "__init__.py" else file) for file in imported]
     patience = {storage.PATIENCE: os.environ[storage.PATIENCE]} if storage.PATIENCE in os.environ else {}
     ray.init(
         include_dashboard=False,
         configure_logging=True,
         logging_level=logging.ERROR,
         log_to_driver=False,
-        runtime_env={"py_modules": packages, "excludes": ["__pycache__"], "env_vars": patience},
+        runtime_env={"py_modules": code, "excludes": ["__pycache__"], "env_vars": patience},
     )
     # Ray has replaced the handler there was by one that aborts; Ctrl-C is what Tune, too, ends in order for.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
