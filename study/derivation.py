@@ -150,7 +150,7 @@ def _save(made: Classifier, model: spec.Model, workspace: Workspace, about: dict
             "timm": model.timm,
             "family": model.family,
             "parameters": sum(parameter.numel() for parameter in made.parameters()),
-            "accuracy": workspace.accuracy(made, "evaluation"),
+            "accuracy": about.get("accuracy") or workspace.accuracy(made, "evaluation"),
             "transfer_accuracy": workspace.accuracy(made, "transfer"),
             "weights": weights.digest_of(made),
             "spec": model.model_dump(mode="json"),
@@ -184,6 +184,7 @@ def run_and_record(
         about = {
             "trial": trial.id,
             "seconds": outcome.row["seconds"],
+            "accuracy": outcome.row["student_accuracy_after"],
             "history": list(_rows(outcome.history)),
         }
         _save(outcome.student, resolved, workspace, about)

@@ -66,7 +66,7 @@ class Workspace:
     Args:
         data: images and splits.
         folders: where written images, trained weights and outputs lie (`study.images.files.prepare` and
-            `study.recipe` put the first two there).
+            `study.derivation` put the first two there).
         device: where models run; default CUDA if there is one.
         threads: CPU threads for torch and for decoding; None leaves torch's setting.
         top_k: how many classes of the outputs on the evaluation split are kept; None: every logit.
