@@ -11,7 +11,7 @@ debian = missing=""; for package in $(1); do \
 	done; [ -z "$$missing" ] || { echo "installing through apt, once:$$missing"; $(SUDO) apt-get update -qq && \
 	DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
 
-.PHONY: demo test test-cluster test-faults bench lint format docs browser clean
+.PHONY: demo test test-cluster test-faults test-gpu bench bench-gpu lint format docs browser clean
 
 demo: $(VENV)/installed-semantics
 	$(BIN)/python jobs/transfer_sweep.py studies/demo.yaml
@@ -32,6 +32,10 @@ test-cluster: $(VENV)/installed-dev
 test-faults: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m faults
 
+# On a machine with a GPU; needs neither Ray nor root.
+test-gpu: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m gpu
+
 bench: $(VENV)/installed-bench browser
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/step.py
@@ -42,6 +46,9 @@ bench: $(VENV)/installed-bench browser
 	$(BIN)/python benchmarks/atlas_growth.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/report.py
+
+bench-gpu: $(VENV)/installed-bench
+	$(BIN)/python benchmarks/gpu.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -28,7 +28,7 @@ and in the study
       lite0:
         timm: tf_efficientnet_lite0
         family: cnn
-        checkpoint: weights/lite0.safetensors
+        weights: {source: file, path: weights/lite0.safetensors}
         kwargs: {num_classes: 1000}
         config: {mean: [0.49804, 0.49804, 0.49804], std: [0.50196, 0.50196, 0.50196]}
 
