@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pandas as pd
+import pytest
+
+from jobs import _console
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,6 +34,24 @@ def run(job: str, *arguments, timeout: float = 240, **environment: str) -> subpr
         timeout=timeout,
         check=False,
     )
+
+
+def run_here(job: str, *arguments) -> subprocess.CompletedProcess:
+    """As `run`, in this process, which has torch and Ray already: for what ends before Ray starts."""
+    module = importlib.import_module(job.removesuffix(".py").replace("/", "."))
+    output, errors, before = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setattr(sys, "argv", [str(ROOT / job), *map(str, arguments)])
+        patch.setattr(sys, "path", [*sys.path])
+        with (
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(errors),
+            pytest.raises(SystemExit) as ended,
+        ):
+            _console.main(module.job)
+    signal.signal(signal.SIGTERM, before)
+    return subprocess.CompletedProcess(job, ended.value.code, output.getvalue(), errors.getvalue())
 
 
 def refused(done: subprocess.CompletedProcess, *words: str) -> None:
