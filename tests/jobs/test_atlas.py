@@ -119,6 +119,7 @@ def test_an_atlas_from_nothing_to_its_pairs_and_again_and_mended(small, write_st
     pd.testing.assert_frame_equal(pd.read_parquet(results / "pairs"), pairs.reset_index())
     found = {e.path: e.path.stat().st_mtime_ns for e in store.entries()}
     assert run("jobs/transfer_sweep.py", path, "--limit", 1).returncode == 0
+    assert len(recorded(results)) == 1
     assert {entry: entry.stat().st_mtime_ns for entry in found} == found
 
     # Clearing the store.
