@@ -64,9 +64,13 @@ def write_images(study: spec.Study) -> Images:
     """The study's images, written if they were not; says what it does."""
     source, place = study.data.images, study.folders.data
     folder = files.folder_of(source, place)
-    if not files.is_prepared(source, place):
+    there = files.is_prepared(source, place)
+    if not there:
         _console.console.print(f"data: writing {source.source} to {folder}")
     images = files.prepare(source, place, cache.of(study.folders, place))
+    if images.passed_over and not there:
+        others = ", ".join(f"{count} {suffix}" for suffix, count in images.passed_over.items())
+        _console.console.print(f"data: files that are no images were passed over: {others}")
     files.check(images, study.data.expected)
     sizes = ", ".join(f"{name} {len(part)}" for name, part in splits.split(images, study.data.splits).items())
     _console.console.print(f"data: {folder} ({len(images.classes)} classes; images: {sizes})")

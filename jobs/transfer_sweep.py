@@ -24,8 +24,14 @@ from jobs import _cluster, _console, _data_parallel, _engine, _run, _trackers, z
 from study import derivation, frozen, spec, transfer, workspace
 from study.errors import DivergedError, StorageError, StudyError
 from study.images import files, splits
+from study.models import zoo as models
 from study.store import cache, checkpoints, records, schemas, storage
 
+# What comes again if a trial is tried again: recorded, not retried. All else may be a machine's fault.
+LASTING = (
+    *(DivergedError, StudyError, ArithmeticError, AssertionError, AttributeError),
+    *(LookupError, NotImplementedError, TypeError, ValueError),
+)
 SAMPLE = 100  # recorded trials that say how long the next ones take
 
 
@@ -45,8 +51,8 @@ def run_and_record(trial: spec.Trial, study: spec.Study) -> str:
         _data_parallel.run(train, (trial, study), study.resources, trial.id)
     except StorageError:
         raise
-    except (DivergedError, StudyError) as error:  # the same again if tried again: recorded, not retried
-        record_failures(study, [(trial, str(error))])
+    except LASTING as error:
+        record_failures(study, [(trial, _cluster.reason(error))])
         return "failed"
     return "ok"
 
@@ -160,7 +166,7 @@ def groups(todo: list[spec.Trial]) -> list[list[spec.Trial]]:
 def print_plan(study: spec.Study, trials: list[spec.Trial], todo: list[spec.Trial], status: dict) -> None:
     """What a run would do."""
     out = _console.console
-    out.print(f"study {study.name}: {len(study.ordered_pairs())} pairs, {len(study.seeds)} seeds")
+    out.print(f"study {study.name}: {len(study.ordered_pairs())} pairs, {len(set(study.seeds))} seeds")
     out.print(plan_table(study, trials, status))
     images, source, place = None, study.data.images, study.folders.data
     if files.is_prepared(source, place):
@@ -216,7 +222,7 @@ def job() -> int:
 
     study = _run.load(arguments)
     study = study.model_copy(update={"trackers": arguments.track or study.trackers})
-    _run.check(study, _trackers.check)
+    _run.check(study, models.check_builds, _trackers.check)
     trials = study.trials()
     status = records.status(study.results, "trials")
     todo = [trial for trial in trials if not derivation.is_recorded(trial, study, status.get(trial.id))]
@@ -250,14 +256,16 @@ def job() -> int:
     if any(trial.keep for trial in trials):
         out.print(f"kept students: {study.folders.zoo} (column 'kept' of {study.results / 'trials'})")
     print_trackers(study)
-    failed = [trial.id for trial in todo if status.get(trial.id) == "failed"]
+    failed = {trial.id: trial for trial in todo if status.get(trial.id) == "failed"}
     if failed:
-        out.print(
-            f"{len(failed)} trials failed (column 'reason' of {study.results / 'trials'}): {failed[:3]} ..."
-        )
-    if counts.count("ok") < len(trials) and not arguments.limit:
-        out.print(f"{len(trials) - counts.count('ok')} trials are left; run the same command again to go on")
-    return 130 if interrupted else 0
+        out.print(f"{len(failed)} trials failed (column 'reason' of {study.results / 'trials'}), such as:")
+        for name, reason in records.reasons(study.results, "trials", [*failed][:5]).items():
+            trial = failed[name]
+            out.print(f"  {trial.student.name} from {trial.teacher}, {trial.name}: {reason}")
+    left = len(trials) - counts.count("ok") - len(failed)
+    if left and not arguments.limit:
+        out.print(f"{left} trials are left; run the same command again to go on")
+    return 130 if interrupted else int(bool(failed))
 
 
 if __name__ == "__main__":

@@ -30,10 +30,32 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Strict(BaseModel):
-    """Immutable, and no key it does not know."""
+class Checked(BaseModel):
+    """Immutable, and no yes or no where a number is meant."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, content: Any) -> Any:
+        """Python counts True as 1: `epochs: true` would be an epoch."""
+        for name, value in content.items() if isinstance(content, dict) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field and _is_number(field.annotation):
+                text = f"should be a number (it says {str(value).lower()})"
+                raise PydanticCustomError("setting", "{text}", {"path": name, "text": text})
+        return content
+
+
+class Strict(Checked):
+    """And no key it does not know."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def _is_number(kind: Any) -> bool:
+    members = (kind, *typing.get_args(kind))
+    return bool({int, float} & {*members}) and bool not in members
 
 
 def given(function: Callable) -> tuple[str, ...]:
@@ -105,13 +127,13 @@ def code_of(name: str, known: Mapping[str, Any]) -> str | None:
     return digest.of_file(Path(file))[:16]
 
 
-class Named(BaseModel):
+class Named(Checked):
     """A function or class by its name, with its settings beside it.
 
     Subclasses say which of their fields holds the name, and what is known.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow")
 
     NAME: ClassVar[str]
     KNOWN: ClassVar[Mapping[str, Any]]

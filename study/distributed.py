@@ -103,10 +103,11 @@ def data_parallel(learner: Learner) -> nn.Module:
 def parts(
     loader: Shown, order: NDArray[np.integer], batch_size: int, device: torch.device, epoch: int
 ) -> Iterator[Batch]:
-    """This worker's part of every batch of an epoch.
+    """This worker's part of every batch of an epoch, of which there are `steps`.
 
-    A last batch with fewer samples than there are workers is computed by each of them, whole: the
-    mean of their gradients, and BatchNorm's statistics, are then still those of the batch.
+    A last batch of a single sample joins the one before it: behind pooling, BatchNorm knows no variance of
+    one. One with fewer samples than there are workers is computed by each of them, whole: the mean of their
+    gradients, and BatchNorm's statistics, are then still those of the batch.
 
     Args:
         loader: of the samples as they are shown.
@@ -116,16 +117,35 @@ def parts(
         epoch: which one.
     """
     rank, workers = place()
-    full, rest = np.split(order, [len(order) // batch_size * batch_size])
+    last = _last(len(order), batch_size)
+    full, rest = np.split(order, [len(order) - last])
     mine = full.reshape(-1, batch_size)[:, rank::workers]
-    shared = len(rest) < workers
-    own = np.concatenate([mine.ravel(), rest[:0] if shared else rest[rank::workers]])
-    for number, part in enumerate(loader.epoch(own, mine.shape[1], device, epoch)):
-        count, of = len(part.indices), batch_size if number < len(mine) else len(rest)
+    whole = last < workers
+    own = rest if whole else rest[rank::workers]
+    # Asked for with the others where it is no exception: the loader works ahead.
+    ahead = own[: 0 if whole or last > batch_size else None]
+    first = np.append(mine, ahead)
+    for number, part in enumerate(loader.epoch(first, mine.shape[1], device, epoch) if len(first) else ()):
+        count, of = len(part.indices), batch_size if number < len(mine) else last
         yield part._replace(weight=count * workers / of, counted=count)
-    if shared and len(rest):
-        for part in loader.epoch(rest, len(rest), device, epoch):
-            yield part._replace(counted=len(rest) if rank == 0 else 0)
+    if len(own) > len(ahead):
+        for part in loader.epoch(own, len(own), device, epoch):
+            if whole:
+                yield part._replace(counted=last if rank == 0 else 0)
+            else:
+                yield part._replace(weight=len(own) * workers / last, counted=len(own))
+
+
+def _last(samples: int, batch_size: int) -> int:
+    """How many samples the last batch has, if it is not one of `batch_size`, else 0."""
+    rest = samples % batch_size
+    return batch_size + 1 if rest == 1 and samples > batch_size else rest
+
+
+def steps(samples: int, batch_size: int) -> int:
+    """How many batches an epoch has."""
+    last = _last(samples, batch_size)
+    return (samples - last) // batch_size + (last > 0)
 
 
 def total(amount: Tensor) -> Tensor:

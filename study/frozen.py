@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from study import evaluate, spec
+from study.errors import StudyError
 from study.models import zoo
 from study.models.zoo import Classifier
 from study.store import outputs
@@ -34,6 +35,7 @@ from study.workspace import Workspace
 
 Said = tuple[Tensor, Tensor | None]  # logits [batch, classes] and features [batch, dim], float32
 
+FEW = 64  # samples that live models are asked about beforehand
 DISK_SHARE = 0.5  # of what is free, the most that outputs take without being asked to
 
 
@@ -65,11 +67,26 @@ class Frozen:
         self.views = kept_views(view, epochs)
 
     def prefetch(self, begin: int = 0) -> None:
-        """Keep all answers that are not yet, from the `begin`-th view on: several trials share the work."""
+        """Keep all answers that are not yet, from the `begin`-th view on: several trials share the work.
+
+        Raises:
+            StudyError: one is not finite; where they are not kept, one of the first few. Data partitioning
+                would never listen to it, without a word.
+        """
         if self.workspace.cached:
             begin %= len(self.views)
             for which in self.views[begin:] + self.views[:begin]:
                 self._kept(which)
+            return
+        place, samples = self.workspace, self.workspace.splits["transfer"][:FEW]
+        loader = place.shown(self.view, "transfer")
+        for logits, _ in evaluate.stream(
+            self.classifier, loader, samples, place.device, place.precision, epoch=0
+        ):
+            if not logits.isfinite().all():
+                raise StudyError(
+                    f"zoo.{self.classifier.model.name}: its outputs are not finite; give it other weights"
+                )
 
     def _kept(self, which: dict[str, int]) -> Said:
         return self.workspace.transfer_outputs(self.classifier, self.view, self.features, **which)

@@ -78,6 +78,8 @@ def _walk(kind: Any, location: tuple) -> tuple[str, type[BaseModel] | None]:
     """The path of a location as the file has it, and the model whose field it ends in."""
     path, model = [], None
     for part in location:
+        if part == "[key]":  # what is wrong is the entry's name, which the path ends in
+            break
         kind = _bare(kind)
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             path.append(str(part))

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from study import objectives, spec, training
+from study import distributed, objectives, spec, training
 from study.images import splits
 from study.learner import Learner
 from study.models.zoo import Classifier
@@ -65,7 +65,7 @@ def train(
                 objectives.needs(objectives.xe),
                 phase,
                 phase.lr,
-                phase.epochs * -(-len(samples) // phase.batch_size),
+                phase.epochs * distributed.steps(len(samples), phase.batch_size),
                 workspace.precision,
                 head=phase.train == "head",
                 compiled=workspace.compiled,

@@ -26,9 +26,10 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from study import mistakes, objectives
-from study.contract import Named, Strict
+from study.contract import Named, Share, Strict
 from study.errors import StudyError
 from study.images.sources import SOURCES
 from study.store import digest, storage
@@ -45,6 +46,10 @@ def _unset(value: Any) -> bool:
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Side = Annotated[int, Field(ge=1)]
+Above0 = Annotated[float, Field(gt=0, le=1)]
+# Of models and methods: they stand in names of files.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
 def _whole_above_one(amount: float) -> float:
@@ -223,16 +228,27 @@ class Method(Named):
 
 
 class Hub(Strict):
-    """Weights that timm has: from its hub, or as its cache holds them."""
+    """Weights that timm has: from its hub, or as its cache holds them.
+
+    Of a repository of someone's own (`timm: hf-hub:user/model`) `repository` names it with the commit, and
+    `sha256` what its file of weights holds; both are found out when a study is run.
+    """
 
     source: Literal["hub"] = "hub"
+    repository: str | None = Field(default=None, exclude_if=_unset)
+    sha256: str | None = Field(default=None, exclude_if=_unset)
+
+
+def _names_a_file(path: str) -> str:
+    storage.at(path)
+    return path
 
 
 class File(Strict):
     """Weights of a file: safetensors, or a torch file of tensors alone. Its content, not its path, counts."""
 
     source: Literal["file"] = "file"
-    path: str
+    path: Annotated[str, AfterValidator(_names_a_file)]
     sha256: str | None = None
 
 
@@ -333,17 +349,61 @@ AnyWeights = Annotated[Hub | File | Random | Trained | Transferred | Averaged, F
 MADE = (Trained, Transferred, Averaged)  # by us, and kept in the zoo folder
 
 
+def _three_sides(size: Any) -> Any:
+    if not isinstance(size, list | tuple) or len(size) != 3 or size[0] != 3:
+        raise ValueError(f"should be [3, height, width] (it says {size})")
+    return size
+
+
+def _of_pixels_up_to_one(values: Any) -> Any:
+    if isinstance(values, list | tuple) and any(isinstance(v, int | float) and v > 1 for v in values):
+        raise ValueError(f"is of pixels in [0, 1], as timm has it (it says {values}); divide by 255")
+    return values
+
+
+class DataConfig(Strict):
+    """How a model sees an image, where timm's data configuration is not to say it.
+
+    `size: test` takes the size and the crop that timm tests a model with, which for some are not those it was
+    trained with. `mean` and `std` are of pixels in [0, 1], a number a channel.
+    """
+
+    size: Literal["train", "test"] = "train"
+    input_size: Annotated[tuple[int, Side, Side], BeforeValidator(_three_sides)] | None = None
+    crop_pct: float | None = Field(default=None, gt=0, le=1, strict=True)
+    crop_mode: Literal["center", "squash"] | None = None
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    mean: Annotated[tuple[Share, Share, Share], BeforeValidator(_of_pixels_up_to_one)] | None = None
+    std: Annotated[tuple[Above0, Above0, Above0], BeforeValidator(_of_pixels_up_to_one)] | None = None
+
+
+def _data_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Checked, and left as it was written: it is part of ids."""
+    try:
+        DataConfig.model_validate(config)
+    except ValidationError as error:
+        path, text = mistakes.path_and_text(error, DataConfig)
+        raise PydanticCustomError("setting", "{text}", {"path": path, "text": text}) from None
+    return config
+
+
+def _takes_pictures(kwargs: dict[str, Any]) -> dict[str, Any]:
+    if kwargs.get("in_chans", 3) != 3:
+        raise ValueError(f"in_chans: images have 3 channels (it says {kwargs['in_chans']}); leave it out")
+    return kwargs
+
+
 class Model(Strict):
     """A model of the zoo: a timm architecture, and where its weights come from (timm's hub, without
     `weights`).
 
-    `config` overrides timm's data configuration (input size, crop, interpolation, mean, std).
+    `config` overrides timm's data configuration (`DataConfig`), `kwargs` are handed to timm.
     """
 
     timm: str
     family: Literal["cnn", "transformer", "mlp"]
-    kwargs: dict[str, Any] = Field(default={})
-    config: dict[str, Any] = Field(default={})
+    kwargs: Annotated[dict[str, Any], AfterValidator(_takes_pictures)] = Field(default={})
+    config: Annotated[dict[str, Any], AfterValidator(_data_config)] = Field(default={})
     weights: AnyWeights = Hub()
     name: str = ""
 
@@ -548,12 +608,12 @@ class Study(Strict):
     With `keep` the student of every trial is kept; without it, of those that others are made from.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: Name
     data: Data
-    zoo: dict[str, Model] = Field(min_length=1)
+    zoo: dict[Name, Model] = Field(min_length=1)
     pairs: Pairs
     several: list[Several] = Field(default=[])
-    methods: dict[str, Method] = Field(min_length=1)
+    methods: dict[Name, Method] = Field(min_length=1)
     budget: Budget
     seeds: list[Seed] = Field(default=[0], min_length=1)
     keep: bool = False
@@ -596,6 +656,9 @@ class Study(Strict):
     def _pairs_name_models_of_the_zoo(self):
         for student, teacher in self.ordered_pairs():
             self._check_names("pairs", [student, teacher])
+        for student, teacher in self.pairs if isinstance(self.pairs, list) else ():
+            if student == teacher:
+                raise ValueError(f"pairs: '{student}' is paired with itself; name another teacher")
         if not self.ordered_pairs():
             raise ValueError("pairs: no model is paired with another one")
         for number, several in enumerate(self.several):
@@ -748,7 +811,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         content = yaml.load(path.read_text(), mistakes.StrictLoader)
     except OSError as error:
         raise StudyError(f"{path}: the study cannot be read ({error.strerror}); check the path") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
         problem = " ".join(str(getattr(error, "problem", error)).split())

@@ -230,7 +230,7 @@ class Stage:
         """The student after this stage; its rows are then in `history`."""
         workspace, transfer, earlier = self.workspace, self.transfer, self.history
         budget, method, samples = transfer.budget, transfer.method, workspace.splits["transfer"]
-        steps = budget.epochs * -(-len(samples) // budget.batch_size)
+        steps = budget.epochs * distributed.steps(len(samples), budget.batch_size)
         sizes = {
             "student_dim": self.start.dim,
             "teacher_dim": self.teachers[-1].dim if self.teachers else None,

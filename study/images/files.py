@@ -14,10 +14,15 @@ from __future__ import annotations
 
 import functools
 import json
+import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +30,15 @@ from PIL import Image
 
 from study import spec
 from study.errors import StorageError, StudyError
+from study.images import sources
 from study.store import digest, storage
 from study.store.cache import Cache
 from study.store.storage import Location
 
 SIDECAR, FILES = "images.json", ("images.beton", "labels.npy")
+PROBLEMS = "problems.txt"
+DOT = np.zeros((1, 1, 3), dtype=np.uint8)
+SMALL_PAGE, LARGE_PAGE = 1 << 23, 1 << 26  # bytes, of FFCV's file: the most that an image may take
 RAW_BELOW_BYTES = 64 * 64 * 3  # JPEG saves nothing below this size, and costs pixels
 
 
@@ -40,6 +49,7 @@ class Images:
     `labels` is int64 [count], the class of every sample by index; `subsets` gives the half-open
     range of indices of 'train' and 'test'; `side` is the shorter side of the images in pixels, the
     largest there is. `locate` gives the file's path on this machine, after copying it where it has to be.
+    `passed_over` counts the files of the source that are no images, by suffix.
     """
 
     locate: Callable[[], Path]
@@ -48,6 +58,7 @@ class Images:
     side: int
     sha256: str
     labels: NDArray[np.int64]
+    passed_over: dict[str, int] = field(default_factory=dict)
 
     @functools.cached_property
     def path(self) -> Path:
@@ -62,6 +73,13 @@ class Images:
 # --- writing ------------------------------------------------------------------------------------
 
 
+class _Jpeg(NamedTuple):
+    """An image that is kept as its source has it."""
+
+    content: bytes
+    size: tuple[int, int]  # width, height
+
+
 class _Samples:
     """What FFCV's writer indexes: (image, label, index) of training, then test images.
 
@@ -71,6 +89,7 @@ class _Samples:
 
     def __init__(self, datasets, short_side: int | None, problems: Path) -> None:
         self.datasets, self.short_side, self.problems = datasets, short_side, problems
+        self.asked = ""  # the sample that a process has asked for last
 
     def __len__(self) -> int:
         return sum(len(dataset) for dataset in self.datasets)
@@ -80,14 +99,27 @@ class _Samples:
         dataset, position = self.datasets[0], index
         if position >= len(dataset):
             dataset, position = self.datasets[1], position - len(dataset)
+        path = dataset.samples[position][0] if hasattr(dataset, "samples") else None
+        self.asked = path or f"sample {index}"
         try:
             image, label = dataset[position]
-            return self._shrunk(image.convert("RGB")), int(label), index
+            return self._as_it_is(image, path) or self._shrunk(in_colour(image)), int(label), index
         except Exception as error:  # whatever a damaged file makes PIL raise
-            name = dataset.samples[position][0] if hasattr(dataset, "samples") else f"sample {index}"
-            with self.problems.open("a") as stream:
-                stream.write(f"{name}: not a readable image ({error}); repair or remove it\n")
-            return np.zeros((1, 1, 3), dtype=np.uint8), 0, index
+            self.refuse(f"not a readable image ({error}); repair or remove it")
+            return DOT, 0, index
+
+    def refuse(self, why: str) -> None:
+        """Note what is wrong with the sample that was asked for last."""
+        with self.problems.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(f"{self.asked}: {why}\n")
+
+    def _as_it_is(self, image: Image.Image, path: str | None) -> _Jpeg | None:
+        """A photograph that is not to be shrunk loses nothing by being written once more."""
+        small = 3 * image.width * image.height <= RAW_BELOW_BYTES
+        large = self.short_side is not None and min(image.size) > self.short_side
+        if path is None or small or large or image.mode != "RGB" or image.format != "JPEG":
+            return None
+        return _Jpeg(Path(path).read_bytes(), image.size)
 
     def _shrunk(self, image: Image.Image) -> NDArray[np.uint8]:
         shorter = min(image.size)
@@ -95,6 +127,60 @@ class _Samples:
             size = [round(side * self.short_side / shorter) for side in image.size]
             image = image.resize(size, Image.Resampling.BICUBIC)
         return np.asarray(image)
+
+
+def in_colour(image: Image.Image) -> Image.Image:
+    """An image in RGB, as PIL converts it, but 16 bits of grey scaled to 8, which PIL cuts off at 255.
+
+    Raises:
+        ValueError: its grey values have no known range (float, or 32 bits).
+    """
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"its grey values have no known range (PIL's mode {image.mode}); save it with 8 bits"
+        )
+    return image.convert("RGB")
+
+
+def _field(ffcv, samples: _Samples, writer: dict) -> Any:
+    """FFCV's field of images, which takes a JPEG as it is, and tells of what it cannot write."""
+    field = ffcv.fields.RGBImageField(**writer)
+    encode = field.encode
+
+    def encode_or_keep(destination, image, malloc) -> None:
+        try:
+            if isinstance(image, _Jpeg):
+                destination["mode"] = ffcv.fields.rgb_image.IMAGE_MODES["jpg"]
+                destination["width"], destination["height"] = image.size
+                destination["data_ptr"], place = malloc(len(image.content))
+                place[:] = np.frombuffer(image.content, np.uint8)
+            else:
+                encode(destination, image, malloc)
+        except ValueError as error:  # larger than a page of the file
+            samples.refuse(f"cannot be written ({error}); shrink it")
+            encode(destination, DOT, malloc)
+
+    field.encode = encode_or_keep
+    return field
+
+
+_writing = threading.local()
+
+
+def _look_and_sleep(seconds: float) -> None:
+    """What FFCV's writer does, in place of sleeping alone, while it waits for processes that may die."""
+    _writing.processes |= {*multiprocessing.active_children()}
+    if any(process.exitcode for process in _writing.processes):
+        for process in _writing.processes:
+            process.terminate()
+            process.join()
+        raise StudyError(
+            "data: a process that writes images was ended by the machine, most likely for want of memory; "
+            "run the same command again with more of it, or fewer CPUs"
+        )
+    time.sleep(seconds)
 
 
 def folder_of(source: spec.Images, data: Location) -> Location:
@@ -127,24 +213,28 @@ def prepare(source: spec.Images, data: Location, cache: Cache | None = None) -> 
                 storage.publish(temporary, folder, SIDECAR)
         except PermissionError as error:
             raise StudyError(f"{data}: the data folder cannot be written; choose another one") from error
-    return open_images(source, data, cache)
+        return open_images(source, data, cache)
+    images = open_images(source, data, cache)
+    _check_folders(source, data)
+    return images
 
 
 def _write(source: spec.Images, downloads: Path, folder: Path) -> None:
     train, test = source.function(downloads, **source.settings)
     from study.images.ffcv_import import ffcv
 
-    problems = folder / "problems.txt"
+    problems = folder / PROBLEMS
     samples = _Samples((train, test), source.short_side, problems)
     beton = folder / "images.beton"
     writer = {"write_mode": "smart", "smart_threshold": RAW_BELOW_BYTES, "jpeg_quality": source.jpeg_quality}
     number = ffcv.fields.IntField
-    fields = {"image": ffcv.fields.RGBImageField(**writer), "label": number(), "index": number()}
-    ffcv.writer.DatasetWriter(
-        str(beton), fields, num_workers=len(os.sched_getaffinity(0))
-    ).from_indexed_dataset(samples)
+    fields = {"image": _field(ffcv, samples, writer), "label": number(), "index": number()}
+    page = SMALL_PAGE if source.short_side is not None else LARGE_PAGE
+    workers = len(os.sched_getaffinity(0))
+    ffcv.writer.sleep, _writing.processes = _look_and_sleep, set()
+    ffcv.writer.DatasetWriter(str(beton), fields, page, workers).from_indexed_dataset(samples)
     if problems.exists():
-        first, *others = problems.read_text().splitlines()
+        first, *others = problems.read_text(encoding="utf-8").splitlines()
         raise StudyError(first + (f" ({len(others)} more)" if others else ""))
 
     metadata = ffcv.reader.Reader(str(beton)).metadata
@@ -154,6 +244,9 @@ def _write(source: spec.Images, downloads: Path, folder: Path) -> None:
     names = getattr(train, "classes", None) or range(labels.max() + 1)  # some of torchvision's have none
     sidecar = {
         "source": source.model_dump(mode="json"),
+        "written": datetime.now(UTC).isoformat(timespec="minutes"),
+        "folders": sources.listed(source.source, source.settings),
+        "passed_over": sources.passed_over(train) + sources.passed_over(test),
         "counts": {"train": len(train), "test": len(test)},
         "classes": [str(name) for name in names],
         "side": int(sides.max()),
@@ -163,7 +256,12 @@ def _write(source: spec.Images, downloads: Path, folder: Path) -> None:
             for path in (folder / name for name in FILES)
         },
     }
-    (folder / SIDECAR).write_text(json.dumps(sidecar, indent=1))
+    (folder / SIDECAR).write_text(sealed(sidecar))
+
+
+def sealed(sidecar: dict) -> str:
+    """A sidecar as it is written: with a checksum of itself."""
+    return json.dumps({**sidecar, "sha256": digest.of_json(sidecar, 64)}, indent=1)
 
 
 # --- opening ------------------------------------------------------------------------------------
@@ -190,6 +288,8 @@ def open_images(source: spec.Images, data: Location, cache: Cache | None = None)
         sidecar = json.loads(storage.read(path))
         if sidecar["source"] != source.model_dump(mode="json"):
             raise StudyError(f"{path}: describes another source than the study; {remedy}")
+        if sidecar.pop("sha256", None) not in (None, digest.of_json(sidecar, 64)):
+            raise ValueError("it is not what was written")
         train = sidecar["counts"]["train"]
         beton, labels = (
             functools.partial(_locate, folder / name, sidecar["files"][name], cache, remedy) for name in FILES
@@ -205,6 +305,7 @@ def open_images(source: spec.Images, data: Location, cache: Cache | None = None)
             side=sidecar["side"],
             sha256=sidecar["files"]["images.beton"]["sha256"],
             labels=np.load(labels()),
+            passed_over=sidecar.get("passed_over", {}),
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise StudyError(f"{path}: the sidecar is missing or damaged; {remedy}") from error
@@ -214,12 +315,30 @@ def open_images(source: spec.Images, data: Location, cache: Cache | None = None)
         ) from error
 
 
+def _check_folders(source: spec.Images, data: Location) -> None:
+    """Refuse, by a `StudyError`, files that were written from other folders, or before these changed.
+
+    Told by the names of the images; folders that are gone, or elsewhere, are not missed.
+    """
+    folder = folder_of(source, data)
+    sidecar = json.loads(storage.read(folder / SIDECAR))
+    written, now = sidecar.get("folders"), sources.listed(source.source, source.settings)
+    if written and now and written != now:
+        what = "has changed since" if written.keys() == now.keys() else f"is not {', '.join(now)}"
+        raise StudyError(
+            f"{folder}: was written on {sidecar['written']} from {', '.join(written)}, which {what}; remove "
+            "it to have the images written anew, or name another folder (folders.data)"
+        )
+
+
 def check(images: Images, expected: spec.Expected | None) -> None:
-    """Refuse images that are not as the study expects them.
+    """Refuse images of one class alone, or that are not as the study expects them.
 
     Raises:
         StudyError: names what differs.
     """
+    if len(images.classes) < 2:
+        raise StudyError("data.images: there is one class alone; a classifier tells two apart at least")
     found = {name: last - first for name, (first, last) in images.subsets.items()}
     found["classes"] = len(images.classes)
     for name, number in expected or ():

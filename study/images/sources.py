@@ -11,13 +11,18 @@ from __future__ import annotations
 
 import gzip
 import inspect
+import os
 import shutil
+from collections import Counter
 from pathlib import Path
+
+from PIL import Image
 
 from study import mistakes
 from study.errors import StudyError
-from study.store import storage
+from study.store import digest, storage
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision has
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -39,21 +44,72 @@ def image_folder(downloads: Path, *, train: str, test: str):
     Raises:
         StudyError: one is no such folder, or their classes differ.
     """
-    from study.models.timm_import import torchvision
-
     datasets = []
     for field, folder in (("train", train), ("test", test)):
         try:
-            datasets.append(torchvision.datasets.ImageFolder(folder))
+            datasets.append(_folder(folder))
         except OSError as error:
             raise StudyError(
                 f"{folder}: not a folder of images by class ({str(error).splitlines()[0]}); point "
                 f"data.images.{field} at one with a sub-folder of images for every class"
             ) from error
-    if datasets[0].classes != datasets[1].classes:
-        different = sorted(set(datasets[0].classes) ^ set(datasets[1].classes))
-        raise StudyError(f"{test}: its classes are not those of {train} (different: {different[:5]})")
+    if different := sorted(set(datasets[0].classes) ^ set(datasets[1].classes)):
+        shown = ", ".join(f"{name!a}" for name in different[:5])  # so that letters that look alike differ
+        raise StudyError(
+            f"{test}: its classes are not those of {train} (in one alone: {shown}); both need a sub-folder "
+            "of images for every class, called alike"
+        )
     return datasets
+
+
+def _folder(folder: str):
+    """torchvision's data set of a folder with a sub-folder of images for every class.
+
+    Classes whose names are numbers are ordered as numbers, as timm does: ImageNetV2's folders are called 0 to
+    999. What begins with a dot is passed over.
+    """
+    from study.models.timm_import import torchvision
+
+    class Folder(torchvision.datasets.ImageFolder):
+        def find_classes(self, directory):
+            names = [name for name in super().find_classes(directory)[0] if not name.startswith(".")]
+            if all(name.isdecimal() for name in names):
+                names.sort(key=int)
+            return names, {name: number for number, name in enumerate(names)}
+
+    return Folder(Path(folder).expanduser(), loader=_opened, is_valid_file=_is_image)
+
+
+def _opened(path: str) -> Image.Image:
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+def _is_image(path: str) -> bool:
+    path = Path(path)
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def passed_over(dataset) -> Counter[str]:
+    """How many files of a data set's folders are no images, by suffix."""
+    found: Counter[str] = Counter()
+    for name in dataset.classes if hasattr(dataset, "find_classes") else ():
+        for _, _, files in os.walk(Path(dataset.root) / name, followlinks=True):
+            found.update(Path(file).suffix or "no suffix" for file in files if not _is_image(file))
+    return found
+
+
+def listed(source: str, settings: dict) -> dict[str, str] | None:
+    """By the folder of a data set, a digest of its files' names; None where there are none, or not here."""
+    if source != "image_folder" or not all(Path(of).expanduser().is_dir() for of in settings.values()):
+        return None
+    found = {}
+    for folder in settings.values():
+        dataset = _folder(folder)
+        names = [os.path.relpath(path, dataset.root) for path, _ in dataset.samples]
+        found[os.path.realpath(dataset.root)] = digest.of_json([dataset.classes, names])
+    return found
 
 
 def torchvision(downloads: Path, *, dataset: str):

@@ -50,12 +50,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
-import torch
 from torch import Tensor
 
 import study.models.tiny  # noqa: F401 - registers the demo's small models with timm
 from study import mistakes
 from study.errors import StudyError
+from study.models import tensor_files
 from study.models.timm_import import timm
 from study.store import digest, storage
 
@@ -137,21 +137,11 @@ def read(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         raise StudyError(f"{path}: a safetensors file has lost its tensors' order; give the torch file")
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        return tensor_files.read(path)
     except OSError as error:
         raise StudyError(f"{path}: the file cannot be read ({error.strerror}); check the path") from error
-    except Exception as error:  # a damaged file makes the reader raise anything
-        reason = str(error).partition(".")[0].partition("\n")[0] or type(error).__name__
-        raise StudyError(f"{path}: damaged, or holds more than tensors ({reason}); replace it") from error
-    # Training scripts wrap the tensors in a dictionary; timm's read the same keys.
-    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
-        tensors = tensors.get(key, tensors) if isinstance(tensors, Mapping) else tensors
-    if not isinstance(tensors, Mapping):
-        raise StudyError(f"{path}: holds a {type(tensors).__name__}, not tensors by name; give a state dict")
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor):
-            raise StudyError(f"{path}: holds under '{name}' no tensor ({type(tensor).__name__}); take it out")
-    return dict(tensors)
+    except ValueError as error:
+        raise StudyError(f"{path}: {error}") from error
 
 
 def convert(source: Path, timm_model: str, output: Path) -> int:

@@ -5,7 +5,7 @@ averaged (`study.derivation`). What is made lies in the zoo folder as a folder t
 (`timm.create_model("local-dir:FOLDER", pretrained=True)`), under a name that is a hash of all that makes it,
 with the facts of its making beside it.
 
-Left out on purpose: pickled checkpoints with code in them.
+`study.models.tensor_files` reads the files.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub
 import safetensors.torch
 import torch
 from pydantic import ValidationError
@@ -22,14 +24,16 @@ from torch import Tensor
 
 from study import mistakes, spec
 from study.errors import StudyError
-from study.models import zoo
+from study.models import tensor_files, zoo
 from study.models.timm_import import timm
 from study.models.zoo import Classifier
 from study.store import cache, digest, storage
 from study.store.storage import Location
 
 TENSORS, FACTS = "model.safetensors", "facts.json"
-LOCAL = "local-dir:"  # how timm calls a folder that it loads
+LOCAL, REPOSITORY = "local-dir:", "hf-hub:"  # how timm calls a folder, or a repository, that it loads
+
+Held = spec.File | spec.Hub
 
 
 # --- what a study names -------------------------------------------------------------------------
@@ -39,22 +43,29 @@ def pinned(study: spec.Study) -> spec.Study:
     """The study with the SHA-256 of its files of weights: the content, not the path, is what results depend
     on.
 
-    A folder that timm loads (`timm: local-dir:FOLDER`) becomes the architecture that it holds, and its file
-    of weights stands where the hub's would.
+    A folder that timm loads (`timm: local-dir:FOLDER`) and a repository of the hub (`timm:
+    hf-hub:user/model`) become the architecture that they hold, and their file of weights stands where the
+    hub's would. A name that timm has changed becomes the one it now has.
 
     Raises:
-        StudyError: a file is missing, or is not the one the study names.
+        StudyError: a file is missing, or is not the one the study names; a folder or a repository holds no
+            model of timm's.
     """
     known: dict[str, str] = {}
 
     def of_model(model: spec.Model) -> spec.Model:
-        held = None
-        if model.timm.startswith(LOCAL):
-            held = spec.File(path=str(Path(model.timm.removeprefix(LOCAL)) / TENSORS))
-            model = _local(model)
+        held, name = None, _todays(model.timm)
+        if name.startswith(LOCAL):
+            held = spec.File(path=str(Path(name.removeprefix(LOCAL)) / TENSORS))
+            model = _held(model, name, timm.models._hub.load_model_config_from_path)
+        elif name.startswith(REPOSITORY):
+            model = _held(model, name, timm.models._hub.load_model_config_from_hf)
+            held = _in_repository(name.removeprefix(REPOSITORY), model.name)
+        else:
+            model = model.model_copy(update={"timm": name})
         return model.model_copy(update={"weights": of_weights(model.weights, model, held)})
 
-    def of_weights(weights: spec.AnyWeights, model: spec.Model, held: spec.File | None) -> spec.AnyWeights:
+    def of_weights(weights: spec.AnyWeights, model: spec.Model, held: Held | None) -> spec.AnyWeights:
         if held and isinstance(weights, spec.Hub):
             weights = held
         update = {}
@@ -91,6 +102,11 @@ def pinned(study: spec.Study) -> spec.Study:
 
 
 def _sha256(path: Location, name: str) -> str:
+    if isinstance(path, Path) and path.is_dir():
+        raise StudyError(
+            f"{path}: a folder, not the file of weights of model '{name}'; name the file in it, or, for a "
+            f"folder that timm loads, say timm: {LOCAL}{path}"
+        )
     try:
         return digest.of_file(path)
     except OSError as error:
@@ -99,18 +115,30 @@ def _sha256(path: Location, name: str) -> str:
         ) from error
 
 
-def _local(model: spec.Model) -> spec.Model:
-    """A model of a folder that timm loads, by its architecture; its weights are left as they are."""
-    folder = Path(model.timm.removeprefix(LOCAL))
+def _todays(name: str) -> str:
+    """A name as timm has it now: legacy ones by timm's own table, and those of its own repositories."""
+    scheme, _, rest = name.rpartition(":")
+    if scheme.replace("_", "-") == "hf-hub":
+        name = REPOSITORY + rest
+    own = name.removeprefix(REPOSITORY).removeprefix("timm/")
+    if timm.models.is_model(zoo.architecture(own)):
+        name = own
+    return timm.models.get_deprecated_models().get(name) or name
+
+
+def _held(model: spec.Model, name: str, read: Callable[[str], tuple]) -> spec.Model:
+    """A model of a folder or repository, by the architecture that its configuration names; its weights are
+    left as they are.
+    """
+    place = name.partition(":")[2]
     try:
-        config, architecture, arguments = timm.models._hub.load_model_config_from_path(folder)
-    except Exception as error:  # whatever a damaged file makes timm raise
+        config, architecture, arguments = read(place)
+    except Exception as error:  # whatever a damaged file, or the network, makes timm raise
         raise StudyError(
-            f"{folder}: no folder of a model that timm loads ({storage.reason(error)}); correct zoo."
-            f"{model.name}.timm"
+            f"{place}: no model that timm loads ({storage.reason(error)}); correct zoo.{model.name}.timm"
+            + (", or check the network" if name.startswith(REPOSITORY) else "")
         ) from error
-    names = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
-    look = {name: config[name] for name in names if name in config}
+    look = {key: config[key] for key in spec.DataConfig.model_fields if config.get(key) is not None}
     return model.model_copy(
         update={
             "timm": architecture,
@@ -118,6 +146,29 @@ def _local(model: spec.Model) -> spec.Model:
             "config": {**look, **model.config},
         }
     )
+
+
+def _in_repository(repository: str, name: str) -> spec.Hub:
+    """The weights that a repository holds now: which commit, and which content."""
+    path = _downloaded(repository, name)
+    commit = path.parts[path.parts.index("snapshots") + 1]
+    return spec.Hub(repository=f"{repository.partition('@')[0]}@{commit}", sha256=digest.of_file(path))
+
+
+def _downloaded(repository: str, name: str) -> Path:
+    """A repository's file of weights, in the cache of the hub's own library."""
+    whose, _, revision = repository.partition("@")
+    for file in (timm.models._hub.HF_SAFE_WEIGHTS_NAME, timm.models._hub.HF_WEIGHTS_NAME):
+        try:
+            return Path(huggingface_hub.hf_hub_download(whose, file, revision=revision or None))
+        except huggingface_hub.errors.EntryNotFoundError as error:
+            missing = error
+        except Exception as error:  # the network, or a repository that is private or gone
+            raise StudyError(
+                f"zoo.{name}: the weights of {repository} cannot be had ({storage.reason(error)}); correct "
+                f"zoo.{name}.timm, or check the network"
+            ) from error
+    raise StudyError(f"zoo.{name}: {repository} holds no weights that timm loads; name another") from missing
 
 
 def check_files(study: spec.Study, classes: int) -> None:
@@ -200,21 +251,33 @@ def load(
         if isinstance(model.weights, spec.Random):
             torch.manual_seed(model.weights.seed)
         classifier = zoo.build(model, classes)
-    if not isinstance(model.weights, spec.Hub | spec.Random):
-        path = (
-            folder_of(model, data, folders.zoo, precision) / TENSORS
-            if model.made
-            else storage.at(model.weights.path)
-        )
+    if path := _file_of(model, data, folders, precision):
+        tensors = _read(path, model.name, cache.of(folders, path))
         try:
-            classifier.network.load_state_dict(_read(path, model.name, cache.of(folders, path)))
-        except (RuntimeError, AttributeError, TypeError) as error:
+            tensors = tensor_files.fitting(tensors, classifier.network.state_dict())
+        except ValueError as error:
             raise StudyError(
-                f"{path}: not the weights of '{model.timm}' as zoo.{model.name} describes it "
-                f"({' '.join(str(error).split())[:200]}); correct 'timm' and 'kwargs', or the file"
+                f"{path}: not the weights of '{model.timm}' as zoo.{model.name} describes it ({error}); "
+                "correct 'timm' and 'kwargs', or the file"
             ) from error
+        classifier.network.load_state_dict(tensors)
     classifier.weights = digest_of(classifier)
     return classifier.eval()
+
+
+def _file_of(
+    model: spec.Model, data: spec.Data, folders: spec.Folders, precision: str | None
+) -> Location | None:
+    """The file of a model's weights; None where timm, or a seed, gives them."""
+    match model.weights:
+        case spec.Hub(repository=str(repository)):
+            return _downloaded(repository, model.name)
+        case spec.File(path=path):
+            return storage.at(path)
+        case _ if model.made:
+            return folder_of(model, data, folders.zoo, precision) / TENSORS
+        case _:
+            return None
 
 
 def digest_of(classifier: Classifier) -> str:
@@ -239,25 +302,8 @@ def average(models: list[Classifier]) -> dict[str, Tensor]:
 def _read(path: Location, name: str, copies: cache.Cache | None) -> dict[str, Tensor]:
     try:
         with copies.copy(path) if copies else contextlib.nullcontext(path) as local:
-            return _read_tensors(local, name, path)
+            return tensor_files.read(local)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StudyError(f"{path}: the weights of model '{name}' are not there; build the zoo") from error
-
-
-def _read_tensors(path: Path, name: str, told: Location) -> dict[str, Tensor]:
-    """The tensors of a file of this machine; mistakes are told of the file it may be a copy of."""
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-        # Training scripts wrap the tensors in a dictionary; timm's read the same keys.
-        for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
-            tensors = tensors.get(key, tensors)
-        return tensors
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # a damaged file makes either reader raise anything
-        raise StudyError(
-            f"{told}: the weights of model '{name}' are damaged or no tensor file "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); replace the file"
-        ) from error
+    except ValueError as error:
+        raise StudyError(f"{path}: the weights of model '{name}' cannot be read: {error}") from error

@@ -19,6 +19,7 @@ from study import mistakes, spec
 from study.errors import StudyError
 from study.images.batches import Crop
 from study.models.timm_import import timm
+from study.store import storage
 
 
 class Classifier(nn.Module):
@@ -41,6 +42,9 @@ class Classifier(nn.Module):
     def __init__(self, network: nn.Module, config: dict) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
+        for module in filter(_corrupts_memory, network.modules()):
+            module.to(memory_format=torch.contiguous_format)
+            module.register_forward_pre_hook(_contiguous)
         self.size = tuple(config["input_size"][1:])
         self.interpolation = config["interpolation"]
         self.crop = Crop(float(config["crop_pct"]), config["crop_mode"])
@@ -89,6 +93,24 @@ class Classifier(nn.Module):
         return logits, seen[0].flatten(1)
 
 
+def _corrupts_memory(module: nn.Module) -> bool:
+    """Whether torch writes beyond its memory in this layer's backward pass, on CPUs and channels-last.
+
+    Such are strided 1 x 1 convolutions of few channels (measured: 3 to 8 do, 16 do not): stems of networks
+    that are re-parametrised (RepVGG, MobileOne). github.com/pytorch/pytorch/issues/136348
+    """
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and max(module.stride) > 1
+        and module.in_channels // module.groups < 16
+    )
+
+
+def _contiguous(module: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+    return (given[0].contiguous(),)
+
+
 def check_names(study: spec.Study) -> None:
     """Refuse models timm does not know, or has no weights for, before anything is loaded.
 
@@ -100,17 +122,41 @@ def check_names(study: spec.Study) -> None:
     pretrained = {*listed[True], *map(architecture, listed[True])}
     known = {True: pretrained, False: pretrained | set(listed[False])}
     for name, model in study.zoo.items():
-        hub = begins_at_hub(model.weights)
+        start = model.weights.start if isinstance(model.weights, spec.Trained) else model.weights
+        hub = isinstance(start, spec.Hub) and start.repository is None
         if model.timm not in known[hub]:
             what = "no pretrained weights" if hub else "no model"
             near = mistakes.nearest(model.timm, listed[hub])
             raise StudyError(f"zoo.{name}.timm: timm has {what} named '{model.timm}'{near}")
+        its = timm.get_pretrained_cfg(model.timm).num_classes if hub else None
+        asked = model.kwargs.get("num_classes", its)
+        if hub and start is model.weights and asked != its:
+            raise StudyError(
+                f"zoo.{name}.kwargs.num_classes: the weights of '{model.timm}' tell {its} classes apart, and "
+                f"a head for {asked} would be random; leave it out, or train a head (weights: {{source: "
+                "trained, start: {source: hub}, phases: [{train: head, ...}]})"
+            )
 
 
-def begins_at_hub(weights: spec.AnyWeights) -> bool:
-    """Whether weights are timm's, or trained from those."""
-    start = weights.start if isinstance(weights, spec.Trained) else weights
-    return isinstance(start, spec.Hub)
+def check_builds(study: spec.Study) -> None:
+    """Build, with initial weights, every model with `kwargs` or a `config`, and show it an image.
+
+    Raises:
+        StudyError: timm refuses them, or the network what it is shown.
+    """
+    for model in study.zoo.values():
+        if model.kwargs or model.config:
+            blank = model.model_copy(update={"weights": spec.Random(seed=0)})
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                classifier = build(blank, classes_of(model) or 2).eval()
+                try:
+                    classifier(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+                except Exception as error:  # timm's models raise whatever their code happens to
+                    raise StudyError(
+                        f"zoo.{model.name}: '{model.timm}' takes no images of {classifier.size[0]} x "
+                        f"{classifier.size[1]} pixels ({storage.reason(error)}); correct "
+                        "config.input_size, or give kwargs.img_size, too"
+                    ) from error
 
 
 def architecture(timm_name: str) -> str:
@@ -185,14 +231,16 @@ def build(model: spec.Model, classes: int) -> Classifier:
         StudyError: timm refuses the name or the keyword arguments, or cannot fetch the weights.
     """
     kwargs = {"num_classes": classes_of(model) or classes, **model.kwargs}
-    hub = isinstance(model.weights, spec.Hub)
+    hub = isinstance(model.weights, spec.Hub) and model.weights.repository is None
+    overlay, test = _data_config(model)
     try:
-        network = timm.create_model(model.timm, pretrained=hub, pretrained_cfg_overlay=model.config, **kwargs)
+        network = timm.create_model(model.timm, pretrained=hub, pretrained_cfg_overlay=overlay, **kwargs)
     except Exception as error:  # timm's models raise whatever their code happens to
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        remedy = "check the network" if hub else "correct the name or 'kwargs'"
-        raise StudyError(f"zoo.{model.name}: timm cannot make '{model.timm}' ({reason}); {remedy}") from error
-    config = timm.data.resolve_model_data_config(network)
+        remedy = "check the network" if hub else "correct 'kwargs' or 'config'"
+        raise StudyError(
+            f"zoo.{model.name}: timm cannot make '{model.timm}' ({storage.reason(error)}); {remedy}"
+        ) from error
+    config = timm.data.resolve_model_data_config(network, overlay, use_test_size=test)
     if config["crop_mode"] == "border" or config["crop_pct"] > 1:
         raise StudyError(
             f"zoo.{model.name}: '{model.timm}' looks beyond the image's edge (crop_mode "
@@ -206,8 +254,14 @@ def build(model: spec.Model, classes: int) -> Classifier:
 
 def crop_of(model: spec.Model) -> Crop:
     """The crop of a model, as `build` would find it, but without building it."""
-    known = timm.get_pretrained_cfg(model.timm)
+    known, (overlay, test) = timm.get_pretrained_cfg(model.timm), _data_config(model)
     config = timm.data.resolve_data_config(
-        {}, pretrained_cfg={**(known.to_dict() if known else {}), **model.config}
+        overlay, pretrained_cfg=known.to_dict() if known else {}, use_test_size=test
     )
     return Crop(float(config["crop_pct"]), config["crop_mode"])
+
+
+def _data_config(model: spec.Model) -> tuple[dict, bool]:
+    """What overrides timm's data configuration, and whether its test-time one is wanted."""
+    overlay = {name: value for name, value in model.config.items() if name != "size"}
+    return overlay, model.config.get("size") == "test"

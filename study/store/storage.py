@@ -144,12 +144,14 @@ def at(text: str | Location) -> Location:
     """The location that a text names.
 
     Raises:
-        ValueError: a URL of a kind, or with settings, that pyarrow does not know.
+        ValueError: a URL of a kind, or with settings, that pyarrow does not know, or a path with a variable.
     """
     if isinstance(text, Remote | Path):
         return text
     if "://" not in text:
-        return Path(text)
+        if "$" in text:
+            raise ValueError(f"'{text}': variables are not replaced here; write the path out")
+        return Path(text).expanduser()
     url, _, query = text.partition("?")
     scheme, _, place = url.partition("://")
     remote = Remote(f"{scheme}://{place.rstrip('/')}", query)

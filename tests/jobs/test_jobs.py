@@ -65,7 +65,7 @@ def test_a_study_from_nothing_to_its_figure(content, write_study, tmp_path):
     assert "making" not in again.stdout
 
     done = sweep(path)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr  # of the two that fail
     trials = trials_of(results)
     assert trials.groupby("method").size().to_dict() == {
         "xe": 2,
@@ -79,6 +79,8 @@ def test_a_study_from_nothing_to_its_figure(content, write_study, tmp_path):
     assert set(failed["method"]) == {"exploding"}
     assert failed["reason"].str.contains("not finite").all()
     assert "2 trials failed" in done.stdout
+    assert "mixer from resnet, exploding: the loss is not finite in epoch 0; lower the lr" in done.stdout
+    assert "run the same command again" not in done.stdout
     # Two epochs of the teacher's for kl, exploding and xe_kl_mcl, of both for KL+DP, for each of two pairs.
     assert "outputs of frozen models: cached: 2 forward passes over the transfer set, not 28" in done.stdout
     planned = {trial.id for trial in spec.load(path).trials()}

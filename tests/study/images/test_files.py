@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from ffcv.reader import Reader
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from study import contract, spec
 from study.errors import StudyError
@@ -327,3 +331,179 @@ def test_two_processes_worth_of_writers_leave_one_good_folder(tmp_path):
     assert not errors
     assert opened[0].sha256 == opened[1].sha256
     assert [path.name for path in (tmp_path / "data").iterdir()] == [opened[0].path.parent.name]
+
+
+# --- what sources really hold -------------------------------------------------------------------
+
+
+def pictures(folder, classes=("a", "b", "c"), shape=(40, 48)):
+    """A folder of noise in both parts, three PNGs a class."""
+    random = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in classes:
+            (folder / part / name).mkdir(parents=True)
+            for number in range(3):
+                noise = random.integers(0, 256, (*shape, 3), dtype=np.uint8)
+                Image.fromarray(noise).save(folder / part / name / f"{number}.png")
+    return folder_source(folder)
+
+
+def whole(opened) -> dict[int, np.ndarray]:
+    """The pixels of all images, by index."""
+    batches = Batches(opened, Crop(1.0))
+    found = {}
+    for pixels, _, indices in batches.epoch(np.arange(len(opened.labels)), 4):
+        found |= dict(zip(indices.tolist(), pixels.permute(0, 2, 3, 1).numpy(), strict=True))
+    return found
+
+
+def test_classes_that_are_numbers_are_ordered_as_numbers(tmp_path):
+    opened = files.prepare(pictures(tmp_path, ["0", "1", "10", "11", "2"]), tmp_path / "data")
+    assert opened.classes == ("0", "1", "2", "10", "11")
+    train, _ = sources.image_folder(tmp_path, train=tmp_path / "train", test=tmp_path / "test")
+    names = [Path(path).parent.name for path, _ in train.samples]
+    assert [opened.classes[label] for label in opened.labels[: len(train)]] == names
+
+
+def test_hidden_folders_are_no_classes_and_what_is_no_image_is_counted(tmp_path):
+    source = pictures(tmp_path)
+    for part in ("train", "test"):
+        (tmp_path / part / ".ipynb_checkpoints").mkdir()
+        shutil.copy(tmp_path / part / "a" / "0.png", tmp_path / part / ".ipynb_checkpoints")
+        for name in ("._0.png", "x.HEIC", "y.JPEG.txt", "README"):
+            (tmp_path / part / "a" / name).write_bytes(b"x")
+    opened = files.prepare(source, tmp_path / "data")
+    assert opened.classes == ("a", "b", "c")
+    assert len(opened.labels) == 18
+    assert opened.passed_over == {".png": 2, ".HEIC": 2, ".txt": 2, "no suffix": 2}
+    assert files.open_images(source, tmp_path / "data").passed_over == opened.passed_over
+
+
+def test_grey_values_of_16_bits_are_scaled(tmp_path):
+    source, shape = pictures(tmp_path), (40, 48)
+    grey = np.linspace(0, 65535, 40 * 48).astype(np.uint16).reshape(shape)
+    Image.fromarray(grey).save(tmp_path / "train" / "a" / "0.png")
+    pixels = whole(files.prepare(source, tmp_path / "data"))[0]
+    np.testing.assert_array_equal(pixels[:, :, 0], (grey >> 8)[:, 4:44])
+    assert (pixels == pixels[:, :, :1]).all()
+
+
+def test_grey_values_of_no_known_range_are_refused(tmp_path):
+    source = pictures(tmp_path)
+    Image.fromarray(np.random.rand(40, 48).astype(np.float32)).save(tmp_path / "train" / "a" / "f.tif")
+    with pytest.raises(
+        StudyError, match=r"f\.tif: not a readable image \(its grey values have no known range"
+    ):
+        files.prepare(source, tmp_path / "data")
+
+
+def test_photographs_are_kept_as_they_are_where_they_are_not_shrunk(tmp_path):
+    """Byte for byte; too large ones, and those that are not RGB, are written once more."""
+    source, photo = pictures(tmp_path), Image.fromarray(load_sample_images().images[0])
+    small, folder = photo.crop((0, 0, 300, 200)), tmp_path / "train" / "a"
+    for name, image in {
+        "3": small,
+        "4": small.convert("L"),
+        "5": small.convert("CMYK"),
+        "6": photo.resize((900, 600)),
+        "7": small.resize((60, 40)),
+    }.items():
+        image.save(folder / f"{name}.jpg", quality=60)
+    small.save(folder / "8.jpg", progressive=True, quality=60)
+    opened = files.prepare(source, tmp_path / "data")
+    reader = Reader(str(opened.path))
+    image = reader.metadata["f0"]
+    assert image["mode"][3:9].tolist() == [0, 0, 0, 0, 1, 0]
+    assert image["width"][3:9].tolist() == [300, 300, 300, 576, 60, 300]
+    content = opened.path.read_bytes()
+    for number, kept in {3: True, 4: False, 5: False, 6: False, 8: True}.items():
+        (row,) = np.flatnonzero(reader.alloc_table["sample_id"] == number)[:1]
+        start, size = image["data_ptr"][number], reader.alloc_table["size"][row]
+        written = content[start : start + size]
+        assert (written == (folder / f"{number}.jpg").read_bytes()) is kept
+    decoded = whole(opened)
+    with Image.open(folder / "8.jpg") as progressive:
+        expected = np.asarray(progressive.crop((50, 0, 250, 200)).resize((384, 384))).astype(int)
+    assert np.abs(decoded[8].astype(int) - expected).mean() < 3
+
+
+def test_an_image_too_large_for_a_page_is_refused_by_name(tmp_path):
+    source = pictures(tmp_path)
+    noise = np.random.default_rng(0).integers(0, 256, (384, 20000, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "train" / "a" / "pan.png")
+    with pytest.raises(StudyError, match=r"pan\.png: cannot be written \(Tried allocating .*shrink it"):
+        files.prepare(source, tmp_path / "data")
+
+
+def test_an_unreadable_image_whose_name_is_no_text_is_named(tmp_path):
+    source = pictures(tmp_path)
+    Path(os.fsdecode(os.fsencode(tmp_path / "train" / "a") + b"/\xff\xfe.png")).write_bytes(b"garbage")
+    with pytest.raises(StudyError, match=r"\\udcff\\udcfe\.png: not a readable image"):
+        files.prepare(source, tmp_path / "data")
+
+
+class Deadly:
+    """A data set whose images end the process that asks for them."""
+
+    classes = ("a", "b")
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_writer_that_is_killed_ends_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sources.SOURCES, "deadly", lambda downloads: (Deadly(), Deadly()))
+    with pytest.raises(StudyError, match="was ended by the machine"):
+        files.prepare(spec.Images(source="deadly"), tmp_path / "data")
+    assert not list((tmp_path / "data").glob("deadly*"))
+
+
+def test_images_that_changed_since_they_were_written_are_told(tmp_path):
+    source, data = pictures(tmp_path), tmp_path / "data"
+    files.prepare(source, data)
+    files.prepare(source, data)
+    shutil.copy(tmp_path / "train" / "a" / "0.png", tmp_path / "train" / "b" / "new.png")
+    with pytest.raises(StudyError, match=r"was written on .* which has changed since; remove it"):
+        files.prepare(source, data)
+    (tmp_path / "train" / "b" / "new.png").unlink()
+    files.prepare(source, data)
+    shutil.move(tmp_path / "train" / "b" / "2.png", tmp_path / "train" / "c" / "9.png")
+    with pytest.raises(StudyError, match="has changed since"):
+        files.prepare(source, data)
+    shutil.rmtree(tmp_path / "train")  # as on a machine that has only what was written
+    assert len(files.prepare(source, data).labels) == 18
+
+
+def test_two_projects_with_the_same_relative_paths_do_not_share_images(tmp_path, monkeypatch):
+    source = spec.Images(source="image_folder", train="images/train", test="images/test")
+    for name, classes in (("one", "ab"), ("two", "abc")):
+        pictures(tmp_path / name / "images", classes)
+    monkeypatch.chdir(tmp_path / "one")
+    files.prepare(source, tmp_path / "data")
+    monkeypatch.chdir(tmp_path / "two")
+    with pytest.raises(StudyError, match=r"was written on .* from .*/one/images/train.* is not .*/two/"):
+        files.prepare(source, tmp_path / "data")
+
+
+def test_classes_that_look_alike_are_told_apart(tmp_path):
+    source = pictures(tmp_path, ["\u00e9t\u00e9", "b"])
+    (tmp_path / "test" / "\u00e9t\u00e9").rename(tmp_path / "test" / "e\u0301te\u0301")
+    with pytest.raises(StudyError, match=r"'e\\u0301te\\u0301', '\\xe9t\\xe9'\); both need"):
+        files.prepare(source, tmp_path / "data")
+
+
+def test_one_class_is_refused(tmp_path):
+    opened = files.prepare(pictures(tmp_path, ["a"]), tmp_path / "data")
+    with pytest.raises(StudyError, match="there is one class alone"):
+        files.check(opened, None)
+
+
+def test_a_changed_class_name_in_the_sidecar_is_noticed(prepared):
+    source, data, folder = prepared
+    path = folder / "images.json"
+    path.write_text(path.read_text().replace("class1", "class7"))
+    with pytest.raises(StudyError, match="sidecar is missing or damaged"):
+        files.open_images(source, data)

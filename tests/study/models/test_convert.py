@@ -260,10 +260,10 @@ class Evil:
     ("content", "words"),
     [
         (None, "no.pth: the file cannot be read (No such file or directory); check the path"),
-        (b"no tensors", "no.pth: damaged, or holds more than tensors"),
-        ({"weight": Evil()}, "no.pth: damaged, or holds more than tensors"),
-        ([torch.zeros(1)], "no.pth: holds a list, not tensors by name"),
-        ({"weight": torch.zeros(1), "epoch": 3}, "no.pth: holds under 'epoch' no tensor (int)"),
+        (b"no tensors", "no.pth: it is damaged or no file of tensors"),
+        ({"weight": Evil()}, "no.pth: it holds Python objects beside tensors"),
+        ([torch.zeros(1)], "no.pth: it holds no tensors by name"),
+        ({"epoch": 3}, "no.pth: it holds no tensors by name, but epoch"),
     ],
     ids=["missing", "damaged", "code", "list", "number"],
 )

@@ -86,10 +86,12 @@ def test_a_file_gives_its_tensors(written, tmp_path):
 def test_a_damaged_file_is_refused_by_name(written, tmp_path):
     path, _ = written
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(StudyError, match=rf"{path.name}: the weights of model 'm' are damaged"):
+    with pytest.raises(
+        StudyError, match=rf"{path.name}: the weights of model 'm' cannot be read: it is damaged"
+    ):
         load(of_file(path), tmp_path)
     study = study_of(m={**of_file(path).model_dump(), "name": "m"})
-    with pytest.raises(StudyError, match=r"the weights of model 'm' are damaged"):
+    with pytest.raises(StudyError, match=r"the weights of model 'm' cannot be read: it is damaged"):
         weights.check_files(study, 10)
 
 
@@ -106,7 +108,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
 
     path = tmp_path / "evil.pt"
     torch.save({"weight": Evil()}, path)
-    with pytest.raises(StudyError, match=r"evil\.pt: the weights of model 'm' are damaged or no tensor file"):
+    with pytest.raises(StudyError, match=r"evil\.pt: .* it holds Python objects beside tensors"):
         load(of_file(path), tmp_path)
 
 
@@ -328,9 +330,7 @@ def test_a_damaged_folder_is_told(saved, content):
     if content is not None:
         (folder / "config.json").write_bytes(content)
     study = study_of(kept={"timm": f"local-dir:{folder}", "family": "cnn"})
-    with pytest.raises(
-        StudyError, match=r"kept: no folder of a model that timm loads .*correct zoo\.kept\.timm"
-    ):
+    with pytest.raises(StudyError, match=r"kept: no model that timm loads .*correct zoo\.kept\.timm"):
         weights.pinned(study)
 
 
@@ -407,6 +407,12 @@ def test_a_file_that_is_not_there_is_told_of_the_model(tmp_path, name):
         weights.pinned(study)
 
 
+def test_a_folder_in_place_of_a_file_is_told(tmp_path):
+    study = study_of(**content_of(tmp_path))
+    with pytest.raises(StudyError, match=r"a folder, not the file of weights .* local-dir:"):
+        weights.pinned(study)
+
+
 def test_a_file_that_is_not_the_one_named_is_told(tmp_path):
     path = tmp_path / "weights"
     path.write_bytes(b"weights")
@@ -414,6 +420,81 @@ def test_a_file_that_is_not_the_one_named_is_told(tmp_path):
         weights.pinned(study_of(**content_of(path, sha256="0" * 64)))
     right = study_of(**content_of(path, sha256=digest.of_file(path)))
     assert weights.pinned(right).zoo["file"].weights.sha256 == digest.of_file(path)
+
+
+# --- repositories and names of the hub --------------------------------------------------------------
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A cache of the hub as it is after a download of somebody's own model: (name, commit, its network)."""
+    torch.manual_seed(3)
+    network = timm.create_model("test_resnet", num_classes=5)
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    folder = tmp_path / "hub" / "models--me--mine"
+    snapshot = folder / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    timm.models._hub.save_config_for_hf(network, snapshot / "config.json")
+    safetensors.torch.save_file(
+        {key: tensor.contiguous() for key, tensor in network.state_dict().items()},
+        snapshot / "model.safetensors",
+    )
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return "me/mine", commit, network
+
+
+@pytest.mark.parametrize("scheme", ["hf-hub:", "hf_hub:"])
+def test_a_repository_of_the_hub_is_pinned_by_commit_and_content(repository, tmp_path, scheme):
+    name, commit, network = repository
+    study = weights.pinned(study_of(theirs={"timm": scheme + name, "family": "cnn"}))
+    model = study.zoo["theirs"]
+    snapshot = tmp_path / "hub" / "models--me--mine" / "snapshots" / commit
+    sha256 = digest.of_file(snapshot / "model.safetensors")
+    assert model.timm == "test_resnet" and model.kwargs["num_classes"] == 5
+    assert model.weights == spec.Hub(repository=f"{name}@{commit}", sha256=sha256)
+    assert weights.pinned(study) == study
+    zoo.check_names(study.model_copy(update={"zoo": {"theirs": model}}))
+    loaded = weights.load(model, study.data, 5, study.folders)
+    for key, tensor in network.state_dict().items():
+        assert torch.equal(loaded.network.state_dict()[key], tensor)
+    assert loaded.preprocessing["input_size"] == [3, 160, 160]
+
+
+def test_what_is_trained_from_a_repository_begins_with_its_weights(repository):
+    name, _, network = repository
+    begun = {**TRAINED, "start": {"source": "hub"}}
+    study = weights.pinned(study_of(ours={"timm": f"hf-hub:{name}", "family": "cnn", "weights": begun}))
+    (start,) = derivation.needed(study.zoo["ours"], 5)
+    loaded = weights.load(start, study.data, 5, study.folders)
+    assert torch.equal(next(loaded.network.parameters()), next(network.parameters()))
+
+
+def test_a_repository_that_is_not_to_be_had_is_told(repository):
+    study = study_of(theirs={"timm": "hf-hub:nobody/none", "family": "cnn"})
+    with pytest.raises(
+        StudyError, match=r"nobody/none: no model that timm loads .*zoo\.theirs\.timm, or check"
+    ):
+        weights.pinned(study)
+
+
+@pytest.mark.parametrize(
+    ("name", "todays"),
+    [
+        ("vit_base_patch16_224_in21k", "vit_base_patch16_224.augreg_in21k"),
+        ("timm/resnet18.a1_in1k", "resnet18.a1_in1k"),
+        ("hf-hub:timm/resnet18.a1_in1k", "resnet18.a1_in1k"),
+        ("hf_hub:timm/resnet18.a1_in1k", "resnet18.a1_in1k"),
+        ("resnet18.a1_in1k", "resnet18.a1_in1k"),
+        ("resnet5O", "resnet5O"),
+    ],
+)
+def test_names_are_those_that_timm_has_today(name, todays):
+    study = weights.pinned(study_of(m={"timm": name, "family": "cnn"}))
+    assert study.zoo["m"].timm == todays
+    assert study.zoo["m"].weights == spec.Hub()
 
 
 # --- averages -----------------------------------------------------------------------------------------

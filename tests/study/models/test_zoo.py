@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -138,11 +140,56 @@ def test_preprocessing_is_timms(interpolation):
             assert difference.mean() < 0.4
 
 
-@pytest.mark.parametrize("config", [{"crop_mode": "border"}, {"crop_pct": 1.15}])
-def test_models_that_look_beyond_the_edge_are_refused(config):
-    model = small(config=LOOK | config)
-    with pytest.raises(StudyError, match=r"zoo\.m: 'tiny_mixer' looks beyond the image's edge .*'config'"):
+def test_models_that_look_beyond_the_edge_are_refused():
+    model = small(timm="volo_d4_448.sail_in1k", family="transformer", config={})
+    with pytest.raises(StudyError, match=r"zoo\.m: 'volo_d4_448.*' looks beyond the image's edge .*'config'"):
         zoo.build(model, 10)
+
+
+# --- what a study says of a model ---------------------------------------------------------------
+
+
+def test_the_hubs_weights_with_a_head_of_another_size_are_refused_unless_it_is_trained(content):
+    ours = {"timm": "resnet18.a1_in1k", "family": "cnn", "kwargs": {"num_classes": 10}}
+    with pytest.raises(StudyError, match=r"zoo\.bad\.kwargs\.num_classes: .* 1000 classes .* 10 .* random"):
+        zoo.check_names(study_of(content, good=content["zoo"]["mixer"], bad=ours))
+    trained = ours | {"weights": {**PHASES, "start": {"source": "hub"}}}
+    same = ours | {"kwargs": {"num_classes": 1000}}
+    zoo.check_names(study_of(content, trained=trained, same=same))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"kwargs": {"patchsize": 4}}, r"timm cannot make 'test_vit' .*'patchsize'.*'kwargs'"),
+        (
+            {"config": {"input_size": [3, 100, 100]}},
+            r".* no images of 100 x 100 pixels .*patch.*input_size",
+        ),
+    ],
+)
+def test_what_no_network_takes_is_refused_before_anything_runs(content, settings, words):
+    model = {
+        "timm": "test_vit",
+        "family": "transformer",
+        "weights": {"source": "seed", "seed": 0},
+        **settings,
+    }
+    with pytest.raises(StudyError, match=rf"zoo\.bad: {words}"):
+        zoo.check_builds(study_of(content, good=content["zoo"]["mixer"], bad=model))
+
+
+def test_the_size_that_timm_tests_a_model_with():
+    model = {"timm": "resnet18.a1_in1k", "family": "cnn"}
+    trained, tested, own = (
+        small(**model, config=config)
+        for config in ({}, {"size": "test"}, {"size": "test", "crop_pct": 0.5, "input_size": [3, 96, 96]})
+    )
+    assert [zoo.build(one, 1000).size for one in (trained, tested, own)] == [(224, 224), (288, 288), (96, 96)]
+    assert [zoo.crop_of(one).pct for one in (trained, tested, own)] == [0.95, 1.0, 0.5]
+    assert [zoo.build(one, 1000).crop for one in (trained, tested, own)] == [
+        zoo.crop_of(one) for one in (trained, tested, own)
+    ]
 
 
 # --- features -----------------------------------------------------------------------------------
@@ -206,3 +253,20 @@ def test_a_classifier_says_which_model_it_is():
 
 def test_the_crop_is_known_without_building(classifier):
     assert zoo.crop_of(classifier.model) == classifier.crop
+
+
+def test_training_a_network_with_a_strided_branch_of_one_pixel_corrupts_no_memory():
+    """In a process of its own, which torch would abort: RepVGG's stem, channels-last, on a CPU."""
+    script = """
+import torch
+from study import spec
+from study.models import zoo
+fields = {"name": "m", "timm": "repvgg_a0", "family": "cnn", "weights": {"source": "seed", "seed": 0}}
+classifier = zoo.build(spec.Model.model_validate(fields), 5).train()
+for _ in range(6):
+    pixels = torch.zeros(2, 256, 256, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    classifier(pixels).square().sum().backward()
+print("alive")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["alive"], done.stderr
