@@ -31,7 +31,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
 from jobs import _cluster, _console
-from study.errors import StorageError, StudyError
+from study.errors import FatalError, StudyError
 from study.spec import Resources
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ def run(
 
     Args:
         function: what a worker calls. It returns a report: `status` is 'ok' or 'failed' (told by the function
-            itself; not tried again), `notice` a line to print as it comes, if any. A `StorageError` ends all.
+            itself; not tried again), `notice` a line to print as it comes, if any. A `FatalError` ends all.
         configurations: by name, what the function is called with, in this order.
         resources: what a trial needs. With several workers the function starts them (`_data_parallel.run`)
             and holds nothing itself.
@@ -145,7 +145,7 @@ def _trial(config: dict, function: Callable, configurations: dict, fatal: str | 
     name = config["name"]
     try:
         report = function(configurations[name])
-    except StorageError as error:
+    except FatalError as error:
         report = {"stop": str(error)}
     except Exception as error:
         if fatal is None:

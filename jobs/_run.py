@@ -17,7 +17,7 @@ from pathlib import Path
 
 from jobs import _cluster, _console
 from study import distributed, spec
-from study.images import files, splits
+from study.images import files, labels, splits
 from study.images.files import Images
 from study.models import weights, zoo
 from study.store import cache, outputs, records
@@ -35,6 +35,7 @@ def load(arguments: argparse.Namespace) -> spec.Study:
 
 def check(study: spec.Study, *others: Callable[[spec.Study], object]) -> None:
     """Refuse, by a `StudyError`, what can be refused without images, and by `others`."""
+    labels.check(study.data)
     zoo.check_names(study)
     zoo.check_classes(study)
     for other in others:
@@ -52,7 +53,7 @@ def prepare(
         records.prepare(study.results, tables)
         outputs.Store(study.folders.outputs).prepare()
     images = write_images(study)
-    zoo.check_classes(study, len(images.classes))
+    zoo.check_classes(study, len(images.classes), labels.chosen(study.data, images.classes))
     for other in others:
         other(study, images)
     weights.check_files(study, len(images.classes))

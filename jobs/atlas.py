@@ -25,7 +25,7 @@ from rich.table import Table
 from jobs import _cluster, _console, _engine, _run, zoo
 from study import atlas, spec, workspace
 from study.errors import StudyError
-from study.images import class_names, splits
+from study.images import class_names, labels, splits
 from study.images.files import Images
 from study.models import published
 from study.models.zoo import classes_of
@@ -239,7 +239,9 @@ def job() -> None:
 
     images = _run.prepare(
         study,
-        lambda _, images: atlas.check_models(chosen, arguments.models, len(images.classes)),
+        lambda study, images: atlas.check_models(
+            chosen, arguments.models, len(images.classes), labels.chosen(study.data, images.classes)
+        ),
         partial(check_room, models=len(todo), split=split),
         partial(describe_classes, embedder=arguments.embed),
         tables=schemas.ATLAS_TABLES,

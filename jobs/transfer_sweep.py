@@ -22,7 +22,7 @@ from rich.table import Table
 
 from jobs import _cluster, _console, _data_parallel, _engine, _run, _trackers, zoo
 from study import derivation, frozen, spec, transfer, workspace
-from study.errors import DivergedError, StorageError, StudyError
+from study.errors import DivergedError, FatalError, StudyError
 from study.images import files, splits
 from study.models import zoo as models
 from study.store import cache, checkpoints, records, schemas, storage
@@ -49,7 +49,7 @@ def run_and_record(trial: spec.Trial, study: spec.Study) -> str:
         return "ok"
     try:
         _data_parallel.run(train, (trial, study), study.resources, trial.id)
-    except StorageError:
+    except FatalError:
         raise
     except LASTING as error:
         record_failures(study, [(trial, _cluster.reason(error))])

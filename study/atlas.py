@@ -101,7 +101,12 @@ def check_split(study: spec.Study, split: str) -> None:
         raise StudyError(f"--split: '{split}' holds no images; set data.splits.{split}, or choose another")
 
 
-def check_models(models: Sequence[spec.Model], patterns: Sequence[str] | None, classes: int) -> None:
+def check_models(
+    models: Sequence[spec.Model],
+    patterns: Sequence[str] | None,
+    classes: int,
+    chosen: Sequence[int] | None = None,
+) -> None:
     """Refuse models that were asked for by name, or are the study's, and tell other classes apart.
 
     One that a pattern found is not refused here: it is recorded as failed when it is its turn.
@@ -111,7 +116,7 @@ def check_models(models: Sequence[spec.Model], patterns: Sequence[str] | None, c
     """
     for model in models:
         if patterns is None or model.name in patterns:
-            zoo.check_data_classes(model, classes)
+            zoo.check_data_classes(model, classes, chosen)
 
 
 def id_of(model: spec.Model, data: spec.Data, split: str) -> str:
@@ -149,9 +154,10 @@ def run(
         StudyError: its weights cannot be had, it tells other classes apart, or says nothing finite.
     """
     started = time.perf_counter()
-    zoo.check_data_classes(model, len(workspace.images.classes))
+    zoo.check_data_classes(model, len(workspace.images.classes), workspace.chosen)
     classifier = workspace.load(model)
     said = workspace.outputs(classifier, split, top_k=workspace.top_k, batch_size=batch_size)
+    workspace.check_published(classifier, split, said.predictions)
     samples, labels = workspace.splits[split], workspace.labels(split)
     size = classifier.size[0]
     accuracy = float(knowledge.correct(said.predictions.label, labels).mean())

@@ -14,6 +14,13 @@ class DivergedError(Exception):
     """A trial whose loss stopped being finite. It ends that trial as failed, not the sweep."""
 
 
-class StorageError(StudyError):
-    """Storage that failed for longer than one waits, or holds damaged data. It ends a sweep: no trial is to
-    blame for it."""
+class FatalError(StudyError):
+    """What ends a sweep, because no trial is to blame for it."""
+
+
+class StorageError(FatalError):
+    """Storage that failed for longer than one waits, or holds damaged data."""
+
+
+class MislabelledError(FatalError):
+    """A model so much worse than published that labels or pixels cannot be what they should be."""

@@ -104,10 +104,18 @@ class Expected(Strict):
 
 
 class Data(Strict):
-    """Images and how they are split."""
+    """Images and how they are split.
+
+    `class_map` says which of a model's classes are the data's, where it tells more apart, or orders them
+    otherwise: a map that is here (`study.images.labels`), or {class: index, ...}. A study stops where a model
+    of the hub is more than ten points under the accuracy that timm publishes for it on ImageNet, since labels
+    or pixels are then not what they should be; with `as_published: false` it does not.
+    """
 
     images: Images
     splits: Splits
+    class_map: str | dict[str, Annotated[int, Field(ge=0)]] | None = Field(default=None, exclude_if=_unset)
+    as_published: bool = Field(default=True, exclude=True)  # changes no result
     expected: Expected | None = Field(default=None, exclude=True)  # changes no result
 
 

@@ -28,9 +28,9 @@ from torch import Tensor, nn
 from study import __version__, evaluate, spec
 from study.errors import StudyError
 from study.evaluate import Predictions
-from study.images import files, splits
+from study.images import class_names, files, labels, splits
 from study.images.batches import Batches, Crop, Resident
-from study.models import weights, zoo
+from study.models import published, weights, zoo
 from study.models.zoo import Classifier
 from study.store import cache, digest
 from study.store.outputs import Key, Outputs, Store, collect
@@ -40,6 +40,7 @@ from study.views import Shown, View
 
 T = TypeVar("T")
 
+ENOUGH = 1000  # samples that say how good a model is, within three points or so
 # Of the memory of the device a process has to itself, what it keeps between trials.
 KEPT_SHARE = {"cpu": 0.1, "cuda": 0.4}
 
@@ -100,6 +101,7 @@ class Workspace:
         torch.set_num_threads(self.threads)
         self.images = files.open_images(data.images, folders.data, cache.of(folders, folders.data))
         self.splits = splits.split(self.images, data.splits)
+        self.chosen = labels.chosen(data, self.images.classes)
         self.store = Store(folders.outputs, cache.of(folders, folders.outputs))
         limit = keep_bytes(spec.Resources(cpus=self.threads, gpus=1), self.device) if keep is None else keep
         self._kept: LRUCache = LRUCache(limit, getsizeof=_bytes)
@@ -143,7 +145,8 @@ class Workspace:
             StudyError: its weights are missing, damaged or of another model, or tell other classes apart.
         """
         classes = len(self.images.classes)
-        return weights.load(model, self.data, classes, self.folders, self.asked_precision).to(self.device)
+        loaded = weights.load(model, self.data, classes, self.folders, self.asked_precision)
+        return loaded.choose(self.chosen).to(self.device)
 
     def frozen(self, model: spec.Model) -> Classifier:
         """A model as `load` gives it, for everyone: kept, and never to be changed."""
@@ -190,6 +193,7 @@ class Workspace:
         key = Key(
             timm=zoo.architecture(model.timm),
             kwargs=model.kwargs,
+            chosen=None if classifier.chosen is None else digest.of_array(self.chosen),
             weights=classifier.weights,
             preprocessing=classifier.preprocessing,
             crop=view.crop,
@@ -215,8 +219,21 @@ class Workspace:
         return self.store.get(key, compute)
 
     def evaluation(self, classifier: Classifier, split: str = "evaluation") -> Predictions:
-        """What a zoo model says of a split, the evaluation split as a rule, through its own crop."""
-        return self.outputs(classifier, split, top_k=self.top_k).predictions
+        """What a zoo model says of a split, the evaluation split as a rule, through its own crop.
+
+        Raises:
+            MislabelledError: on ImageNet it is far under what timm publishes.
+        """
+        said = self.outputs(classifier, split, top_k=self.top_k).predictions
+        self.check_published(classifier, split, said)
+        return said
+
+    def check_published(self, classifier: Classifier, split: str, said: Predictions) -> None:
+        """Refuse, by a `MislabelledError`, a model far under what timm publishes of it on ImageNet."""
+        imagenet = self.data.class_map is None and class_names.is_imagenet(self.images.classes)
+        if imagenet and self.data.as_published and len(said.label) >= ENOUGH:
+            accuracy = float((said.label == self.labels(split)).mean())
+            published.check(classifier.model, classifier.size[0], accuracy, published.top1())
 
     def accuracy(self, classifier: Classifier, split: str) -> float:
         """Top-1 of any classifier on a split, a fraction; not kept."""

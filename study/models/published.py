@@ -24,11 +24,13 @@ from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
 
-from study.errors import StudyError
+from study import spec
+from study.errors import MislabelledError, StudyError
 from study.models.timm_import import timm
 
 COLUMNS = ("model", "top1", "img_size")
 SECONDS = 20
+FAR = 0.1  # under the published accuracy: what is more is no chance, and no other decoder of images
 
 
 def top1(source: str | None = None) -> dict[tuple[str, int], float]:
@@ -60,6 +62,27 @@ def top1(source: str | None = None) -> dict[tuple[str, int], float]:
         if tag and tag == _default_tag(architecture):
             bare[architecture, size] = value
     return bare | accuracies
+
+
+def check(model: spec.Model, side: int, accuracy: float, table: dict[tuple[str, int], float]) -> None:
+    """Refuse a model of the hub that is far under what is published for it.
+
+    Args:
+        model: the model.
+        side: of its input, in pixels.
+        accuracy: what was measured on ImageNet's images.
+        table: as `top1` gives it.
+
+    Raises:
+        MislabelledError: names both numbers.
+    """
+    known = table.get((model.timm, side))
+    if known is not None and accuracy < known - FAR and isinstance(model.weights, spec.Hub):
+        raise MislabelledError(
+            f"zoo.{model.name}: {100 * accuracy:.1f} % of these images are right, but timm publishes "
+            f"{100 * known:.1f} % for '{model.timm}' on ImageNet; see whether classes and images are "
+            "ImageNet's (of other sets data.class_map tells), or say data.as_published: false"
+        )
 
 
 def _parse(lines: list[str]) -> dict[tuple[str, int], float]:

@@ -10,6 +10,8 @@ above 1), nine of timm's 1,826, which are refused.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,6 +39,7 @@ class Classifier(nn.Module):
         preprocessing: what is done with the crop's pixels, as JSON could hold it.
         model: which model of the zoo it is (`build`).
         weights: SHA-256 of the weights it was loaded with (`weights.load`; None before).
+        chosen: int64 [classes], which of the network's logits are given, in this order; None: all of them.
     """
 
     def __init__(self, network: nn.Module, config: dict) -> None:
@@ -54,6 +57,7 @@ class Classifier(nn.Module):
         }
         self.model: spec.Model | None = None
         self.weights: str | None = None
+        self.register_buffer("chosen", None, persistent=False)
         for name in ("mean", "std"):
             values = 255 * torch.tensor(config[name], dtype=torch.float32)
             self.register_buffer(name, values[:, None, None], persistent=False)
@@ -62,7 +66,14 @@ class Classifier(nn.Module):
         x = pixels.float()
         if x.shape[2:] != self.size:
             x = F.interpolate(x, self.size, mode=self.interpolation, antialias=True).clamp_(0, 255)
-        return self.network((x - self.mean) / self.std)
+        logits = self.network((x - self.mean) / self.std)
+        return logits if self.chosen is None else logits.index_select(1, self.chosen)
+
+    def choose(self, chosen: Sequence[int] | None) -> Classifier:
+        """Tell only some classes apart, in this order (`labels.chosen`), if the network has them; itself."""
+        if chosen and told_apart(self.model, chosen) != classes_of(self.model):
+            self.chosen = torch.tensor(chosen, device=self.mean.device)
+        return self
 
     @property
     def head(self) -> nn.Module:
@@ -174,17 +185,26 @@ def classes_of(model: spec.Model) -> int | None:
     return known.num_classes if known else None
 
 
-def check_classes(study: spec.Study, classes: int | None = None) -> None:
+def told_apart(model: spec.Model, chosen: Sequence[int] | None) -> int | None:
+    """As `classes_of`, after choosing those of the data (`labels.chosen`), if the model knows these."""
+    number = classes_of(model)
+    return len(chosen) if chosen and number is not None and max(chosen) < number else number
+
+
+def check_classes(study: spec.Study, classes: int | None = None, chosen: Sequence[int] | None = None) -> None:
     """Refuse pairs whose models tell apart different numbers of classes, or not the data's.
 
     Args:
         study: the study.
         classes: number of classes of its data, if known already.
+        chosen: which of its models' classes these are (`labels.chosen`).
 
     Raises:
         StudyError: names the pair and the numbers.
     """
-    numbers = {name: classes_of(model) or classes for name, model in study.zoo.items()}
+    if classes is None and study.data.class_map is not None:  # which of a model's classes count, is not known
+        return
+    numbers = {name: told_apart(model, chosen) or classes for name, model in study.zoo.items()}
     several = [
         (student, one.teachers) for one in study.several for student in one.students or study.students()
     ]
@@ -203,20 +223,20 @@ def check_classes(study: spec.Study, classes: int | None = None) -> None:
                     "pair models with the same classes"
                 )
         for name in (student, *teachers) if classes is not None else ():
-            check_data_classes(study.zoo[name], classes)
+            check_data_classes(study.zoo[name], classes, chosen)
 
 
-def check_data_classes(model: spec.Model, classes: int) -> None:
+def check_data_classes(model: spec.Model, classes: int, chosen: Sequence[int] | None = None) -> None:
     """Refuse a model that does not tell apart the data's classes.
 
     Raises:
         StudyError: names the model and the numbers.
     """
-    number = classes_of(model)
+    number = told_apart(model, chosen)
     if number not in (None, classes):
         raise StudyError(
             f"zoo.{model.name}: tells {number} classes apart, but the data have {classes}; choose a model "
-            "for these data"
+            "for these data, or say in data.class_map which of its classes they are"
         )
 
 

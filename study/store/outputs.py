@@ -43,7 +43,8 @@ class Key:
 
     `weights` and `samples` are SHA-256 of the model's tensors and of the samples' indices,
     `preprocessing` is what the model does with the crop's pixels, `precision` what it computes in, `view`
-    says, as JSON, how the samples are shown (None: as they are), `features` whether those are kept too.
+    says, as JSON, how the samples are shown (None: as they are), `features` whether those are kept too,
+    `chosen` is the SHA-256 of which of its classes the model tells apart (None: all).
     """
 
     timm: str
@@ -57,12 +58,13 @@ class Key:
     top_k: int | None
     view: dict | None = None
     features: bool = False
+    chosen: str | None = None
 
     @property
     def name(self) -> str:
         """Name of the file, without its ending."""
         content = {"layout": LAYOUT, **vars(self), "crop": list(self.crop)}
-        for name in ("view", "features"):  # left out where not set: files keep the names they had before
+        for name in ("view", "features", "chosen"):  # left out where not set: names are as they were before
             if not content[name]:
                 del content[name]
         return digest.of_json(content)
