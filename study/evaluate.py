@@ -25,10 +25,18 @@ _fitted: dict[tuple, int] = {}  # by kind of model: what memory sufficed for in 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of samples: class int32 [samples] and its softmax probability float32 [samples]."""
+    """What a model says of samples: class int32 [samples] and its softmax probability float32 [samples].
+
+    And, where it was asked for, of the true class: log-probability float32 [samples], and how many classes
+    are above it, int32 [samples]. Where no more than the `kept` largest classes are known, it is NaN of the
+    others.
+    """
 
     label: NDArray[np.int32]
     confidence: NDArray[np.float32]
+    true: NDArray[np.float32] | None = None
+    rank: NDArray[np.int32] | None = None
+    kept: int | None = None
 
 
 def default_precision(device: torch.device) -> str:
@@ -116,14 +124,31 @@ def predict(
     device: torch.device,
     precision: str,
     batch_size: int | None = None,
+    labels: NDArray[np.integer] | None = None,
 ) -> Predictions:
-    """What a model says of samples; as `stream`, but collected on the device and moved once."""
-    parts = [predicted(logits) for logits, _ in stream(model, loader, indices, device, precision, batch_size)]
-    label, confidence = (torch.cat(tensors).cpu().numpy() for tensors in zip(*parts, strict=True))
-    return Predictions(label, confidence)
+    """What a model says of samples, and of their `labels`, if given; as `stream`, but moved once."""
+    classes = None if labels is None else torch.from_numpy(np.asarray(labels, np.int64)).to(device)
+    parts, done = [], 0
+    for logits, _ in stream(model, loader, indices, device, precision, batch_size):
+        of_true = () if classes is None else truth(logits, classes[done : done + len(logits)])
+        parts.append((*predicted(logits), *of_true))
+        done += len(logits)
+    return Predictions(*(torch.cat(tensors).cpu().numpy() for tensors in zip(*parts, strict=True)))
 
 
 def predicted(logits: Tensor) -> tuple[Tensor, Tensor]:
     """The largest class of logits [samples, classes], int32, and its softmax probability, float32."""
     confidence, label = logits.softmax(dim=1).max(dim=1)
     return label.int(), confidence
+
+
+def truth(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each sample the log-probability of the true class, float32, and how many are above it, int32.
+
+    Args:
+        logits: [samples, classes], of any precision.
+        labels: int64 [samples].
+    """
+    logits = logits.float()
+    true = logits.gather(1, labels[:, None])
+    return (true - logits.logsumexp(1, keepdim=True))[:, 0], (logits > true).sum(1).int()

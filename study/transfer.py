@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from study import distributed, knowledge, objectives, spec, training
+from study import distributed, knowledge, objectives, scores, spec, training
 from study.evaluate import Predictions
 from study.frozen import panel
 from study.learner import Learner
-from study.models import weights
+from study.models import weights, zoo
 from study.models.zoo import Classifier
 from study.store.checkpoints import Checkpoint
 from study.training import Row
@@ -153,6 +153,7 @@ def run(
         "slow_decay": stage.slow_decay,
         "teacher_share": float(np.mean(shares)) if shares else None,
         **_measures(workspace.labels("evaluation"), stage.before, stage.taught_by, after),
+        **_scores(workspace.labels("evaluation"), stage.before, after),
         **seconds,
     }
     if stage.taught_by is not None:
@@ -324,6 +325,10 @@ def _parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def _licenses(model: spec.Model) -> str | None:
+    return ", ".join(sorted(zoo.licenses_of(model))) or None
+
+
 def _identity(trial: spec.Trial, workspace: Workspace) -> dict:
     """What was run, where and with what."""
     method, budget = trial.method, trial.budget
@@ -332,6 +337,7 @@ def _identity(trial: spec.Trial, workspace: Workspace) -> dict:
         "study": trial.study,
         **{f"{role}_timm": model and model.timm for role, model in models.items()},
         **{f"{role}_family": model and model.family for role, model in models.items()},
+        **{f"{role}_license": model and _licenses(model) for role, model in models.items()},
         "student": trial.student.name,
         "teacher": trial.teacher,
         "teachers": [model.name for model in trial.teachers],
@@ -352,11 +358,18 @@ def _identity(trial: spec.Trial, workspace: Workspace) -> dict:
         "data": trial.data.images.source,
         "data_sha256": workspace.images.sha256,
         "classes": len(workspace.images.classes),
+        "precision": workspace.precision,
         "transfer_samples": len(workspace.splits["transfer"]),
         "evaluation_samples": len(workspace.splits["evaluation"]),
         "spec": trial.model_dump_json(),
         **workspace.environment(),
     }
+
+
+def _scores(labels, before: Predictions, after: Predictions) -> dict:
+    """What `study.scores` measures, of the student before and after."""
+    measured = {"before": scores.measures(before, labels), "after": scores.measures(after, labels)}
+    return {f"student_{name}_{when}": of[name] for when, of in measured.items() for name in scores.NAMES}
 
 
 def _measures(labels, before: Predictions, teacher: Predictions | None, after: Predictions) -> dict:

@@ -25,7 +25,7 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from study import __version__, evaluate, spec
+from study import __version__, evaluate, scores, spec
 from study.errors import StudyError
 from study.evaluate import Predictions
 from study.images import class_names, files, labels, splits
@@ -40,6 +40,7 @@ from study.views import Shown, View
 
 T = TypeVar("T")
 
+EVALUATED = 64  # models whose predictions on a split are kept
 ENOUGH = 1000  # samples that say how good a model is, within three points or so
 # Of the memory of the device a process has to itself, what it keeps between trials.
 KEPT_SHARE = {"cpu": 0.1, "cuda": 0.4}
@@ -105,6 +106,7 @@ class Workspace:
         self.store = Store(folders.outputs, cache.of(folders, folders.outputs))
         limit = keep_bytes(spec.Resources(cpus=self.threads, gpus=1), self.device) if keep is None else keep
         self._kept: LRUCache = LRUCache(limit, getsizeof=_bytes)
+        self._evaluated: LRUCache = LRUCache(EVALUATED)
         self._samples = {name: digest.of_array(i) for name, i in self.splits.items()}
         self.batches = functools.cache(self._batches)
 
@@ -224,9 +226,12 @@ class Workspace:
         Raises:
             MislabelledError: on ImageNet it is far under what timm publishes.
         """
-        said = self.outputs(classifier, split, top_k=self.top_k).predictions
-        self.check_published(classifier, split, said)
-        return said
+        found = self.outputs(classifier, split, top_k=self.top_k)
+        key = found.header["key"]
+        if key not in self._evaluated:
+            self._evaluated[key] = scores.with_truth(found, self.labels(split))
+        self.check_published(classifier, split, self._evaluated[key])
+        return self._evaluated[key]
 
     def check_published(self, classifier: Classifier, split: str, said: Predictions) -> None:
         """Refuse, by a `MislabelledError`, a model far under what timm publishes of it on ImageNet."""
@@ -246,7 +251,9 @@ class Workspace:
     def predict(self, classifier: Classifier, split: str = "evaluation") -> Predictions:
         """What any classifier says of a split, through its own crop; not kept."""
         loader, samples = self.pixels(classifier.crop, split), self.splits[split]
-        return evaluate.predict(classifier, loader, samples, self.device, self.precision)
+        return evaluate.predict(
+            classifier, loader, samples, self.device, self.precision, labels=self.labels(split)
+        )
 
     def transfer_outputs(
         self, classifier: Classifier, view: View, features: bool, **which: int

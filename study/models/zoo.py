@@ -272,6 +272,20 @@ def build(model: spec.Model, classes: int) -> Classifier:
     return classifier
 
 
+def licenses_of(model: spec.Model) -> set[str]:
+    """The licences under which timm has the weights that a model's are, or are made from."""
+    match model.weights:
+        case spec.Hub(repository=None) | spec.Trained(start=spec.Hub(repository=None)):
+            known = timm.get_pretrained_cfg(model.timm)
+            return {known.license} if known and known.license else set()
+        case spec.Transferred(student=student, teachers=teachers):
+            return set().union(*map(licenses_of, (student, *teachers)))
+        case spec.Averaged(models=models):
+            return set().union(*map(licenses_of, models))
+        case _:
+            return set()
+
+
 def crop_of(model: spec.Model) -> Crop:
     """The crop of a model, as `build` would find it, but without building it."""
     known, (overlay, test) = timm.get_pretrained_cfg(model.timm), _data_config(model)

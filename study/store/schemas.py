@@ -60,7 +60,10 @@ _TEACHERS = (
         "of a sequence: 'listed' (as in the study), 'ascending' or 'descending' (by top-1); null elsewhere",
     ),
 )
+_LICENSED = "as timm says it of the hub's, and of those these are made from; null where it says none"
 _ONE = "null without one, and where there are several"
+
+_KEPT = " (null where too few classes are kept to know)"
 
 TRIALS = _schema(
     "trials",
@@ -75,9 +78,11 @@ TRIALS = _schema(
     ("student_weights", _S, "SHA-256 of the student's weights before transfer (all tensors, in order)"),
     ("student_weights_after", _S, "SHA-256 of the student's weights after transfer"),
     ("kept", _S, "folder under the zoo folder that holds the student after transfer; null where not kept"),
+    ("student_license", _S, f"licences of the student's weights before transfer, {_LICENSED}"),
     *_TEACHERS,
     ("teacher_timm", _S, f"the teacher's timm architecture; {_ONE}"),
     ("teacher_family", _S, f"'cnn', 'transformer' or 'mlp'; {_ONE}"),
+    ("teacher_license", _S, f"licences of the teacher's weights, {_LICENSED}; {_ONE}"),
     ("teacher_parameters", _I, f"parameters of the teacher; {_ONE}"),
     ("teacher_weights", _S, f"SHA-256 of the teacher's weights (all tensors, in order); {_ONE}"),
     ("method", _S, "name of the method in the study"),
@@ -100,6 +105,7 @@ TRIALS = _schema(
     ("data", _S, "source of the images"),
     ("data_sha256", _S, "SHA-256 of the .beton file the trial read"),
     ("classes", _I, "number of classes"),
+    ("precision", _S, "what models computed in: 'float32' or 'bfloat16'"),
     ("transfer_samples", _I, "samples in the transfer set"),
     ("evaluation_samples", _I, "samples evaluated; times any share below: a whole number"),
     ("student_accuracy_before", _F, "top-1 accuracy of the student before transfer"),
@@ -117,6 +123,21 @@ TRIALS = _schema(
         "transfer_rate",
         _F,
         "share of the positive flips that the student got right afterwards; null if there were none",
+    ),
+    *(
+        (f"student_{name}_{when}", _F, f"{text}, {when} transfer")
+        for name, text in (
+            (
+                "top5_accuracy",
+                f"share of samples whose true class is among the student's five largest{_KEPT}",
+            ),
+            (
+                "negative_log_likelihood",
+                f"mean of -log of the student's probability of the true class{_KEPT}",
+            ),
+            ("calibration_error", "expected calibration error of the student, 15 bins (arXiv 1706.04599)"),
+        )
+        for when in ("before", "after")
     ),
     (
         "teacher_share",
