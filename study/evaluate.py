@@ -45,10 +45,10 @@ def default_precision(device: torch.device) -> str:
 
 
 def autocast(device: torch.device, precision: str):
-    """Autocast to bfloat16 if that is the precision, else nothing."""
+    """Autocast to a precision of 16 bits, if that is it, else nothing."""
     if precision == "float32":
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    return torch.autocast(device.type, dtype=getattr(torch, precision))
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -13,11 +13,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LambdaLR,
+    LinearLR,
+    LRScheduler,
+    OneCycleLR,
+    SequentialLR,
+)
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from study import evaluate, spec
 from study.models.zoo import Classifier
+
+# isort: split
+from timm.optim import create_optimizer_v2  # after study's, which makes torchvision load
 
 
 class Learner(nn.Module):
@@ -71,7 +81,10 @@ class Learner(nn.Module):
         self._run = (torch.compile(run) if compiled else run,)  # not a second module of this one
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         self.optimizer = _optimizer(trained, training, lr, fused)
-        self.schedule = _schedule(self.optimizer, training.schedule, lr, steps)
+        self.schedule = _schedule(self.optimizer, training, lr, steps)
+        self.clip_grad = training.clip_grad
+        # What is too small for float16 is scaled up, and a step whose gradients overflow is left out.
+        self.scaler = torch.amp.GradScaler(self.device.type) if precision == "float16" else None
         self.slow_decay = slow and slow.decay(steps)
         self._slow_settings, self._steps, self.lr = slow, 0, lr
         # Not a module of this one: what is averaged is not trained.
@@ -102,8 +115,17 @@ class Learner(nn.Module):
     def step(self, loss: Tensor, weight: float = 1.0) -> None:
         """Take a step down a loss, a mean that has a weight among several workers'."""
         self.optimizer.zero_grad()
-        (loss if weight == 1 else weight * loss).backward()
-        self.optimizer.step()
+        loss = loss if weight == 1 else weight * loss
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        if self.clip_grad is not None:
+            if self.scaler is not None:
+                self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.clip_grad)
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         self._steps += 1
         if self._slow and self._steps % self._slow_settings.every == 0:
             self._slow[0].update_parameters(self.student)
@@ -137,6 +159,7 @@ class Learner(nn.Module):
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "steps": self._steps,
+            "scaler": self.scaler and self.scaler.state_dict(),
         }
 
     def take_up(self, state: dict[str, Any]) -> None:
@@ -147,25 +170,42 @@ class Learner(nn.Module):
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self._steps = state["steps"]
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state["scaler"])
 
 
 def _optimizer(
     parameters: list[nn.Parameter], training: spec.Training, lr: float, fused: bool
 ) -> torch.optim.Optimizer:
-    common = {"lr": lr, "weight_decay": training.weight_decay, "fused": fused or None}
-    if training.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, **common)
-    return torch.optim.SGD(parameters, momentum=training.momentum, **common)
+    common = {"lr": lr, "weight_decay": training.weight_decay}
+    match training.optimizer:
+        case "sgd":
+            return torch.optim.SGD(parameters, momentum=training.momentum, fused=fused or None, **common)
+        case "adamw":
+            return torch.optim.AdamW(parameters, fused=fused or None, **common)
+        case name:
+            return create_optimizer_v2(parameters, name, momentum=training.momentum, **common)
 
 
-def _schedule(optimizer: torch.optim.Optimizer, name: str, lr: float, steps: int) -> LRScheduler:
-    match name:
+def _schedule(
+    optimizer: torch.optim.Optimizer, training: spec.Training, lr: float, steps: int
+) -> LRScheduler:
+    rising = round(training.warmup * steps)
+    left = steps - rising
+    match training.schedule:
         case "cosine":
-            return CosineAnnealingLR(optimizer, T_max=steps)
+            then = CosineAnnealingLR(optimizer, T_max=left)
+        case "linear":
+            then = LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=left)
         case "one_cycle":
-            return OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
+            then = OneCycleLR(optimizer, max_lr=lr, total_steps=left)
         case _:
-            return LambdaLR(optimizer, lambda step: 1.0)
+            then = LambdaLR(optimizer, lambda step: 1.0)
+    if not rising:
+        return then
+    # The first step is taken at a rate above 0.
+    first = LinearLR(optimizer, start_factor=1 / (rising + 1), total_iters=rising)
+    return SequentialLR(optimizer, [first, then], milestones=[rising])
 
 
 def slow_weights(model: nn.Module, decay: float) -> AveragedModel:

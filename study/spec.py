@@ -132,28 +132,56 @@ def _one_of_each(transforms: tuple) -> tuple:
     return transforms
 
 
+def _known_optimizer(name: str) -> str:
+    if name in ("sgd", "adamw"):
+        return name
+    from timm.optim import list_optimizers
+
+    import study.models.timm_import  # noqa: F401 - before timm, and only where it is needed
+
+    # Left out: those of other packages, and one that needs second derivatives.
+    known = list_optimizers(exclude_filters=("fused*", "bnb*", "adahessian"))
+    if name not in known:
+        raise ValueError(f"timm has no optimizer '{name}'{mistakes.nearest(name, known)}")
+    return name
+
+
+Optimizer = Annotated[str, AfterValidator(_known_optimizer)]
+Schedule = Literal["constant", "cosine", "linear", "one_cycle"]
+
+
 class Training(Strict):
     """What one phase of training spends, with which optimiser, on which views.
 
-    With `transforms` every epoch has a view of its own (`study.views`).
+    `optimizer` is torch's SGD or AdamW, or any other of timm's by its name. The learning rate rises linearly
+    over `warmup`, a share of all steps, to where the schedule begins. `clip_grad` is the largest norm that
+    all gradients together may have. With `transforms` every epoch has a view of its own (`study.views`).
     """
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="of SGD")
+    optimizer: Optimizer = "sgd"
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of SGD and the like")
     weight_decay: float = Field(default=1e-3, ge=0)
-    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    schedule: Schedule = "constant"
+    warmup: float = Field(default=0, ge=0, lt=1, exclude_if=lambda share: share == 0)
+    clip_grad: float | None = Field(default=None, gt=0, exclude_if=_unset)
     transforms: Annotated[tuple[AnyTransform, ...], AfterValidator(_one_of_each)] = ()
+
+    @model_validator(mode="after")
+    def _warms_up_once(self):
+        if self.warmup and self.schedule == "one_cycle":
+            raise ValueError("warmup: the schedule 'one_cycle' warms up by itself; leave it out")
+        return self
 
 
 class Phase(Training):
     """A phase of a model's own training with the labels, of all weights or of the head alone."""
 
     batch_size: int = Field(default=128, ge=1)
-    optimizer: Literal["sgd", "adamw"] = "adamw"
+    optimizer: Optimizer = "adamw"
     weight_decay: float = Field(default=0.02, ge=0)
-    schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
+    schedule: Schedule = "one_cycle"
     lr: float = Field(gt=0, description="peak learning rate")
     train: Literal["all", "head"] = "all"
 
@@ -168,7 +196,7 @@ class Budget(Training):
     """
 
     view_seed: Seed = 0
-    precision: Literal["float32", "bfloat16"] | None = Field(default=None, exclude_if=_unset)
+    precision: Literal["float32", "bfloat16", "float16"] | None = Field(default=None, exclude_if=_unset)
     evaluate: Literal["end", "epoch"] = "end"
 
 

@@ -350,6 +350,7 @@ def _identity(trial: spec.Trial, workspace: Workspace) -> dict:
         "slow_every": method.slow and method.slow.every,
         "epochs": budget.epochs,
         "batch_size": budget.batch_size,
+        "optimizer": budget.optimizer,
         "momentum": budget.momentum,
         "weight_decay": budget.weight_decay,
         "schedule": budget.schedule,

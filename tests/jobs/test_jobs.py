@@ -156,6 +156,8 @@ def test_live_outputs_and_a_limit_are_told_and_obeyed(workspace, content, write_
     planned = plan(path).stdout
     assert "outputs of frozen models: live: no two trials share a forward pass" in planned
     assert "keeps models, images and outputs for its next trials: 0.25 GiB at most" in planned
+    for model in spec.load(path).zoo.values():  # on the evaluation split they are kept in any case
+        workspace.evaluation(workspace.frozen(model))
     files = sorted(workspace.store.folder.iterdir())
     done = sweep(path)
     assert done.returncode == 0, done.stdout

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from study import learner, objectives, spec
 from study.learner import Learner
 from tests.study.own import Projection
+
+# isort: split
+from timm.optim import create_optimizer_v2
 
 TRAINING = spec.Training(epochs=1, batch_size=8)
 
@@ -184,3 +189,88 @@ def test_slow_weights_leave_whole_numbers_whole():
     for _ in range(50):
         slow.update_parameters(model)
     assert torch.equal(slow.module.table, torch.arange(200))
+
+
+# --- optimisers and schedules -------------------------------------------------------------------
+
+
+def training(**settings) -> spec.Training:
+    return spec.Training(epochs=1, batch_size=8, **settings)
+
+
+@pytest.mark.parametrize("name", ["lamb", "lion", "muon", "nadamw", "madgrad"])
+def test_timms_optimizers_are_timms(study, workspace, name):
+    one = plain(workspace.student(study.zoo["resnet"]), training=training(optimizer=name), lr=1e-3)
+    other = workspace.student(study.zoo["resnet"])
+    theirs = create_optimizer_v2(list(other.parameters()), name, lr=1e-3, weight_decay=1e-3, momentum=0.9)
+    one.begin_epoch()
+    other.train()
+    for number in range(3):
+        steps(one, number)
+        pixels, labels, *_ = batch(number)
+        theirs.zero_grad()
+        torch.nn.functional.cross_entropy(other(pixels), labels).backward()
+        theirs.step()
+    assert not changed(one.student, copied(other))
+
+
+def rates(**settings) -> list[float]:
+    """The learning rate of each of 12 steps at a peak of 0.6."""
+    one = plain(torch_student(), training=training(**settings), lr=0.6)
+    found = []
+    for _ in range(12):
+        one.step(one.student.weight.sum())
+        found.append(one.lr)
+    return found
+
+
+def torch_student():
+    """As little of a student as can be trained."""
+    student = torch.nn.Linear(1, 1)
+    student.register_buffer("mean", torch.zeros(1))
+    return student
+
+
+def test_the_rate_rises_over_the_share_of_steps_that_warm_up():
+    np.testing.assert_allclose(rates(warmup=0.25)[:4], [0.15, 0.3, 0.45, 0.6])
+    np.testing.assert_allclose(rates(warmup=0.25)[3:], np.full(9, 0.6))
+    cosine = 0.3 * (1 + np.cos(np.pi * np.arange(9) / 9))
+    np.testing.assert_allclose(rates(warmup=0.25, schedule="cosine")[3:], cosine)
+    np.testing.assert_allclose(rates(schedule="linear"), 0.6 * (1 - np.arange(12) / 12))
+
+
+def test_gradients_together_are_no_longer_than_they_may_be(study, workspace):
+    one = plain(workspace.student(study.zoo["mixer"]), training=training(momentum=0, clip_grad=0.01), lr=1.0)
+    before = copied(one.student)
+    steps(one, 0)
+    moved = [tensor - before[name] for name, tensor in learner.tensors(one.student).items()]
+    decay = 1e-3 * sum((before[name] ** 2).sum() for name in before) ** 0.5
+    length = sum((move**2).sum() for move in moved) ** 0.5
+    assert 0.01 - decay <= length <= 0.01 + decay
+
+
+def test_float16_learns_what_float32_does_and_its_scale_is_kept(study, workspace):
+    exact, half = (
+        plain(workspace.student(study.zoo["mixer"]), precision=precision, lr=0.01)
+        for precision in ("float32", "float16")
+    )
+    assert exact.scaler is None and half.scaler.get_scale() > 1
+    for one in (exact, half):
+        one.begin_epoch()
+    np.testing.assert_allclose(steps(half, *range(6)), steps(exact, *range(6)), rtol=0.02)
+    half.scaler.update(1234.0)
+    other = plain(workspace.student(study.zoo["mixer"]), precision="float16", lr=0.01)
+    other.take_up(half.state())
+    assert other.scaler.get_scale() == 1234.0
+
+
+def test_an_optimizer_that_timm_does_not_have_is_refused():
+    with pytest.raises(ValidationError, match="timm has no optimizer 'adamv'; did you mean 'adam'"):
+        training(optimizer="adamv")
+    with pytest.raises(ValidationError, match="'one_cycle' warms up by itself"):
+        training(warmup=0.1, schedule="one_cycle")
+
+
+def test_what_is_not_said_of_training_is_not_part_of_ids():
+    content = training().model_dump(mode="json")
+    assert "warmup" not in content and "clip_grad" not in content
