@@ -253,7 +253,7 @@ def job() -> int:
     out.print(plan_table(study, trials, status))
     for table in schemas.TRANSFER_TABLES:
         out.print(f"{table}: {study.results / table}")
-    if any(trial.keep for trial in trials):
+    if any(trial.keep != "never" for trial in trials):
         out.print(f"kept students: {study.folders.zoo} (column 'kept' of {study.results / 'trials'})")
     print_trackers(study)
     failed = {trial.id: trial for trial in todo if status.get(trial.id) == "failed"}

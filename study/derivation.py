@@ -179,7 +179,7 @@ def run_and_record(
     outcome = transfer.run(trial, workspace, progress, checkpoint)
     if outcome is None:
         return
-    if trial.keep:
+    if outcome.row.get("kept"):
         resolved = transfer.in_order(trial, workspace).result
         about = {
             "trial": trial.id,
@@ -193,8 +193,11 @@ def run_and_record(
 
 
 def is_recorded(trial: spec.Trial, study: spec.Study, status: str | None) -> bool:
-    """Whether nothing is left to do for a trial: it has a record, and its student is kept if it is to be."""
-    if status != "ok" or not trial.keep or trial.order != "listed":
+    """Whether nothing is left to do for a trial: it has a record, and its student is kept if all are to be.
+
+    With `keep: better` it is judged when it is run.
+    """
+    if status != "ok" or trial.keep != "all" or trial.order != "listed":
         return status == "ok"
     precision = study.budget.precision
     return weights.is_made(weights.folder_of(trial.result, study.data, study.folders.zoo, precision))

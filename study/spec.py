@@ -567,17 +567,24 @@ class Folders(Strict):
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
 
 
+def _rule(keep: Any) -> Any:
+    return {True: "all", False: "never"}.get(keep, keep) if isinstance(keep, bool) else keep
+
+
+Keep = Annotated[Literal["never", "better", "all"], BeforeValidator(_rule)]
+
+
 class Trial(Transfer):
     """One transfer of a study: everything that can change its result, and nothing else but labels.
 
-    `name` is the study's label for the method. `keep` says that the student is kept as a folder that timm
-    loads.
+    `name` is the study's label for the method. `keep` says when the student is kept as a folder that timm
+    loads: never, if it is better than before (`transfer.is_better`), or in any case.
     """
 
     study: str
     data: Data
     name: str
-    keep: bool = Field(default=False, exclude=True)
+    keep: Keep = Field(default="never", exclude=True)
 
     @property
     def id(self) -> str:
@@ -641,7 +648,7 @@ def _with_models(zoo: dict[str, Any], budget: Any) -> dict[str, Any]:
 class Study(Strict):
     """A whole study, as its YAML file says it.
 
-    With `keep` the student of every trial is kept; without it, of those that others are made from.
+    `keep: true` is short for `all`; students that others are made from are kept in any case.
     """
 
     name: Name
@@ -652,7 +659,7 @@ class Study(Strict):
     methods: dict[Name, Method] = Field(min_length=1)
     budget: Budget
     seeds: list[Seed] = Field(default=[0], min_length=1)
-    keep: bool = False
+    keep: Keep = "never"
     resources: Resources = Resources()
     outputs: Annotated[FrozenOutputs, BeforeValidator(_in_full)] = FrozenOutputs()
     trackers: list[Tracker] = Field(default=[])
@@ -796,7 +803,7 @@ class Study(Strict):
                             method=method,
                             budget=self.budget,
                             seed=seed,
-                            keep=self.keep or (len(teachers) == 1 and (student, *teachers) in wanted),
+                            keep="all" if (student, *teachers) in wanted else self.keep,
                         )
                     )
         return trials

@@ -80,7 +80,7 @@ def _folder(folder: str):
     return Folder(Path(folder).expanduser(), loader=_opened, is_valid_file=_is_image)
 
 
-def _opened(path: str) -> Image.Image:
+def _opened(path) -> Image.Image:
     with Image.open(path) as image:
         image.load()
         return image
@@ -141,4 +141,55 @@ def torchvision(downloads: Path, *, dataset: str):
         ) from error
 
 
-SOURCES = {"fashion_mnist": fashion_mnist, "image_folder": image_folder, "torchvision": torchvision}
+def timm(downloads: Path, *, dataset: str, root: str | None = None, train: str, test: str):
+    """A data set of timm's factory, by its name there, and how it calls the two parts.
+
+    Hugging Face's (`hfds/user/name`, with the package datasets), torchvision's (`torch/imagenet`), or with
+    `''` a folder or tar file under `root`.
+
+    Raises:
+        StudyError: timm cannot provide it, or only as a stream, whose samples have no numbers.
+    """
+    from timm.data import create_dataset
+
+    import study.models.timm_import  # noqa: F401 - before timm, so that torchvision loads
+
+    made = []
+    for field, split in (("train", train), ("test", test)):
+        try:
+            part = create_dataset(dataset, root=root or str(downloads), split=split, download=True)
+        except Exception as error:  # whatever the network, or another package, raises
+            raise StudyError(
+                f"data.images.{field}: timm could not provide '{split}' of '{dataset}' "
+                f"({storage.reason(error)}); correct data.images, install what it needs, or check the network"
+            ) from error
+        if not hasattr(part, "__getitem__"):
+            raise StudyError(
+                f"data.images.dataset: '{dataset}' comes as a stream, whose samples cannot be asked for by "
+                "number; use its form with random access (hfds/ in place of hfids/ and wds/), or a folder"
+            )
+        made.append(_Read(part.reader) if hasattr(part, "reader") else part)
+    return made
+
+
+class _Read:
+    """What a reader of timm's gives; timm's own data set puts another image in a damaged one's place."""
+
+    def __init__(self, reader) -> None:
+        self.reader = reader
+        self.classes = sorted(reader.class_to_idx, key=reader.class_to_idx.get)
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        stream, label = self.reader[index]
+        return _opened(stream), label
+
+
+SOURCES = {
+    "fashion_mnist": fashion_mnist,
+    "image_folder": image_folder,
+    "torchvision": torchvision,
+    "timm": timm,
+}

@@ -247,7 +247,7 @@ def test_a_soup_killed_before_it_is_averaged_trains_nothing_again(study, filled,
 def test_trials_share_the_students_that_they_begin_with(study, filled, own, made):
     """The first stage of a sequence, a part of a soup, and the kept one of a single trial are one student."""
     single = changed(
-        taught(study, "soup"), teachers=(blank(study.zoo["resnet"], 1),), combine=None, keep=True
+        taught(study, "soup"), teachers=(blank(study.zoo["resnet"], 1),), combine=None, keep="all"
     )
     for trial in (single, taught(study, "sequential"), taught(study, "soup")):
         derivation.run_and_record(trial, filled, own)

@@ -274,7 +274,7 @@ def test_the_kept_student_is_that_of_the_record(base, study, several, place, tmp
     """As timm loads it, as a study names its folder, and as a study names its derivation."""
     own = study.model_copy(update={"folders": place.folders.model_copy(update={"results": tmp_path})})
     teachers = () if combine else (study.zoo["resnet"],)
-    trial = several(combine, *teachers, order=order, seed=8, keep=True)
+    trial = several(combine, *teachers, order=order, seed=8, keep="all")
     records.prepare(tmp_path, schemas.TRANSFER_TABLES)
     derivation.run_and_record(trial, place, own)
     (row,) = pd.read_parquet(tmp_path / "trials").to_dict("records")
@@ -304,7 +304,7 @@ def test_the_kept_student_is_that_of_the_record(base, study, several, place, tmp
 
 def test_a_kept_student_whose_folder_was_removed_is_made_again(study, several, place, tmp_path):
     own = study.model_copy(update={"folders": place.folders.model_copy(update={"results": tmp_path})})
-    trial = several(None, study.zoo["resnet"], seed=5, keep=True)
+    trial = several(None, study.zoo["resnet"], seed=5, keep="all")
     records.prepare(tmp_path, schemas.TRANSFER_TABLES)
     derivation.run_and_record(trial, place, own)
     status = records.status(tmp_path, "trials")[trial.id]
@@ -313,7 +313,7 @@ def test_a_kept_student_whose_folder_was_removed_is_made_again(study, several, p
     assert derivation.is_recorded(trial, own, status)
     shutil.rmtree(folder)
     assert not derivation.is_recorded(trial, own, status)
-    assert derivation.is_recorded(changed(trial, keep=False), own, status)
+    assert derivation.is_recorded(changed(trial, keep="never"), own, status)
     assert derivation.missing([trial.result], place.data, place.folders, None) == [[trial.result]]
     assert derivation.make(trial.result, place)["weights"] == before["weights"]
     assert derivation.is_recorded(trial, own, status)

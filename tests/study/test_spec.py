@@ -224,7 +224,7 @@ def test_trial_holds_what_the_study_says():
     trial = trials_by_key(SMALL)["resnet", "vit", "mcl", 0]
     assert (trial.study, trial.data, trial.budget) == ("small", study.data, study.budget)
     assert (trial.student, trial.teachers) == (study.zoo["resnet"], (study.zoo["vit"],))
-    assert (trial.combine, trial.order, trial.keep) == (None, "listed", False)
+    assert (trial.combine, trial.order, trial.keep) == (None, "listed", "never")
     assert trial.method == study.methods["mcl"]
     assert trial.method.method == "xe_kl"
 
@@ -540,14 +540,14 @@ def test_students_of_single_transfers_are_kept_where_others_begin_with_them():
     )
     for entry in (sequence, soup):
         _, trials = several(entry)
-        kept = {(t.teacher, t.name) for t in trials if t.keep}
+        kept = {(t.teacher, t.name) for t in trials if t.keep == "all"}
         assert kept == {(teacher, name) for teacher in ("m1", "m2") for name in ("kl", "kl_dp")}
     _, trials = several(parallel | {"methods": ["kl_dp"]})
-    assert not any(trial.keep for trial in trials)
+    assert {trial.keep for trial in trials} == {"never"}
     _, trials = several(soup | {"methods": ["kl"]})
-    assert {t.name for t in trials if t.keep} == {"kl"}
+    assert {t.name for t in trials if t.keep == "all"} == {"kl"}
     _, trials = several(sequence, keep=True)
-    assert all(trial.keep for trial in trials)
+    assert {trial.keep for trial in trials} == {"all"}
 
 
 def test_a_student_is_not_its_own_teacher():
@@ -590,7 +590,7 @@ def test_the_order_of_teachers_is_another_transfer():
 )
 def test_studies_of_the_project_have_as_many_trials_as_they_say(name, trials, kept):
     expanded = spec.load(ROOT / "studies" / f"{name}.yaml").trials()
-    assert (len(expanded), sum(trial.keep for trial in expanded)) == (trials, kept)
+    assert (len(expanded), sum(trial.keep == "all" for trial in expanded)) == (trials, kept)
 
 
 # --- a transfer -----------------------------------------------------------------------------------------

@@ -428,3 +428,27 @@ def test_a_tau_of_one_would_leave_the_student_where_it_was(study, workspace):
 
 def test_one_workspace_is_kept_a_process(study):
     assert workspace.of(study) is workspace.of(study)
+
+
+# --- which students are kept --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "better"),
+    # Two-sided: 6 of 6 has p = 2 / 64, 5 of 5 p = 2 / 32, 15 of 20 p = 0.041, 14 of 20 p = 0.115.
+    [(6, 0, True), (5, 0, False), (15, 5, True), (14, 6, False), (5, 15, False), (0, 0, False)],
+)
+def test_a_student_is_better_if_chance_does_not_explain_it(gained, lost, better):
+    row = {"evaluation_samples": 303, "knowledge_gain": gained / 303, "knowledge_loss": lost / 303}
+    assert transfer.is_better(row) is better
+
+
+@pytest.mark.parametrize("keep", ["never", "better", "all"])
+@pytest.mark.parametrize("lr", [1e-9, 1e-2])
+def test_the_rule_says_which_students_are_kept(study, workspace, keep, lr):
+    by = spec.Method.model_validate({"method": "xe", "lr": lr})
+    trial = changed(trial_of(study, "xe", "resnet"), method=by, keep=keep)
+    row = transfer.run(trial, workspace).row
+    assert transfer.is_better(row) is (lr > 1e-3)  # else nothing is left to keep
+    kept = {"never": False, "better": transfer.is_better(row), "all": True}[keep]
+    assert (row.get("kept") is not None) is kept

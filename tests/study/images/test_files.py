@@ -507,3 +507,48 @@ def test_a_changed_class_name_in_the_sidecar_is_noticed(prepared):
     path.write_text(path.read_text().replace("class1", "class7"))
     with pytest.raises(StudyError, match="sidecar is missing or damaged"):
         files.open_images(source, data)
+
+
+# --- timm's factory -----------------------------------------------------------------------------
+
+
+def test_timms_factory_reads_a_folder_as_we_do(tmp_path):
+    """Numbered classes in timm's order, which is ours."""
+    ours = files.prepare(pictures(tmp_path, ["1", "2", "10"]), tmp_path / "data")
+    source = spec.Images(source="timm", dataset="", root=str(tmp_path), train="train", test="test")
+    theirs = files.prepare(source, tmp_path / "data")
+    assert theirs.classes == ours.classes == ("1", "2", "10")
+    assert theirs.subsets == ours.subsets
+
+    def content(opened) -> set:
+        return {(int(opened.labels[index]), pixels.tobytes()) for index, pixels in whole(opened).items()}
+
+    assert content(theirs) == content(ours)
+
+
+def test_timms_factory_has_torchvisions_sets(tmp_path):
+    source = spec.Images(source="timm", dataset="torch/fashion_mnist", train="train", test="validation")
+    sources.fashion_mnist(tmp_path)  # puts the files where torchvision looks for them
+    train, test = source.function(tmp_path, **source.settings)
+    assert (len(train), len(test)) == (60000, 10000)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "words"),
+    [
+        ("torch/nothing", r"timm could not provide 'train' of 'torch/nothing' \(Unknown torchvision"),
+        ("hfds/nobody/nothing", r"timm could not provide 'train' of 'hfds/nobody/nothing'"),
+    ],
+)
+def test_what_timms_factory_does_not_have_is_told(tmp_path, dataset, words):
+    source = spec.Images(source="timm", dataset=dataset, train="train", test="test")
+    with pytest.raises(StudyError, match=rf"data\.images\.train: {words}"):
+        files.prepare(source, tmp_path / "data")
+
+
+def test_a_damaged_image_of_timms_factory_is_told_not_replaced(tmp_path):
+    pictures(tmp_path)
+    (tmp_path / "train" / "b" / "1.png").write_bytes(b"no image")
+    source = spec.Images(source="timm", dataset="", root=str(tmp_path), train="train", test="test")
+    with pytest.raises(StudyError, match="not a readable image"):
+        files.prepare(source, tmp_path / "data")
