@@ -30,6 +30,7 @@ from analysis.style import (
     nothing,
     panelled,
     styles,
+    up_to,
 )
 
 DENSE = 4_000  # pairs, from which on a density is drawn instead of points
@@ -79,7 +80,7 @@ def _knowledge(atlas: Atlas, delta: Floats, gap: float) -> Figure:
         label = f"least of teachers weaker by {gap:g} or more: {rho_pos[student, teacher]:.2f} %"
         handles.append(Line2D([], [], label=label, **marker))
     axes.set(xlabel=DELTA, ylabel="ρ_pos: teacher right, student wrong\n(% of samples)")
-    axes.set_ylim(0, 1.05 * np.nanmax(rho_pos) or 1)
+    axes.set_ylim(0, up_to(rho_pos[np.isfinite(rho_pos)], 1.05))
     legend(drawing, handles, _size(atlas, np.isfinite(delta).sum()))
     return drawing
 
@@ -108,7 +109,8 @@ def _entropy(atlas: Atlas, delta: Floats) -> Figure:
         Line2D([], [], color=BLUE, label="median of the pairs"),
     ]
     axes.set(xlabel=DELTA, ylabel="entropy of the flips over classes\n/ log(classes)")
-    axes.set_ylim(entropy.min() - 0.05 * (1.02 - entropy.min()), 1.02)
+    lowest = entropy.min(initial=1)
+    axes.set_ylim(lowest - 0.05 * (1.02 - lowest), 1.02)
     legend(drawing, handles, _size(atlas, counted.sum()))
     return drawing
 

@@ -22,7 +22,7 @@ if __name__ == "__main__":  # not this folder, whose statistics.py would stand f
 from analysis.atlas_report import console, report
 from analysis.atlas_results import load_atlas
 from analysis.atlas_statements import statements
-from analysis.results import ResultsError, points
+from analysis.results import ResultsError, points, told
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,8 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         atlas = load_atlas(options.results, options.study)
         table = statements(atlas, options.gap)
         paths = report(atlas, table, options.out or options.results / "analysis", options.gap)
-    except ResultsError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ResultsError, PermissionError) as error:
+        print(f"error: {told(error)}", file=sys.stderr)
         return 2
     print(console(atlas, table, options.gap), "", *paths, sep="\n")
     return 0

@@ -245,24 +245,26 @@ def comparisons(sweep: Sweep) -> Section:
 # --- what is transferred ---------------------------------------------------------------------------
 
 
+def _rate_by_size(sweep: Sweep) -> Exhibit:
+    """Fig. 5b."""
+    name, title = "fig_5b_transfer_rate_by_size", "Fig. 5b"
+    by_student = knowledge_measures.by_student(sweep.units).dropna(subset=["transfer_rate"])
+    if by_student.empty:
+        return _left_out(name, title, "no teacher got a sample right that its student got wrong")
+    note = (
+        "The transfer rate is the share of the samples that only the teacher got right before, which the "
+        "student gets right afterwards. A mark is a student, larger for more teachers; lines join a "
+        "family. It says nothing of what was lost meanwhile: see Fig. 7."
+    )
+    return Exhibit(name, title, note, by_student, knowledge_figures.by_size(by_student))
+
+
 def knowledge(sweep: Sweep) -> Section:
     """Figs. 5, 7 and 8."""
     if sweep.taught.empty:
         why = "No trial has a teacher, so that nothing could be transferred."
         return Section("knowledge", "What is transferred", [why], [])
-    by_student = knowledge_measures.by_student(sweep.units)
-    exhibits = [
-        _top_classes(sweep),
-        Exhibit(
-            "fig_5b_transfer_rate_by_size",
-            "Fig. 5b",
-            "The transfer rate is the share of the samples that only the teacher got right before, which the "
-            "student gets right afterwards. A mark is a student, larger for more teachers; lines join a "
-            "family. It says nothing of what was lost meanwhile: see Fig. 7.",
-            by_student,
-            knowledge_figures.by_size(by_student),
-        ),
-    ]
+    exhibits = [_top_classes(sweep), _rate_by_size(sweep)]
     columns = [
         *("method", "student", "teacher", "seeds", "student_family", "student_parameters"),
         *("accuracy_difference", "knowledge_gain", "knowledge_loss", "transfer_delta"),

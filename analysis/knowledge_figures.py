@@ -72,7 +72,7 @@ def top_classes(table: pd.DataFrame) -> Figure:
             panel.vlines(x, low, high, color=color, linewidth=1.5, alpha=0.6)
             panel.plot(x, rate, color=color, marker=marker, linewidth=1.5, markersize=5)
         panel.set_xticks(range(len(shares)), [f"{100 * share:g}" for share in shares])
-    panel.set_ylim(0, min(102, 150 * table["transfer_rate"].max()) or 1)
+    panel.set_ylim(0, min(102, style.up_to(100 * table["transfer_rate"], 1.5)))
     style.axis_labels(
         list(panels.values()), "share of the flips that the classes hold (%)", "transfer rate in them (%)"
     )
@@ -100,7 +100,7 @@ def by_size(table: pd.DataFrame) -> Figure:
             panel.plot(x, y, color=color, linewidth=1, alpha=0.6)
             panel.scatter(x, y, s=10 + 4 * mine["teachers"].clip(upper=20), color=color, marker=marker)
         _log_sizes(panel, table["parameters"])
-    panel.set_ylim(0, 108 * table["transfer_rate"].max() or 1)
+    panel.set_ylim(0, style.up_to(100 * table["transfer_rate"]))
     style.axis_labels(list(panels.values()), "parameters of the student", "transfer rate (%)")
     text = f"{table['student'].nunique()} students, one mark each; {table['teachers'].max()} teachers at most"
     style.legend(drawing, handles, text, len(handles))

@@ -24,7 +24,7 @@ from analysis import exhibits, flips, page, readable, style, success_report
 from analysis.atlas_results import load_atlas
 from analysis.atlas_statements import statements
 from analysis.coverage import coverage, unfinished
-from analysis.results import ResultsError, load, planned, points, require_columns, write
+from analysis.results import ResultsError, load, planned, points, require_columns, told, write
 from analysis.training_measures import load_history
 
 NEEDED = [  # columns of `trials`, beside those that `results.load` checks
@@ -146,8 +146,8 @@ def main(arguments: list[str] | None = None) -> int:
     out = options.out or options.results / "analysis"
     try:
         text, written = report(options.results, out, options.equal, options.gap, options.atlas)
-    except ResultsError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ResultsError, PermissionError) as error:
+        print(f"error: {told(error)}", file=sys.stderr)
         return 2
     counts = {kind: sum(path.parent.name == kind for path in written) for kind in ("figures", "tables")}
     print(text, "", *(f"{kind}: {count} files in {out / kind}" for kind, count in counts.items()), sep="\n")

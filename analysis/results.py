@@ -35,6 +35,13 @@ class ResultsError(Exception):
     """Bad input, told in one sentence that names the file, the field and the remedy."""
 
 
+def told(error: ResultsError | PermissionError) -> str:
+    """The sentence of what a user can mend; other people's files are what every step may meet."""
+    if isinstance(error, PermissionError):
+        return f"{error.filename}: you may not read, or write, here; see to its permissions, or name another"
+    return str(error)
+
+
 def load(results: Path | str, columns: Sequence[str] | None = None, *, several: bool = False) -> pd.DataFrame:
     """All trials recorded under `results`, failed ones too, one row each, as `docs/records.md` has them.
 

@@ -117,6 +117,12 @@ def legend(drawing: Figure, handles: Sequence, size: str, columns: int = 1) -> N
     )
 
 
+def up_to(values: Iterable[float], room: float = 1.08) -> float:
+    """Where an axis from 0 ends: some room above the largest value; 1 where there is none above 0."""
+    largest = max((value for value in values if value > 0), default=0)  # what is not defined is not above 0
+    return room * largest or 1
+
+
 def nothing(axes: Axes, text: str) -> None:
     """Say in a panel why it is empty."""
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=GREY)

@@ -21,7 +21,7 @@ if __name__ == "__main__":  # not this folder, whose statistics.py would stand f
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from analysis.measures import by_method
-from analysis.results import ResultsError, load, points
+from analysis.results import ResultsError, load, points, told
 from analysis.success_report import console, report
 
 
@@ -37,8 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
         trials = load(options.results)
         summary = by_method(trials, options.equal)
         paths = report(trials, summary, options.out or options.results / "analysis", options.equal)
-    except ResultsError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ResultsError, PermissionError) as error:
+        print(f"error: {told(error)}", file=sys.stderr)
         return 2
     print(console(trials, summary, options.equal), "", *paths, sep="\n")
     return 0

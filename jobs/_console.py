@@ -73,6 +73,10 @@ def main(job: Callable[[], int | None]) -> None:
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except PermissionError as error:  # other people's files, which every step may meet
+        text = "you may not read, or write, here; see to its permissions, or name another place"
+        print(f"error: {error.filename}: {text}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

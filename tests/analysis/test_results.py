@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis import results
+from analysis import complementarity, report, results, success_rate
 from analysis.results import ResultsError, load, read
 from analysis.training_measures import load_history
 from study.store import compaction, records, schemas
@@ -240,3 +240,13 @@ def test_a_file_that_is_removed_while_it_is_read_is_passed_over(folder, sweep, m
     path = sorted((folder / "trials").glob("*.parquet"))[6]
     Meanwhile(monkeypatch, path.unlink, 2)
     assert sorted(load(folder)["trial"]) == sorted(set(sweep.trials["trial"]) - {path.stem})
+
+
+def test_other_peoples_files_are_told_in_a_sentence(tmp_path, monkeypatch, capsys):
+    def theirs(*arguments, **options):
+        raise PermissionError(13, "Permission denied", "/theirs/trials")
+
+    for module, reader in ((success_rate, "load"), (complementarity, "load_atlas"), (report, "report")):
+        monkeypatch.setattr(module, reader, theirs)
+        assert module.main([str(tmp_path)]) == 2
+        assert capsys.readouterr().err.startswith("error: /theirs/trials: you may not read, or write, here")

@@ -70,3 +70,15 @@ def test_a_script_of_another_version_than_the_project_is_refused(tmp_path):
     (tmp_path / "sweep.py").write_text("print('today')")
     with pytest.raises(StudyError, match=r"not the version that was submitted; .*ray up --no-restart"):
         _console.go_home(tmp_path / "sweep.py", tmp_path / "jobs")
+
+
+def test_other_peoples_files_are_told_in_a_sentence(capsys):
+    def job():
+        raise PermissionError(13, "Permission denied", "/theirs/trials")
+
+    with pytest.raises(SystemExit) as ended:
+        _console.main(job)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(
+        "error: /theirs/trials: you may not read, or write, here; see to"
+    )
