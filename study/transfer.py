@@ -176,7 +176,7 @@ def is_better(row: dict) -> bool:
     """
     samples = row["evaluation_samples"]
     gained, lost = (round(row[f"knowledge_{name}"] * samples) for name in ("gain", "loss"))
-    return gained > lost and binomtest(gained, gained + lost).pvalue < 0.05
+    return gained > lost and bool(binomtest(gained, gained + lost).pvalue < 0.05)
 
 
 def failure(trial: spec.Trial, workspace: Workspace, reason: str) -> dict:

@@ -78,6 +78,7 @@ def sweep(base: dict, hub: Path, folder: Path, *without: str) -> pd.DataFrame:
     return trials
 
 
+@pytest.mark.ray
 def test_objectives_teachers_data_and_a_model_run_to_recorded_trials(base, hub, tmp_path):
     trials = sweep(base, hub, tmp_path, "An augmentation that mixes images")
     single, several = trials[trials["combine"].isna()], trials[trials["combine"] == "parallel"]
@@ -89,6 +90,7 @@ def test_objectives_teachers_data_and_a_model_run_to_recorded_trials(base, hub, 
     assert np.isfinite(history["loss"]).all() and len(history) == 4
 
 
+@pytest.mark.ray
 def test_an_augmentation_that_mixes_images_runs_to_a_recorded_trial(base, hub, tmp_path):
     others = ("An objective", "A way in which several teachers teach")
     trials = sweep(base, hub, tmp_path, *others)

@@ -69,6 +69,7 @@ def checked_pairs(results) -> pd.DataFrame:
 # --- the way it should go -----------------------------------------------------------------------
 
 
+@pytest.mark.ray
 def test_an_atlas_from_nothing_to_its_pairs_and_again_and_mended(small, write_study, tmp_path):
     small["folders"] |= {"data": str(tmp_path / "data"), "zoo": str(tmp_path / "zoo")}
     path, results = write_study(small), results_of(small)
@@ -127,6 +128,7 @@ def test_an_atlas_from_nothing_to_its_pairs_and_again_and_mended(small, write_st
     assert {e.model for e in store.entries()} == {"mixer", *(f"mixer-untrained-{n}" for n in range(3))}
 
 
+@pytest.mark.ray
 def test_a_model_that_fails_is_recorded_and_stops_no_other(small, write_study, tmp_path):
     """One whose input does not fit, one that says nothing finite, those of other classes by a pattern."""
     blank = {key: value for key, value in small["zoo"]["mixer"].items() if key != "weights"}

@@ -14,6 +14,8 @@ from jobs import _cluster, _console, _engine
 from study.errors import StorageError, StudyError
 from study.spec import Resources
 
+pytestmark = pytest.mark.ray
+
 NAMES = [f"trial{n}" for n in range(7)]
 CPUS = 3
 

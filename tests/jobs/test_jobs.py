@@ -39,6 +39,7 @@ def plan(*arguments) -> subprocess.CompletedProcess:
 # --- the way it should go -----------------------------------------------------------------------
 
 
+@pytest.mark.ray
 def test_a_study_from_nothing_to_its_figure(content, write_study, tmp_path):
     """Data, zoo, sweep with one method that diverges, again, edited, and the analysis; each on its own.
 
@@ -146,6 +147,7 @@ def test_trials_come_so_that_a_worker_meets_the_same_models_again(content):
     assert [student for student, _ in changes] == sorted(student for student, _ in changes)
 
 
+@pytest.mark.ray
 def test_live_outputs_and_a_limit_are_told_and_obeyed(workspace, content, write_study):
     """Crops that one trial alone needs: no file is written for them, and the plan says why."""
     content["budget"] |= {"transforms": [{"resized_crop": {"scale": [0.5, 1]}}], "epochs": 1, "view_seed": 99}
@@ -176,6 +178,7 @@ def long_study(workspace, content, write_study):
     return write_study(content), results_of(content)
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize(
     "stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.faults)], ids=["Ctrl-C", "SIGTERM"]
 )
@@ -236,6 +239,7 @@ def test_other_classes_are_refused(workspace, content, write_study):
     refused(run_here(SWEEP, write_study(content)), "7", "10")
 
 
+@pytest.mark.ray
 def test_a_training_that_fails_ends_the_command_and_names_its_model(workspace, content, write_study):
     content["zoo"]["mixer"]["weights"]["phases"][0]["lr"] = 1e30
     failed = run("jobs/zoo.py", write_study(content))

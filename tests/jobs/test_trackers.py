@@ -117,6 +117,7 @@ def history(swept) -> pd.DataFrame:
     return pd.read_parquet(swept[1] / "history").sort_values("epoch")
 
 
+@pytest.mark.ray
 def test_tensorboard_shows_what_is_recorded(swept, row, history):
     _, results, fine, failing = swept
     folders = {folder.name: folder for folder in (results / "tensorboard").iterdir()}
@@ -134,6 +135,7 @@ def test_tensorboard_shows_what_is_recorded(swept, row, history):
     assert curves(failed) == {}
 
 
+@pytest.mark.ray
 def test_mlflow_shows_what_is_recorded(swept, row, history):
     _, results, fine, failing = swept
     client, runs = mlflow_runs(results, "small")
@@ -153,6 +155,7 @@ def test_mlflow_shows_what_is_recorded(swept, row, history):
         assert [(point.step, point.value) for point in points] == list(enumerate(history[column]))
 
 
+@pytest.mark.ray
 def test_wandb_keeps_what_is_recorded(swept, row, history):
     _, results, fine, _ = swept
     (folder,) = (results / "wandb").glob(f"offline-run-*-{fine.id}")
@@ -167,6 +170,7 @@ def test_wandb_keeps_what_is_recorded(swept, row, history):
     }
 
 
+@pytest.mark.ray
 def test_the_summary_says_where(swept):
     done, results, *_ = swept
     for line in (
@@ -208,6 +212,7 @@ def history_of(epochs: int) -> dict[str, list]:
     return {"epoch": list(range(epochs)), **empty, "loss": numbers, "lr": numbers}
 
 
+@pytest.mark.ray
 def test_epochs_are_shown_while_a_trial_runs_and_once_if_it_is_tried_again(study, tmp_path):
     """A worker dies as soon as MLflow shows its first epoch; the trial goes on in the same run."""
     (trial,) = study.trials()

@@ -88,7 +88,12 @@ def test_what_a_study_sets_of_a_source_stands_in_its_signature():
     asked = {
         name: list(contract.settings_of(source).model_fields) for name, source in sources.SOURCES.items()
     }
-    assert asked == {"fashion_mnist": [], "image_folder": ["train", "test"], "torchvision": ["dataset"]}
+    assert asked == {
+        "fashion_mnist": [],
+        "image_folder": ["train", "test"],
+        "torchvision": ["dataset"],
+        "timm": ["dataset", "root", "train", "test"],
+    }
     assert {contract.given(source) for source in sources.SOURCES.values()} == {("downloads",)}
 
 
