@@ -10,6 +10,7 @@ above 1), nine of timm's 1,826, which are refused.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -44,7 +45,10 @@ class Classifier(nn.Module):
 
     def __init__(self, network: nn.Module, config: dict) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network
+        for tensor in itertools.chain(network.parameters(), network.buffers()):
+            if tensor.dim() == 4:  # Module.to does the same, but refuses networks with others (LambdaNet)
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
         for module in filter(_corrupts_memory, network.modules()):
             module.to(memory_format=torch.contiguous_format)
             module.register_forward_pre_hook(_contiguous)
