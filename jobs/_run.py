@@ -56,6 +56,7 @@ def prepare(
     zoo.check_classes(study, len(images.classes), labels.chosen(study.data, images.classes))
     for other in others:
         other(study, images)
+    tell_enlarged(study, images)
     weights.check_files(study, len(images.classes))
     distributed.check(study, len(images.classes))
     return images
@@ -76,6 +77,19 @@ def write_images(study: spec.Study) -> Images:
     sizes = ", ".join(f"{name} {len(part)}" for name, part in splits.split(images, study.data.splits).items())
     _console.console.print(f"data: {folder} ({len(images.classes)} classes; images: {sizes})")
     return images
+
+
+def tell_enlarged(study: spec.Study, images: Images) -> None:
+    """Say which models see images enlarged, because they were written smaller than these need."""
+    kept = study.data.images.short_side
+    needed = {name: zoo.side_of(model) for name, model in study.zoo.items()}
+    few = [name for name, side in needed.items() if side > (kept or side)]
+    if few and images.side == kept:  # else the source has no larger ones
+        named = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
+        _console.console.print(
+            f"data: images are kept with {kept} pixels a side, which {len(few)} models see enlarged "
+            f"({named}); with data.images.short_side: {max(needed.values())} none does"
+        )
 
 
 def start(study: spec.Study, *written: str) -> None:

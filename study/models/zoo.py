@@ -11,6 +11,7 @@ above 1), nine of timm's 1,826, which are refused.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -292,11 +293,21 @@ def licenses_of(model: spec.Model) -> set[str]:
 
 def crop_of(model: spec.Model) -> Crop:
     """The crop of a model, as `build` would find it, but without building it."""
+    config = _resolved(model)
+    return Crop(float(config["crop_pct"]), config["crop_mode"])
+
+
+def side_of(model: spec.Model) -> int:
+    """How many pixels the shorter side of an image needs, so that the model sees none enlarged."""
+    config = _resolved(model)
+    return math.ceil(max(config["input_size"][1:]) / config["crop_pct"])
+
+
+def _resolved(model: spec.Model) -> dict:
     known, (overlay, test) = timm.get_pretrained_cfg(model.timm), _data_config(model)
-    config = timm.data.resolve_data_config(
+    return timm.data.resolve_data_config(
         overlay, pretrained_cfg=known.to_dict() if known else {}, use_test_size=test
     )
-    return Crop(float(config["crop_pct"]), config["crop_mode"])
 
 
 def _data_config(model: spec.Model) -> tuple[dict, bool]:

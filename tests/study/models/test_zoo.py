@@ -179,6 +179,13 @@ def test_what_no_network_takes_is_refused_before_anything_runs(content, settings
         zoo.check_builds(study_of(content, good=content["zoo"]["mixer"], bad=model))
 
 
+def test_the_pixels_that_a_model_needs_follow_from_size_and_crop():
+    model = {"timm": "resnet18.a1_in1k", "family": "cnn"}  # 224 at 0.95, tested with 288 at 1.0
+    assert zoo.side_of(small(**model, config={})) == 236
+    assert zoo.side_of(small(**model, config={"size": "test"})) == 288
+    assert zoo.side_of(small(**model, config={"input_size": [3, 100, 60], "crop_pct": 0.5})) == 200
+
+
 def test_the_size_that_timm_tests_a_model_with():
     model = {"timm": "resnet18.a1_in1k", "family": "cnn"}
     trained, tested, own = (
