@@ -322,6 +322,12 @@ def _check_folders(source: spec.Images, data: Location) -> None:
     """
     folder = folder_of(source, data)
     sidecar = json.loads(storage.read(folder / SIDECAR))
+    numbers = [int(name) for name in sidecar["classes"] if name.isdecimal()]
+    if len(numbers) == len(sidecar["classes"]) and numbers != sorted(numbers):
+        raise StudyError(
+            f"{folder}: was written by a version that took 10 for a class before 2; remove it to have the "
+            "images written anew"
+        )
     written, now = sidecar.get("folders"), sources.listed(source.source, source.settings)
     if written and now and written != now:
         what = "has changed since" if written.keys() == now.keys() else f"is not {', '.join(now)}"

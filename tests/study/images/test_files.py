@@ -370,6 +370,19 @@ def test_classes_that_are_numbers_are_ordered_as_numbers(tmp_path):
     assert [opened.classes[label] for label in opened.labels[: len(train)]] == names
 
 
+def test_images_of_a_version_that_ordered_numbers_as_text_are_refused(tmp_path):
+    """Every model of ImageNetV2 was held against wrong labels."""
+    source, data = pictures(tmp_path, ["0", "2", "10"]), tmp_path / "data"
+    path = files.prepare(source, data).path.parent / "images.json"
+    sidecar = json.loads(path.read_text())
+    older = {key: sidecar[key] for key in ("source", "counts", "classes", "side", "writer", "files")}
+    path.write_text(json.dumps(older))
+    files.prepare(source, data)
+    path.write_text(json.dumps({**older, "classes": ["0", "10", "2"]}))
+    with pytest.raises(StudyError, match="took 10 for a class before 2; remove it"):
+        files.prepare(source, data)
+
+
 def test_hidden_folders_are_no_classes_and_what_is_no_image_is_counted(tmp_path):
     source = pictures(tmp_path)
     for part in ("train", "test"):
