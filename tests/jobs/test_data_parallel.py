@@ -114,7 +114,7 @@ def test_a_worker_that_is_killed_is_replaced_and_the_trial_goes_on(local_ray, st
 def test_what_stops_a_trial_is_told_and_nothing_recorded(local_ray, study, tmp_path, monkeypatch):
     trial = trial_of(study, "kl")
     steep = trial.model_copy(update={"method": trial.method.model_copy(update={"lr": 1e30})})
-    with pytest.raises(DivergedError, match=r"^the loss is not finite in epoch 0; lower the method's lr$"):
+    with pytest.raises(DivergedError, match=r"^the loss is not finite in epoch 0; lower the lr$"):
         train(steep, study)
 
     # What happens before the workers are together: here, that the images are not there.
