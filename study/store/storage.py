@@ -20,6 +20,7 @@ import errno
 import functools
 import os
 import random
+import re
 import shutil
 import time
 import uuid
@@ -95,15 +96,8 @@ class Remote:
         return PurePosixPath(self.url).stem
 
     @property
-    def suffix(self) -> str:
-        return PurePosixPath(self.url).suffix
-
-    @property
     def parent(self) -> Remote:
         return Remote(self.url.rpartition("/")[0], self.query)
-
-    def with_suffix(self, suffix: str) -> Remote:
-        return self.parent / f"{self.stem}{suffix}"
 
     def resolve(self) -> Remote:
         """A URL says everything already."""
@@ -133,8 +127,7 @@ class Remote:
 
     def exists(self) -> bool:
         """Whether there is such a file or folder."""
-        found = patiently(self, lambda: self.system.get_file_info(self.key))
-        return found.type != fs.FileType.NotFound
+        return _ask(self, fs.FileSystem.get_file_info).type != fs.FileType.NotFound
 
 
 Location = Path | Remote
@@ -172,7 +165,8 @@ def at(text: str | Location) -> Location:
 
 def reason(error: BaseException) -> str:
     """What went wrong, in a line."""
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+    text = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+    return re.split(r"Detail: \[errno \d+\] ", text)[-1]  # the system's own words, where pyarrow quotes them
 
 
 def passes(location: Location, error: OSError) -> bool:
@@ -212,31 +206,31 @@ def patiently(location: Location, action: Callable[[], T]) -> T:
 # --- reading ------------------------------------------------------------------------------------
 
 
-def open_file(location: Location) -> pa.NativeFile:
-    """A file, open for reading at any place.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
+def _place(location: Location) -> tuple[fs.FileSystem, str]:
+    """Where a location is, as pyarrow has it: the store, and what this calls it."""
     if isinstance(location, Path):
-        return patiently(location, lambda: pa.OSFile(str(location)))
-    return patiently(location, lambda: location.system.open_input_file(location.key))
+        return fs.LocalFileSystem(), str(location)
+    return location.system, location.key
+
+
+def _ask(location: Location, action: Callable[[fs.FileSystem, str], T]) -> T:
+    """Have a location's store do something, patiently."""
+    return patiently(location, lambda: action(*_place(location)))
+
+
+def open_file(location: Location) -> pa.NativeFile:
+    """A file, open for reading at any place; a `FileNotFoundError` where there is none."""
+    return _ask(location, fs.FileSystem.open_input_file)
 
 
 def read(location: Location) -> bytes:
-    """The content of a file.
+    """The content of a file; a `FileNotFoundError` where there is none."""
 
-    Raises:
-        FileNotFoundError: there is none.
-    """
-
-    def content() -> bytes:
-        if isinstance(location, Path):
-            return location.read_bytes()
-        with location.system.open_input_file(location.key) as file:
+    def content(system: fs.FileSystem, key: str) -> bytes:
+        with system.open_input_file(key) as file:
             return file.read()
 
-    return patiently(location, content)
+    return _ask(location, content)
 
 
 def files(folder: Location, suffix: str) -> list[Location]:
@@ -255,21 +249,14 @@ def stamp(location: Location) -> tuple[int, int]:
     Raises:
         FileNotFoundError: there is none.
     """
-    if isinstance(location, Path):
-        status = patiently(location, location.stat)
-        return status.st_size, status.st_mtime_ns
-    info = patiently(location, lambda: location.system.get_file_info(location.key))
+    info = _ask(location, fs.FileSystem.get_file_info)
     if info.type != fs.FileType.File:
         raise FileNotFoundError(errno.ENOENT, "No such file", str(location))
     return info.size, info.mtime_ns or 0
 
 
 def download(location: Location, path: Path) -> None:
-    """Copy a file to a path of this machine.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
+    """Copy a file to a path of this machine; a `FileNotFoundError` where there is none."""
 
     def copy() -> None:
         with open_file(location) as source, path.open("wb") as target:
@@ -405,23 +392,18 @@ def _put(location: Remote, content: bytes | pa.Buffer) -> None:
 
 def remove(location: Location) -> None:
     """Remove a file, if it is there."""
-    if isinstance(location, Path):
-        location.unlink(missing_ok=True)
-        return
     with contextlib.suppress(FileNotFoundError):
-        patiently(location, lambda: location.system.delete_file(location.key))
+        _ask(location, fs.FileSystem.delete_file)
 
 
 def make(folder: Location) -> None:
     """Make a folder, where a store has such a thing at all."""
-    patiently(folder, lambda: _make(folder))
+    _ask(folder, _make)
 
 
-def _make(folder: Location) -> None:
-    if isinstance(folder, Path):
-        folder.mkdir(parents=True, exist_ok=True)
-    elif folder.system.type_name not in OBJECT_STORES:
-        folder.system.create_dir(folder.key, recursive=True)
+def _make(system: fs.FileSystem, key: str) -> None:
+    if system.type_name not in OBJECT_STORES:
+        system.create_dir(key, recursive=True)
 
 
 def make_writable(folder: Location) -> None:
@@ -430,15 +412,10 @@ def make_writable(folder: Location) -> None:
     Raises:
         OSError: it cannot be made or written.
     """
-    _make(folder)
-    probe = aside(folder / "probe")
-    if isinstance(probe, Path):
-        probe.touch()
-        probe.unlink()
-        return
-    with probe.system.open_output_stream(probe.key) as stream:
-        stream.write(b"-")
-    probe.system.delete_file(probe.key)
+    _make(*_place(folder))
+    system, probe = _place(aside(folder / "probe"))
+    system.open_output_stream(probe).close()
+    system.delete_file(probe)
 
 
 def prepare(folder: Location, name: str, parts: Iterable[str] = ()) -> None:
