@@ -5,14 +5,14 @@
 3. `prepare`: the folders that are written, the images, and what needs to know these.
 4. `start`: Ray, and what needs to know its nodes.
 
-What a command has to check beside what all do goes into steps 2 and 3.
+What a command has to check beside what all do follows steps 2 and 3.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from jobs import _cluster, _console
@@ -20,7 +20,7 @@ from study import distributed, spec
 from study.images import files, labels, splits
 from study.images.files import Images
 from study.models import weights, zoo
-from study.store import cache, outputs, records
+from study.store import cache, records, storage
 
 
 def load(arguments: argparse.Namespace) -> spec.Study:
@@ -33,29 +33,23 @@ def load(arguments: argparse.Namespace) -> spec.Study:
     return weights.pinned(study)
 
 
-def check(study: spec.Study, *others: Callable[[spec.Study], object]) -> None:
-    """Refuse, by a `StudyError`, what can be refused without images, and by `others`."""
+def check(study: spec.Study) -> None:
+    """Refuse, by a `StudyError`, what can be refused without images."""
     labels.check(study.data)
     zoo.check_names(study)
     zoo.check_classes(study)
-    for other in others:
-        other(study)
 
 
-def prepare(
-    study: spec.Study, *others: Callable[[spec.Study, Images], object], tables: Iterable[str] = ()
-) -> Images:
-    """The study's images; what they, or `others`, rule out is a `StudyError`.
+def prepare(study: spec.Study, tables: Iterable[str] = ()) -> Images:
+    """The study's images; what they rule out is a `StudyError`.
 
     The results' `tables` are those to be written; where there are any, frozen models' outputs are, too.
     """
     if tables:
         records.prepare(study.results, tables)
-        outputs.Store(study.folders.outputs).prepare()
+        storage.prepare(study.folders.outputs, "outputs")
     images = write_images(study)
     zoo.check_classes(study, len(images.classes), labels.chosen(study.data, images.classes))
-    for other in others:
-        other(study, images)
     tell_enlarged(study, images)
     weights.check_files(study, len(images.classes))
     distributed.check(study, len(images.classes))

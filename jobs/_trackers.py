@@ -120,10 +120,8 @@ def recorded(results: Location, trial: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     # Whatever keeps a record from being read (as a rule it was compacted meanwhile): it is no trial's fault.
     with contextlib.suppress(Exception):
-        with records.open_table(results, "history", trial) as file:
-            found["history"] = file.read().to_pydict(maps_as_pydicts="strict")
-        with records.open_table(results, "trials", trial) as file:
-            (row,) = file.read().to_pylist()
+        found["history"] = records.read(results, "history", trial).to_pydict(maps_as_pydicts="strict")
+        (row,) = records.read(results, "trials", trial).to_pylist()
         found["row"] = {column: value for column, value in row.items() if isinstance(value, float)}
     return found
 
@@ -136,16 +134,12 @@ def settings(trial: spec.Trial) -> dict[str, str | float | bool]:
     content = {
         "trial": trial.id,
         "study": trial.study,
-        "student": trial.student.name,
         "student_timm": trial.student.timm,
-        "teacher": trial.teacher,
         "teacher_timm": ", ".join(model.timm for model in trial.teachers) or None,
-        "combine": trial.combine,
-        "order": trial.order if trial.combine == "sequential" else None,
         "data": trial.data.images.source,
-        "seed": trial.seed,
         **trial.method.model_dump(mode="json"),
-        "method": trial.name,
+        **trial.labels,
+        "teachers": None,  # one text says it
         **trial.budget.model_dump(mode="json"),
     }
     return {
@@ -162,9 +156,7 @@ class Run:
         self.trial_id, self.experiment_dir_name = trial.id, trial.study
         self.config = self.evaluated_params = settings(trial)
         teacher = f" from {trial.teacher}" if trial.teacher else ""
-        how = ", ".join(
-            filter(None, (trial.combine, trial.combine == "sequential" and trial.order, trial.name))
-        )
+        how = ", ".join(filter(None, map(trial.labels.get, ("combine", "order", "method"))))
         self.name = f"{trial.student.name}{teacher}, {how}, seed {trial.seed}"
         self.local_path = str(folder)
         self.next_epoch = 0  # the first one that is not logged yet

@@ -152,9 +152,7 @@ def print_plan(study: spec.Study, models: dict[str, spec.Model], todo: dict, spl
     numbers = Counter(classes_of(model) for model in models.values())
     told = [f"{'the data' if n is None else n} ({count} models)" for n, count in numbers.most_common()]
     out.print(f"classes told apart: {', '.join(told)}")
-    to_make = [model.name for generation in zoo.missing(study, models.values()) for model in generation]
-    if to_make:
-        out.print(f"zoo: to be made: {', '.join(to_make)}")
+    zoo.print_missing(study, models.values())
     out.print(f"each model needs {study.resources.cpus} CPUs and {study.resources.gpus:g} GPUs")
     out.print(f"outputs: {study.folders.outputs}")
     out.print(f"results: {study.results}")
@@ -228,7 +226,8 @@ def job() -> None:
     chosen = atlas.select(study, arguments.models)
     # Its pairs are all of those models', of which none is trained.
     study = study.model_copy(update={"zoo": {model.name: model for model in chosen}, "pairs": []})
-    _run.check(study, lambda _: check_pairs(chosen, "name more of them"))
+    _run.check(study)
+    check_pairs(chosen, "name more of them")
     every = [*chosen, *atlas.untrained(chosen)]
     models = {atlas.id_of(model, study.data, split): model for model in every}
     status = records.status(study.results, "models")
@@ -237,15 +236,11 @@ def job() -> None:
         print_plan(study, models, todo, split)
         return
 
-    images = _run.prepare(
-        study,
-        lambda study, images: atlas.check_models(
-            chosen, arguments.models, len(images.classes), labels.chosen(study.data, images.classes)
-        ),
-        partial(check_room, models=len(todo), split=split),
-        partial(describe_classes, embedder=arguments.embed),
-        tables=schemas.ATLAS_TABLES,
-    )
+    images = _run.prepare(study, schemas.ATLAS_TABLES)
+    own = labels.chosen(study.data, images.classes)
+    atlas.check_models(chosen, arguments.models, len(images.classes), own)
+    check_room(study, images, len(todo), split)
+    describe_classes(study, images, arguments.embed)
     known = published.top1(arguments.published) if class_names.is_imagenet(images.classes) else None
     zoo.build(study, study.zoo.values(), "results", "outputs", "zoo", more=bool(todo))
     records.write_plan(study.results, "atlas", study.name, {"model": list(models)})

@@ -36,25 +36,22 @@ SAMPLE = 100  # recorded trials that say how long the next ones take
 
 
 def run_trial(trial: spec.Trial, study: spec.Study) -> dict[str, Any]:
-    """One trial in a Ray worker; reports what came of it, as `_engine.run` and trackers want to know it."""
-    report = {"status": run_and_record(trial, study)}
-    return report | (_trackers.recorded(study.results, trial.id) if study.trackers else {})
+    """One trial in a Ray worker, unless another sweep has meanwhile recorded it.
 
-
-def run_and_record(trial: spec.Trial, study: spec.Study) -> str:
-    """Run a trial and write its record, unless another sweep has meanwhile; the status recorded."""
+    Reports what came of it, as `_engine.run` and trackers want to know it.
+    """
     if not (study.results / "plans").exists():
         raise RuntimeError(f"{study.results}: the node {platform.node()} does not see the results folder")
-    if derivation.is_recorded(trial, study, records.status_of(study.results, "trials", trial.id)):
-        return "ok"
-    try:
-        _data_parallel.run(train, (trial, study), study.resources, trial.id)
-    except FatalError:
-        raise
-    except LASTING as error:
-        record_failures(study, [(trial, _cluster.reason(error))])
-        return "failed"
-    return "ok"
+    report = {"status": "ok"}
+    if not derivation.is_recorded(trial, study, records.status_of(study.results, "trials", trial.id)):
+        try:
+            _data_parallel.run(train, (trial, study), study.resources, trial.id)
+        except FatalError:
+            raise
+        except LASTING as error:
+            record_failures(study, [(trial, _cluster.reason(error))])
+            report = {"status": "failed"}
+    return report | (_trackers.recorded(study.results, trial.id) if study.trackers else {})
 
 
 def train(trial: spec.Trial, study: spec.Study) -> None:
@@ -102,11 +99,9 @@ def seconds_per_trial(study: spec.Study) -> float | None:
     """What a trial takes: measured by some recorded ones, else as the study says, else unknown."""
     seconds = []
     for path in storage.files(study.results / "trials", ".parquet")[:SAMPLE]:
-        with (
-            contextlib.suppress(FileNotFoundError),  # compacted meanwhile
-            records.open_table(study.results, "trials", path.stem) as file,
-        ):
-            seconds += file.read(columns=["seconds"])["seconds"].drop_null().to_pylist()
+        with contextlib.suppress(records.MissingError):  # compacted meanwhile
+            table = records.read(study.results, "trials", path.stem, ["seconds"])
+            seconds += table["seconds"].drop_null().to_pylist()
     return statistics.median(seconds) if seconds else study.resources.seconds
 
 
@@ -123,16 +118,8 @@ def plan_table(study: spec.Study, trials: list[spec.Trial], status: dict[str, st
 
 def write_plan(study: spec.Study, trials: list[spec.Trial]) -> None:
     """Say which trials the study now consists of, so that what is missing can be told."""
-    columns = {
-        "trial": [trial.id for trial in trials],
-        "student": [trial.student.name for trial in trials],
-        "teacher": [trial.teacher for trial in trials],
-        "teachers": [[model.name for model in trial.teachers] for trial in trials],
-        "combine": [trial.combine for trial in trials],
-        "order": [trial.order if trial.combine == "sequential" else None for trial in trials],
-        "method": [trial.name for trial in trials],
-        "seed": [trial.seed for trial in trials],
-    }
+    rows = [{"trial": trial.id, **trial.labels} for trial in trials]
+    columns = {name: [row[name] for row in rows] for name in schemas.PLANS.names if name != "study"}
     records.write_plan(study.results, "plans", study.name, columns)
 
 
@@ -177,9 +164,7 @@ def print_plan(study: spec.Study, trials: list[spec.Trial], todo: list[spec.Tria
         out.print("outputs of frozen models: cached or live is decided once the data are there")
     else:
         out.print(f"outputs of frozen models: {decided(study, trials, images)}")
-    to_make = [model.name for generation in zoo.missing(study, models_of(trials)) for model in generation]
-    if to_make:
-        out.print(f"zoo: to be made: {', '.join(to_make)}")
+    zoo.print_missing(study, models_of(trials))
     resources = study.resources
     each = f", on each of {resources.workers} workers" if resources.workers > 1 else ""
     out.print(f"each trial needs {resources.cpus} CPUs and {resources.gpus:g} GPUs{each}")
@@ -222,7 +207,9 @@ def job() -> int:
 
     study = _run.load(arguments)
     study = study.model_copy(update={"trackers": arguments.track or study.trackers})
-    _run.check(study, models.check_builds, _trackers.check)
+    _run.check(study)
+    models.check_builds(study)
+    _trackers.check(study)
     trials = study.trials()
     status = records.status(study.results, "trials")
     todo = [trial for trial in trials if not derivation.is_recorded(trial, study, status.get(trial.id))]
@@ -231,7 +218,7 @@ def job() -> int:
         print_plan(study, trials, todo, status)
         return 0
 
-    images = _run.prepare(study, tables=schemas.TRANSFER_TABLES)
+    images = _run.prepare(study, schemas.TRANSFER_TABLES)
     zoo.build(study, models_of(trials), "results", "outputs", "zoo", more=bool(todo))
     write_plan(study, trials)
     out, interrupted = _console.console, False

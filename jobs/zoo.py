@@ -25,6 +25,13 @@ def missing(study: spec.Study, models: Iterable[spec.Model]) -> list[list[spec.M
     return [sorted(generation, key=work, reverse=True) for generation in generations]
 
 
+def print_missing(study: spec.Study, models: Iterable[spec.Model]) -> None:
+    """Which of some models are to be made, if any."""
+    names = [model.name for generation in missing(study, models) for model in generation]
+    if names:
+        _console.console.print(f"zoo: to be made: {', '.join(names)}")
+
+
 def work(model: spec.Model) -> float:
     """How long it takes to make a model, up to a factor: images seen."""
     if not isinstance(model.weights, spec.Trained):

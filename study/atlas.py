@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from study import knowledge, mistakes, spec
@@ -232,19 +231,12 @@ def read_predictions(
     predicted, labels, first = [], None, None
     kind = np.min_scalar_type(-classes)  # signed, as torch and pandas have it too
     for name in ids:
-        path = results / "model_predictions" / f"{name}.parquet"
-        try:
-            with records.open_table(results, "model_predictions", name) as file:
-                table = file.read(columns=["index", "label", "predicted"])
-        except (OSError, pa.ArrowException) as error:
-            raise StudyError(
-                f"{path}: not a readable record ({str(error).splitlines()[0]}); remove it and "
-                f"{results / 'models' / f'{name}.parquet'}, and the model will be run again"
-            ) from error
+        table = records.read(results, "model_predictions", name, ["index", "label", "predicted"])
         index, label, said = (table[column].to_numpy() for column in table.column_names)
         if first is None:
             first, labels = index, label
         if not np.array_equal(index, first):
+            path = results / "model_predictions" / f"{name}.parquet"
             raise StudyError(f"{path}: of other samples than the other models'; run them on one split")
         predicted.append(said.astype(kind))
     return np.stack(predicted), labels.astype(kind)

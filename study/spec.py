@@ -599,6 +599,19 @@ class Trial(Transfer):
         """The one label of its teachers."""
         return " + ".join(model.name for model in self.teachers) or None
 
+    @property
+    def labels(self) -> dict[str, Any]:
+        """What was asked for, by names of the study: columns that `plans` and `trials` share."""
+        return {
+            "student": self.student.name,
+            "teacher": self.teacher,
+            "teachers": [model.name for model in self.teachers],
+            "combine": self.combine,
+            "order": self.order if self.combine == "sequential" else None,
+            "method": self.name,
+            "seed": self.seed,
+        }
+
 
 def _with_models(zoo: dict[str, Any], budget: Any) -> dict[str, Any]:
     """A zoo's entries with models in place of the names that their weights are made from.

@@ -88,7 +88,7 @@ def _compact(results: Location, table: str, finished: set[str], progress: Callab
     small = []
     for path in storage.files(results / table, ".parquet"):
         if path.name.startswith(records.MERGED):
-            trials = _read(results, table, path.stem, columns=["trial"])["trial"]
+            trials = records.read(results, table, path.stem, ["trial"])["trial"]
             merged_before |= set(trials.unique().to_pylist())
         elif path.stem in finished:
             small.append(path)
@@ -125,26 +125,15 @@ def _batches(paths: list[Location]) -> Iterator[list[Location]]:
 
 
 def _merge(results: Location, table: str, paths: list[Location]) -> None:
-    rows = pa.concat_tables(_all(lambda path: _read(results, table, path.stem), paths))
+    rows = pa.concat_tables(_all(lambda path: records.read(results, table, path.stem), paths))
     name = records.MERGED + digest.of_json([path.stem for path in paths])
     content = pa.BufferOutputStream()
     pq.write_table(rows, content, compression="zstd", write_page_checksum=True, row_group_size=ROW_GROUP)
     merged = results / table / f"{name}.parquet"
     storage.write(merged, content.getvalue())
-    if not _read(results, table, name).equals(rows):
+    if not records.read(results, table, name).equals(rows):
         storage.remove(merged)
         raise StudyError(
             f"{merged}: was not read back as it was written; nothing was removed; check the disk"
         )
     _all(storage.remove, paths)
-
-
-def _read(results: Location, table: str, name: str, columns: list[str] | None = None) -> pa.Table:
-    try:
-        with records.open_table(results, table, name) as file:
-            return file.read(columns)
-    except (OSError, pa.ArrowException) as error:
-        raise StudyError(
-            f"{results / table / f'{name}.parquet'}: not a readable record ({str(error).splitlines()[0]}); "
-            f"remove it and {results / 'trials' / f'{name}.parquet'}, and the trial will be run again"
-        ) from error

@@ -162,14 +162,6 @@ class Store:
     def __init__(self, folder: Location, cache: Cache | None = None) -> None:
         self.folder, self.cache = folder, cache
 
-    def prepare(self) -> None:
-        """Make the folder, and refuse one that cannot be written, before anything is computed.
-
-        Raises:
-            StudyError: it cannot.
-        """
-        storage.prepare(self.folder, "outputs")
-
     def get(self, key: Key, compute: Callable[[], tuple[dict[str, Tensor], dict[str, str]]]) -> Outputs:
         """The outputs of a key: those that are there, or else computed, written and read back.
 

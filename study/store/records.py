@@ -2,19 +2,18 @@
 
 The row in `trials` (or `models`) is written last, so a trial is recorded when, and only when, that file
 exists; a file appears whole or not at all (`study.store.storage`), so writers need no locks.
-`study.store.compaction` later merges files of many trials into large ones, with the same columns and rows.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from study.errors import StorageError, StudyError
+from study.errors import StudyError
 from study.store import storage
 from study.store.schemas import TABLES
 from study.store.storage import Location
@@ -30,6 +29,10 @@ def prepare(results: Location, tables: Iterable[str]) -> None:
         StudyError: the folder cannot be created or written.
     """
     storage.prepare(results, "results", tables)
+
+
+class MissingError(StudyError):
+    """A record that is not there, or in a merged file since."""
 
 
 def write(results: Location, table: str, name: str, columns: Mapping[str, Sequence]) -> Location:
@@ -133,49 +136,56 @@ def status_of(results: Location, table: str, name: str) -> str | None:
     return (_status(results / table / f"{name}.parquet") or {}).get(name)
 
 
+def read(results: Location, table: str, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """One file of one table, or some of its columns; its pages are checked.
+
+    Raises:
+        MissingError: there is none.
+        StudyError: it is damaged.
+    """
+    try:
+        with (
+            storage.open_file(results / table / f"{name}.parquet") as stream,
+            pq.ParquetFile(stream, page_checksum_verification=True) as file,
+        ):
+            return file.read(columns)
+    except (OSError, pa.ArrowException) as error:
+        kind = MissingError if isinstance(error, FileNotFoundError) else StudyError
+        raise kind(_unreadable(results, table, name, error)) from error
+
+
 def reasons(results: Location, table: str, names: Iterable[str]) -> dict[str, str]:
     """Why those of some trials or models failed that did, by id."""
-    columns, found = ["status", "reason"], {}
+    found = {}
     for name in names:
-        with contextlib.suppress(FileNotFoundError), open_table(results, table, name) as file:
-            (row,) = file.read(columns=columns).to_pylist()
+        with contextlib.suppress(MissingError):
+            (row,) = read(results, table, name, ["status", "reason"]).to_pylist()
             if row["status"] == "failed":
                 found[name] = row["reason"]
     return found
 
 
-@contextlib.contextmanager
-def open_table(results: Location, table: str, name: str) -> Iterator[pq.ParquetFile]:
-    """One file of one table, open for reading; its pages are checked as they are read.
-
-    Raises:
-        FileNotFoundError: there is none.
-        pyarrow.ArrowException: it is no Parquet file.
-    """
-    with (
-        storage.open_file(results / table / f"{name}.parquet") as stream,
-        pq.ParquetFile(stream, page_checksum_verification=True) as file,
-    ):
-        yield file
+def _unreadable(results: Location, table: str, name: str, error: Exception) -> str:
+    path = results / table / f"{name}.parquet"
+    row = results / f"{TABLES[table].names[0]}s" / path.name  # that says there is a record
+    too = "" if row == path else f" and {row}"
+    return (
+        f"{path}: not a readable record ({str(error).splitlines()[0]}); remove the file{too}, and what it "
+        "recorded will be run again"
+    )
 
 
 def _status(path: Location) -> dict[str, str] | None:
     """The status of each id in a file; None where there is no such file."""
-    table = path.parent.name
+    results, table = path.parent.parent, path.parent.name
     try:
-        with open_table(path.parent.parent, table, path.stem) as file:
-            columns = file.read(columns=[TABLES[table].names[0], "status"]).to_pydict()
-        ids, states = columns.values()
+        rows = read(results, table, path.stem, [TABLES[table].names[0], "status"]).to_pydict()
+        ids, states = rows.values()
         strange = set(states) - {"ok", "failed"}
         if strange or not ids:
             raise ValueError(f"its status is {strange.pop()!r}" if strange else "it is empty")
         return dict(zip(ids, states, strict=True))
-    except FileNotFoundError:
+    except MissingError:
         return None
-    except StorageError:
-        raise
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        raise StudyError(
-            f"{path}: not a readable record ({str(error).splitlines()[0]}); remove the file and what it "
-            "recorded will be run again"
-        ) from error
+    except ValueError as error:
+        raise StudyError(_unreadable(results, table, path.stem, error)) from error

@@ -87,5 +87,5 @@ def test_a_cluster_that_does_not_answer_is_told_at_once(workspace, content, writ
 def test_a_node_that_joined_late_without_the_results_records_nothing(content):
     study = spec.Study.model_validate(content)
     with pytest.raises(RuntimeError, match=r"does not see the results folder"):
-        transfer_sweep.run_and_record(study.trials()[0], study)
+        transfer_sweep.run_trial(study.trials()[0], study)
     assert not study.results.exists()

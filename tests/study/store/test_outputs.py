@@ -17,7 +17,7 @@ import torch
 from study import evaluate, spec
 from study.errors import StudyError
 from study.images.batches import Crop
-from study.store import outputs
+from study.store import outputs, storage
 from study.views import View
 from study.workspace import Workspace
 
@@ -237,7 +237,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     with pytest.raises(StudyError, match=r"file/outputs: the outputs folder cannot be written .*--outputs"):
         outputs.Store(tmp_path / "file" / "outputs").get(KEY, computed)
     with pytest.raises(StudyError, match=r"file/outputs: the outputs folder cannot be written .*--outputs"):
-        outputs.Store(tmp_path / "file" / "outputs").prepare()
+        storage.prepare(tmp_path / "file" / "outputs", "outputs")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small file system")

@@ -241,7 +241,7 @@ def test_outputs_that_cannot_be_kept_leave_nothing_behind(s3, new_cache):
     with pytest.raises(StudyError, match=r"s3://nowhere/x: the outputs folder cannot be written"):
         store.get(KEY, computed)
     with pytest.raises(StudyError, match=r"s3://nowhere/x: the outputs folder cannot be written"):
-        store.prepare()
+        storage.prepare(nowhere, "outputs")
     assert [path for path in (store.cache.folder / ".computing").iterdir() if path.suffix] == []
 
 
