@@ -111,21 +111,16 @@ class Progress:
             bars.TextColumn("{task.fields[text]}"),
             console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self.task = self.bar.add_task(title, total=total, text="")
 
     def __enter__(self) -> Progress:
-        if console.is_terminal:
-            self.bar.start()
+        self.bar.start()
         return self
 
     def __exit__(self, *exception) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """Take the line off the terminal."""
-        if console.is_terminal:
-            self.bar.stop()
+        self.bar.stop()
 
     def left(self) -> str:
         """The time left, judged by what was expected, or once a twentieth is done by the pace so far.
@@ -141,8 +136,7 @@ class Progress:
         """Show that `done` of the total is done, and `text` beside it."""
         self.done = done
         text = ", ".join(part for part in (text, self.left()) if part)
-        if console.is_terminal:
-            self.bar.update(self.task, completed=done, text=text)
-        elif time.monotonic() - self.last_line > PLAIN_LINE_SECONDS:
+        self.bar.update(self.task, completed=done, text=text)
+        if self.bar.disable and time.monotonic() - self.last_line > PLAIN_LINE_SECONDS:
             self.last_line = time.monotonic()
             console.print(f"{self.title}: {text}")

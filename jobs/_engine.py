@@ -261,7 +261,7 @@ def cluster_watched(progress: _console.Progress) -> Iterator[None]:
             heard |= {address: time.monotonic() for address in patience if _cluster.answers(address)}
             lost = [address for address in patience if time.monotonic() - heard[address] > patience[address]]
             if lost and not over.is_set():
-                progress.stop()
+                progress.bar.stop()
                 print("error:", GONE.format(lost[0]), file=sys.stderr, flush=True)
                 os._exit(2)
 

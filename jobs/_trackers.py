@@ -65,7 +65,7 @@ EPOCH = ("loss", "lr", "teacher_share", "student_accuracy")
 def check(study: spec.Study) -> None:
     """Refuse, by a `StudyError`, trackers that lack a package, a folder or (MLflow) a server that answers."""
     for name in study.trackers:
-        _place(name, study)
+        server = urlsplit(_place(name, study))
         if name == "mlflow":
             for variable, value in QUIET_MLFLOW.items():  # before the import, which reads them
                 os.environ.setdefault(variable, value)
@@ -77,13 +77,12 @@ def check(study: spec.Study) -> None:
                     f"trackers: {name} needs the package {package}, which cannot be imported ({error}); "
                     f"`pip install -r {REQUIREMENTS}`, or leave it out"
                 ) from error
-    server = urlsplit(os.environ.get(MLFLOW_URI, "")) if "mlflow" in study.trackers else urlsplit("")
-    if server.scheme in ("http", "https"):  # MLflow itself would try for minutes
-        port = server.port or {"http": 80, "https": 443}[server.scheme]
-        if not _cluster.answers(f"{server.hostname}:{port}"):
-            raise StudyError(
-                f"{MLFLOW_URI}: the server {server.hostname}:{port} does not answer; start or correct it"
-            )
+        if server.scheme in ("http", "https"):  # MLflow itself would try for minutes
+            port = server.port or {"http": 80, "https": 443}[server.scheme]
+            if not _cluster.answers(f"{server.hostname}:{port}"):
+                raise StudyError(
+                    f"{MLFLOW_URI}: the server {server.hostname}:{port} does not answer; start or correct it"
+                )
 
 
 def places(study: spec.Study) -> dict[str, str]:

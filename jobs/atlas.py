@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from rich.table import Table
 
 from jobs import _cluster, _console, _engine, _run, zoo
@@ -119,14 +118,13 @@ def describe_classes(study: spec.Study, images: Images, embedder: str | None) ->
     columns = {"class": range(len(names)), "name": names}
     wanted = embedder or "minilm"
     if wanted != "none":
-        path = study.results / "classes" / f"{study.name}.parquet"
         try:
-            before = pd.read_parquet(path, columns=["name", "embedder"])
-        except (OSError, ValueError):  # not there, or damaged: made again
-            before = pd.DataFrame(columns=["name", "embedder"])
-        embedders = set(before["embedder"].dropna())
+            before = records.read(study.results, "classes", study.name, ["name", "embedder"]).to_pydict()
+        except StudyError:  # not there, or damaged: made again
+            before = {"name": [], "embedder": []}
+        embedders = {*before["embedder"]} - {None}
         # Where none is asked for, any will do.
-        if before["name"].tolist() == names and embedders and embedder in (None, *embedders):
+        if before["name"] == names and embedders and embedder in (None, *embedders):
             return
         try:
             columns["embedding"] = list(class_names.embed(meanings, wanted))

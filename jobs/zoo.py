@@ -52,16 +52,10 @@ def train(model: spec.Model, study: spec.Study) -> dict[str, Any]:
 
 
 def build(study: spec.Study, models: Iterable[spec.Model], *written: str, more: bool = False) -> None:
-    """Start Ray if it is needed, make what is missing, and print the zoo.
+    """Make those of a study's models that are missing, and print what they came to; its images are there.
 
-    Args:
-        study: its images are there.
-        models: those of its zoo that are wanted.
-        written: as for `_run.start`.
-        more: whether Ray is needed for something that comes after this.
-
-    Raises:
-        StudyError: a training failed.
+    Ray is started (`_run.start`) if that needs it, or, with `more`, for what comes after this. A training
+    that fails is a `StudyError`.
     """
     wanted = list(models)
     generations = missing(study, wanted)
@@ -80,7 +74,7 @@ def build(study: spec.Study, models: Iterable[spec.Model], *written: str, more: 
                     work=cost,
                     fatal=FAILED,
                 )
-                for name, reason in errors.items():
+                for name, reason in errors.items():  # workers that died each time they were tried
                     raise StudyError(FAILED.format(name=name, reason=reason))
     if any(model.made for model in wanted):
         _console.console.print(table(study, wanted))

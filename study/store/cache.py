@@ -6,7 +6,7 @@ until it releases it or ends; what no process uses goes, the least recently used
 asks for room. A copy that was interrupted leaves nothing behind that could be taken for an entry.
 
 The locks are `flock`'s, shared by those who read and void once a process is gone, which is what tells
-an entry in use from one that is not (`filelock` knows none that are shared).
+an entry in use from one that is not (`filelock`'s shared ones are SQLite databases).
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Cache:
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder.expanduser(), limit
+        self._locks = self.folder / ".locks"
         self._held: dict[str, int] = {}  # by entry: the open lock that says it is in use here
 
     def entry(self, name: str, size: int, fill: Callable[[Path], None]) -> Path:
@@ -98,15 +99,14 @@ class Cache:
 
     def drop(self, name: str) -> None:
         """Remove an entry, damaged or out of date, whoever uses it: what is open can still be read."""
-        with _alone(self.folder / ".locks" / ".filling"):
+        with _alone(self._locks / ".filling"):
             self._remove(self.folder / name)
 
     def _use(self, name: str) -> int:
         """An open lock, which says until it is closed that an entry is in use."""
-        locks = self.folder / ".locks"
         try:
-            locks.mkdir(parents=True, exist_ok=True)
-            lock = os.open(locks / name, os.O_RDWR | os.O_CREAT, 0o666)
+            self._locks.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self._locks / name, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise StudyError(
                 f"{self.folder}: the cache cannot be written ({error.strerror}); choose another folder with "
@@ -117,11 +117,11 @@ class Cache:
 
     def _filled(self, name: str, size: int, fill: Callable[[Path], None]) -> Path:
         """The folder of an entry that is in use, filled if it is not there."""
-        path, locks = self.folder / name, self.folder / ".locks"
-        os.utime(locks / name)  # when it was used last
+        path = self.folder / name
+        os.utime(self._locks / name)  # when it was used last
         if not path.exists():
             # One copy at a time: the others of this node want the disk, and most often the same entry.
-            with _alone(locks / ".filling"):
+            with _alone(self._locks / ".filling"):
                 if not path.exists():
                     for left in self.folder.glob(f"{TEMPORARY}*"):  # by one that was killed: we are alone
                         shutil.rmtree(left, ignore_errors=True)
@@ -149,7 +149,7 @@ class Cache:
         for path in sorted(sizes, key=self._last_used) if size <= self.limit else ():
             if room >= size:
                 return
-            with _alone(self.folder / ".locks" / path.name, wait=False) as unused:
+            with _alone(self._locks / path.name, wait=False) as unused:
                 if unused:
                     self._remove(path)
                     room += sizes[path]
@@ -161,7 +161,7 @@ class Cache:
             )
 
     def _last_used(self, path: Path) -> float:
-        lock = self.folder / ".locks" / path.name
+        lock = self._locks / path.name
         return lock.stat().st_mtime if lock.exists() else 0.0
 
 

@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,8 +29,6 @@ from study.store.storage import Location
 TABLES = ("trials", "history", "predictions")
 BYTES = 64 << 20  # of small files that go into a merged one
 ROW_GROUP = 1 << 17  # rows: sorted by trial, so that a reader of some trials can pass over the others
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,21 +60,13 @@ def compact(
             f"{results}: no trial is recorded there; run the study first, or choose another folder with "
             "--results"
         )
-    with _alone(results):
-        status = records.status(results, "trials")
-        finished = {trial for trial, state in status.items() if state == "ok"}
-        return [_compact(results, table, finished, progress) for table in TABLES]
-
-
-@contextlib.contextmanager
-def _alone(results: Location) -> Iterator[None]:
-    """One compaction at a time; at a URL, where nothing can be locked, the user sees to that."""
-    if not isinstance(results, Path):
-        yield
-        return
+    # One at a time; at a URL, where nothing can be locked, the user sees to that.
+    local = isinstance(results, Path)
     try:
-        with FileLock(results / ".compacting", timeout=0):
-            yield
+        with FileLock(results / ".compacting", timeout=0) if local else contextlib.nullcontext():
+            status = records.status(results, "trials")
+            finished = {trial for trial, state in status.items() if state == "ok"}
+            return [_compact(results, table, finished, progress) for table in TABLES]
     except Timeout as error:
         raise StudyError(f"{results}: is being compacted already; wait until that has ended") from error
 
@@ -93,7 +81,7 @@ def _compact(results: Location, table: str, finished: set[str], progress: Callab
         elif path.stem in finished:
             small.append(path)
     # Merged before, and not removed then, or recorded once more by another sweep since.
-    _all(storage.remove, [path for path in small if path.stem in merged_before])
+    storage.at_once(storage.remove, [path for path in small if path.stem in merged_before])
     small = [path for path in small if path.stem not in merged_before]
     done = merged = 0
     for batch in _batches(small):
@@ -105,16 +93,10 @@ def _compact(results: Location, table: str, finished: set[str], progress: Callab
     return Merged(table, merged, len(storage.files(results / table, ".parquet")))
 
 
-def _all(action: Callable[[Location], T], paths: list[Location]) -> list[T]:
-    """Several at once: what a store far away takes its time for."""
-    with ThreadPoolExecutor(records.READERS) as pool:
-        return list(pool.map(action, paths))
-
-
 def _batches(paths: list[Location]) -> Iterator[list[Location]]:
     """Files in their order, as many together as take `BYTES`."""
     batch, size = [], 0
-    for path, (bytes_, _) in zip(paths, _all(storage.stamp, paths), strict=True):
+    for path, (bytes_, _) in zip(paths, storage.at_once(storage.stamp, paths), strict=True):
         batch.append(path)
         size += bytes_
         if size >= BYTES:
@@ -125,7 +107,7 @@ def _batches(paths: list[Location]) -> Iterator[list[Location]]:
 
 
 def _merge(results: Location, table: str, paths: list[Location]) -> None:
-    rows = pa.concat_tables(_all(lambda path: records.read(results, table, path.stem), paths))
+    rows = pa.concat_tables(storage.at_once(lambda path: records.read(results, table, path.stem), paths))
     name = records.MERGED + digest.of_json([path.stem for path in paths])
     content = pa.BufferOutputStream()
     pq.write_table(rows, content, compression="zstd", write_page_checksum=True, row_group_size=ROW_GROUP)
@@ -136,4 +118,4 @@ def _merge(results: Location, table: str, paths: list[Location]) -> None:
         raise StudyError(
             f"{merged}: was not read back as it was written; nothing was removed; check the disk"
         )
-    _all(storage.remove, paths)
+    storage.at_once(storage.remove, paths)

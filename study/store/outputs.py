@@ -196,7 +196,7 @@ class Store:
                 if found is not None:
                     break
             return found, problem
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return None, ""
 
     @property

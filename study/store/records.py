@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +18,6 @@ from study.store.schemas import TABLES
 from study.store.storage import Location
 
 MERGED = "merged-"  # how names of compacted files begin; ids of trials are hexadecimal
-READERS = 16  # files read at once: what a store far away takes its time for
 
 
 def prepare(results: Location, tables: Iterable[str]) -> None:
@@ -95,11 +93,7 @@ def write_failure(results: Location, table: str, name: str, row: Mapping) -> Non
 def write_plan(results: Location, table: str, study: str, columns: Mapping[str, Sequence]) -> None:
     """Say which trials a study (`plans`), or which models its atlas (`atlas`), now consists of.
 
-    Args:
-        results: the results folder.
-        table: 'plans' or 'atlas'.
-        study: the study's name.
-        columns: the table's others by name, a value a trial or model.
+    `columns` are the table's others by name, a value a trial or model.
     """
     count = len(columns[TABLES[table].names[0]])
     write(results, table, study, {"study": [study] * count, **columns})
@@ -112,8 +106,7 @@ def status(results: Location, table: str) -> dict[str, str]:
         StudyError: a file of the table is not a readable record.
     """
     paths = storage.files(results / table, ".parquet")
-    with ThreadPoolExecutor(READERS) as pool:
-        read = list(pool.map(_status, paths))
+    read = storage.at_once(_status, paths)
     now = storage.files(results / table, ".parquet")
     if None in read and now == paths:
         raise StudyError(f"{paths[read.index(None)]}: cannot be opened; remove it")
@@ -170,7 +163,7 @@ def _unreadable(results: Location, table: str, name: str, error: Exception) -> s
     row = results / f"{TABLES[table].names[0]}s" / path.name  # that says there is a record
     too = "" if row == path else f" and {row}"
     return (
-        f"{path}: not a readable record ({str(error).splitlines()[0]}); remove the file{too}, and what it "
+        f"{path}: not a readable record ({storage.reason(error)}); remove the file{too}, and what it "
         "recorded will be run again"
     )
 

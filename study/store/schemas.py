@@ -18,13 +18,8 @@ The atlas of complementary knowledge, one file a model and one a study:
 - `classes/<study>.parquet`: one row a class, its name and what the name means (an embedding).
 
 Every column carries its description in the field's Parquet metadata (`describe`), from which
-`docs/records.md` is made. Shares, rates and accuracies are fractions in [0, 1]. The row in `trials`
-(or `models`) is written last, so a trial is recorded when, and only when, that file exists; a file
-appears whole or not at all (`study.store.storage`), so writers need no locks.
-`study.store.compaction` later merges files of many trials into large ones, with the same columns and rows.
-
-`python -m study.store.schemas` prints `docs/records.md`. The reading side (`analysis/`) shares nothing
-with this module but the schema: `pandas.read_parquet(results / "trials")` is enough.
+`python -m study.store.schemas` makes `docs/records.md`. The files are written by `study.store.records`, and
+those of many trials merged into large ones, with the same columns and rows, by `study.store.compaction`.
 """
 
 from __future__ import annotations
@@ -309,20 +304,13 @@ CLASSES = _schema(
     ("embedding", pa.list_(pa.float32()), "embedding of the name, of length 1; null without a text model"),
 )
 
-TRANSFER_TABLES: dict[str, pa.Schema] = {
-    "trials": TRIALS,
-    "predictions": PREDICTIONS,
-    "history": HISTORY,
-    "plans": PLANS,
-}
-ATLAS_TABLES: dict[str, pa.Schema] = {
-    "models": MODELS,
-    "model_predictions": MODEL_PREDICTIONS,
-    "atlas": ATLAS,
-    "pairs": PAIRS,
-    "pair_classes": PAIR_CLASSES,
-    "classes": CLASSES,
-}
+
+def _by_name(*tables: pa.Schema) -> dict[str, pa.Schema]:
+    return {table.metadata[b"table"].decode(): table for table in tables}
+
+
+TRANSFER_TABLES = _by_name(TRIALS, PREDICTIONS, HISTORY, PLANS)
+ATLAS_TABLES = _by_name(MODELS, MODEL_PREDICTIONS, ATLAS, PAIRS, PAIR_CLASSES, CLASSES)
 TABLES = TRANSFER_TABLES | ATLAS_TABLES
 
 

@@ -44,6 +44,7 @@ PASSING = {
 # What AWS and its like say of a request that will never succeed.
 LASTING = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "SIGNATURE", "UNRECOGNIZED_CLIENT")
 CHUNK = 16 << 20
+AT_ONCE = 16  # files: what a store far away takes its time for
 
 T = TypeVar("T")
 
@@ -171,8 +172,6 @@ def reason(error: BaseException) -> str:
 
 def passes(location: Location, error: OSError) -> bool:
     """Whether what failed may succeed later."""
-    if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError | FileExistsError):
-        return False
     if isinstance(location, Path) or error.errno is not None:
         return error.errno in PASSING
     return not any(word in str(error).upper() for word in LASTING)
@@ -201,6 +200,12 @@ def patiently(location: Location, action: Callable[[], T]) -> T:
         # Spread out, so that a thousand workers do not come back at once.
         time.sleep(wait * random.uniform(0.5, 1.5))
         wait = min(2 * wait, 15)
+
+
+def at_once(action: Callable[[Location], T], locations: Iterable[Location]) -> list[T]:
+    """What something done with each location gives, with several at once."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(action, locations))
 
 
 # --- reading ------------------------------------------------------------------------------------
