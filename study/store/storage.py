@@ -320,12 +320,24 @@ def write(location: Location, content: bytes | pa.Buffer) -> None:
         StorageError: it could not be for `patience()` seconds.
     """
 
+    def put(system: fs.FileSystem, key: str) -> None:
+        with system.open_output_stream(key) as stream:
+            stream.write(content)
+
     def once() -> None:
         if isinstance(location, Path):
             with replacing(location) as temporary:
                 temporary.write_bytes(content)
-        else:
-            _put(location, content)
+            return
+        # pyarrow completes an upload when its stream is closed, for whatever reason, and has no way to
+        # give one up. So the content goes in one piece, and from a thread, which Ctrl-C or SIGTERM never
+        # interrupt.
+        system, key = _place(location)
+        target = key if system.type_name in OBJECT_STORES else aside(location).key
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(put, system, target).result()
+        if target != key:
+            system.move(target, key)
 
     patiently(location, once)
 
@@ -377,22 +389,6 @@ def publish(temporary: Path, folder: Location, last: str) -> None:
 def published(folder: Location, last: str) -> bool:
     """Whether a folder has been published, whatever became of its files since."""
     return folder.exists() if isinstance(folder, Path) else (folder / last).exists()
-
-
-def _put(location: Remote, content: bytes | pa.Buffer) -> None:
-    def put(target: Remote) -> None:
-        with target.system.open_output_stream(target.key) as stream:
-            stream.write(content)
-
-    # pyarrow completes an upload when its stream is closed, for whatever reason, and has no way to give
-    # one up. So the content goes in one piece, and from a thread, which Ctrl-C or SIGTERM never interrupt.
-    with ThreadPoolExecutor(1) as thread:
-        if location.system.type_name in OBJECT_STORES:
-            thread.submit(put, location).result()
-        else:
-            temporary = aside(location)
-            thread.submit(put, temporary).result()
-            location.system.move(temporary.key, location.key)
 
 
 def remove(location: Location) -> None:
