@@ -76,10 +76,17 @@ def run(function: Callable[..., T], arguments: tuple, resources: Resources, name
                 logging_config=train.LoggingConfig(log_level="CRITICAL"),
             ),
         )
-        outcome = trainer.fit().return_value
+        try:
+            outcome = trainer.fit().return_value
+        except train.WorkerGroupError as failed:
+            outcome = next(filter(_told, failed.worker_failures.values()), failed)
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
+
+
+def _told(error: Exception) -> bool:
+    return isinstance(error, DivergedError | StudyError)
 
 
 def _work(config: dict) -> Any:
