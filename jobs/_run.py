@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from jobs import _cluster, _console
-from study import distributed, spec
+from study import spec
 from study.images import files, labels, splits
 from study.images.files import Images
 from study.models import weights, zoo
@@ -52,7 +52,6 @@ def prepare(study: spec.Study, tables: Iterable[str] = ()) -> Images:
     zoo.check_classes(study, len(images.classes), labels.chosen(study.data, images.classes))
     tell_enlarged(study, images)
     weights.check_files(study, len(images.classes))
-    distributed.check(study, len(images.classes))
     return images
 
 

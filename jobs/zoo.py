@@ -5,6 +5,7 @@ python jobs/zoo.py [STUDY]
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from jobs import _console, _data_parallel, _engine, _run
-from study import derivation, spec, workspace
+from study import derivation, distributed, spec, workspace
 from study.errors import StudyError
 from study.models import weights
 
@@ -55,10 +56,11 @@ def build(study: spec.Study, models: Iterable[spec.Model], *written: str, more: 
     """Make those of a study's models that are missing, and print what they came to; its images are there.
 
     Ray is started (`_run.start`) if that needs it, or, with `more`, for what comes after this. A training
-    that fails is a `StudyError`.
+    that fails, or that the study's workers cannot share, is a `StudyError`.
     """
     wanted = list(models)
     generations = missing(study, wanted)
+    distributed.check(study, itertools.chain(*generations))
     if generations or more:
         _run.start(study, *written)
     cost = {model.name: work(model) for generation in generations for model in generation}

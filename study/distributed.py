@@ -10,7 +10,7 @@ Left out on purpose: models too large for one device, and BatchNorm students on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def check(study: spec.Study, classes: int) -> None:
+def check(study: spec.Study, to_make: Iterable[spec.Model] = ()) -> None:
     """Refuse workers that cannot share a training, before any starts.
 
     Args:
         study: the study.
-        classes: number of classes of its data.
+        to_make: the models whose weights are to be made, by the same workers.
 
     Raises:
         StudyError: there are more workers than samples in a batch, several on one GPU, or several on
@@ -46,18 +46,20 @@ def check(study: spec.Study, classes: int) -> None:
     resources = study.resources
     if resources.workers == 1:
         return
-    trained = [model for model in study.zoo.values() if isinstance(model.weights, spec.Trained)]
-    phases = [study.budget, *(phase for model in trained for phase in model.weights.phases)]
+    phases, learners = [study.budget], [study.zoo[name] for name in study.students()]
+    for model in to_make:
+        if isinstance(model.weights, spec.Trained):
+            phases, learners = [*phases, *model.weights.phases], [*learners, model]
+        elif isinstance(model.weights, spec.Transferred):
+            phases, learners = [*phases, model.weights.budget], [*learners, model]
     check_batch(resources.workers, min(phase.batch_size for phase in phases))
     if 0 < resources.gpus < 1:
         raise StudyError(
             f"resources.gpus: {resources.workers} workers cannot share a GPU; set gpus to 1 or workers to 1"
         )
-    if not resources.gpus:
-        for name in dict.fromkeys([*study.students(), *(model.name for model in trained)]):
-            # With random weights: what matters here needs none from anywhere.
-            random = study.zoo[name].model_copy(update={"weights": spec.Random(seed=0)})
-            check_batch_norm(zoo.build(random, classes))
+    for model in learners if not resources.gpus else ():
+        # With random weights: what matters here needs none from anywhere, and no number of classes.
+        check_batch_norm(zoo.build(model.model_copy(update={"weights": spec.Random(seed=0)}), classes=2))
 
 
 def check_batch(workers: int, samples: int) -> None:

@@ -72,9 +72,11 @@ def results_of(content: dict) -> Path:
     return Path(content["folders"]["results"])
 
 
-def wait_until(condition, seconds: float = 120) -> None:
+def wait_until(condition, process: subprocess.Popen | None = None, seconds: float = 120) -> None:
+    """Wait for a condition; where it is `process` that brings it about, no longer than that runs."""
     end = time.monotonic() + seconds
     while not condition():
+        assert process is None or process.poll() is None, process.communicate()[0]
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
 

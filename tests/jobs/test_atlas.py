@@ -195,7 +195,7 @@ def long_atlas(small, write_study):
 def test_a_killed_atlas_recomputes_no_finished_model(long_atlas):
     path, results = long_atlas
     process = start(JOB, path, "--batch-size", 1, "--embed", "none")
-    wait_until(lambda: len(recorded(results, "models")) >= 3)
+    wait_until(lambda: len(recorded(results, "models")) >= 3, process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     wait_until(lambda: not workers_of(process.pid))
@@ -214,7 +214,7 @@ def test_a_killed_atlas_recomputes_no_finished_model(long_atlas):
 def test_a_model_whose_worker_is_killed_is_run_again_with_half_the_batch(long_atlas):
     path, results = long_atlas
     process = start(JOB, path, "--batch-size", 16, "--embed", "none")
-    wait_until(lambda: len(recorded(results, "models")) >= 1)
+    wait_until(lambda: len(recorded(results, "models")) >= 1, process)
     victim = next(line for line in workers_of(process.pid) if "ImplicitFunc.train" in line)
     os.kill(int(victim.split()[1]), signal.SIGKILL)
     output, _ = process.communicate(timeout=240)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from ray.cluster_utils import Cluster
@@ -33,15 +34,22 @@ TIMINGS = ["seconds_load", "seconds_train", "seconds_evaluate", "seconds", "fini
 def study(workspace, content):
     """A study of eight trials, each long enough to be interrupted in the middle."""
     content["seeds"] = [0, 1]
-    content["methods"] = {"kl": {"lr": 1e-2}, "xe_kl_mcl": {"lr": 1e-2, "weight": 0.7, "half_life": 0.2}}
+    content["methods"] = {name: content["methods"][name] for name in ("kl", "xe_kl_mcl")}
     content["budget"] |= {"epochs": 60}
     content["resources"] = {"checkpoint_seconds": 0}
     return content
 
 
 def table(rows: list[dict] | pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows).drop(columns=TIMINGS, errors="ignore")
+    frame = pd.DataFrame(rows).drop(columns=TIMINGS, errors="ignore").map(plain)
     return frame.sort_values(by, ignore_index=True)
+
+
+def plain(value: object) -> object:
+    """As it was recorded: pandas reads lists as arrays, and what is a dictionary as pairs."""
+    if isinstance(value, dict):
+        return list(value.items())
+    return list(value) if isinstance(value, np.ndarray) else value
 
 
 def same_as_undisturbed(path, workspace, filesystem=None) -> None:
@@ -73,10 +81,10 @@ def same_as_undisturbed(path, workspace, filesystem=None) -> None:
         )
 
 
-KNOWN: dict[str, transfer.Record] = {}
+KNOWN: dict[str, transfer.Outcome] = {}
 
 
-def undisturbed(trial, workspace) -> transfer.Record:
+def undisturbed(trial, workspace) -> transfer.Outcome:
     if trial.id not in KNOWN:
         KNOWN[trial.id] = transfer.run(trial, workspace)
     return KNOWN[trial.id]
@@ -107,7 +115,7 @@ def checkpoints(results) -> list:
 def test_a_worker_host_is_killed(cluster, study, write_study, workspace):
     path, results = write_study(study), results_of(study)
     process = start(SWEEP, path, RAY_ADDRESS=cluster.address)
-    wait_until(lambda: recorded(results) and checkpoints(results))
+    wait_until(lambda: recorded(results) and checkpoints(results), process)
     cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
@@ -133,7 +141,7 @@ def test_the_nodes_have_another_version_of_the_project(
 def test_the_head_is_killed(cluster, study, write_study, workspace):
     path, results = write_study(study), results_of(study)
     process = start(SWEEP, path, RAY_ADDRESS=cluster.address)
-    wait_until(lambda: recorded(results))
+    wait_until(lambda: recorded(results), process)
     cluster.remove_node(cluster.head_node, allow_graceful=False)
     output, _ = process.communicate(timeout=180)
     assert process.returncode == 2, output
@@ -152,7 +160,7 @@ def test_the_head_is_killed(cluster, study, write_study, workspace):
 def test_a_process_is_killed(study, write_study, workspace, killed):
     path, results = write_study(study), results_of(study)
     process = start(SWEEP, path)
-    wait_until(lambda: recorded(results) and checkpoints(results))
+    wait_until(lambda: recorded(results) and checkpoints(results), process)
     kept = {file: file.stat().st_mtime_ns for file in recorded(results)}
     if killed == "driver":
         os.kill(process.pid, signal.SIGKILL)
@@ -197,7 +205,7 @@ def test_the_disk_under_the_results_is_full(study, write_study, workspace, small
     study["folders"]["results"] = str(small_disk / "results")
     path, results = write_study(study), results_of(study)
     process = start(SWEEP, path, **{storage.PATIENCE: patience})
-    wait_until(lambda: recorded(results))
+    wait_until(lambda: recorded(results), process)
     fill(small_disk)
     if patience == "5":  # nobody makes room in time
         output, _ = process.communicate(timeout=120)
@@ -223,7 +231,9 @@ def test_the_store_answers_errors_for_a_while(s3, study, write_study, workspace,
     study["folders"]["cache"] = str(tmp_path / "cache")
     path = write_study(study)
     process = start(SWEEP, path)
-    wait_until(lambda: {"trials", "checkpoints"} <= {Path(key).parent.name for key in set(s3.keys())})
+    wait_until(
+        lambda: {"trials", "checkpoints"} <= {Path(key).parent.name for key in set(s3.keys())}, process
+    )
     s3.fail_for(15)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output

@@ -185,7 +185,7 @@ def long_study(workspace, content, write_study):
 def test_ctrl_c_and_a_schedulers_stop_end_cleanly(long_study, stop):
     path, results = long_study
     process = start(SWEEP, path)
-    wait_until(lambda: len(recorded(results)) >= 1)
+    wait_until(lambda: len(recorded(results)) >= 1, process)
     os.kill(process.pid, stop)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output

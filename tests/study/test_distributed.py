@@ -359,17 +359,26 @@ def resources(study: spec.Study, **changes) -> spec.Study:
 
 
 def test_workers_that_cannot_share_a_trial_are_refused_beforehand(study):
-    distributed.check(resources(study, workers=1), 10)
+    distributed.check(resources(study, workers=1))
     with pytest.raises(StudyError, match=r"zoo\.resnet: has BatchNorm.*resources\.workers to 1"):
-        distributed.check(resources(study, workers=2), 10)
-    distributed.check(resources(study, workers=2, gpus=1), 10)
+        distributed.check(resources(study, workers=2))
+    distributed.check(resources(study, workers=2, gpus=1))
     with pytest.raises(StudyError, match=r"resources\.gpus: 2 workers cannot share a GPU"):
-        distributed.check(resources(study, workers=2, gpus=0.5), 10)
+        distributed.check(resources(study, workers=2, gpus=0.5))
     with pytest.raises(StudyError, match=r"33 workers cannot share a batch of 32"):
-        distributed.check(resources(study, workers=33, gpus=1), 10)
-    teaching = study.model_copy(update={"pairs": [("mixer", "resnet")]})
-    with pytest.raises(StudyError, match=r"zoo\.resnet: has BatchNorm"):  # the zoo is trained by them too
-        distributed.check(resources(teaching, workers=2), 10)
-    zoo = study.zoo | {"resnet": blank(study.zoo["resnet"], 0, "resnet")}
-    teaching = teaching.model_copy(update={"zoo": zoo})
-    distributed.check(resources(teaching, workers=2), 10)  # a teacher may have BatchNorm
+        distributed.check(resources(study, workers=33, gpus=1))
+    teaching = resources(study.model_copy(update={"pairs": [("mixer", "resnet")]}), workers=2)
+    distributed.check(teaching)  # a teacher may have BatchNorm
+
+
+def test_what_the_workers_have_to_make_is_checked_like_trials(study):
+    teaching = resources(study.model_copy(update={"pairs": [("mixer", "resnet")]}), workers=2)
+    (trial,) = (trial for trial in teaching.trials() if trial.name == "kl")
+    back = trial.model_copy(update={"student": study.zoo["resnet"], "teachers": (study.zoo["mixer"],)})
+    few = back.budget.model_copy(update={"batch_size": 1})
+    for made in (study.zoo["resnet"], back.result):
+        with pytest.raises(StudyError, match=r"zoo\.resnet.*: has BatchNorm"):
+            distributed.check(teaching, [study.zoo["mixer"], made])
+    distributed.check(teaching, [study.zoo["mixer"], trial.result])
+    with pytest.raises(StudyError, match=r"2 workers cannot share a batch of 1 samples"):
+        distributed.check(teaching, [trial.model_copy(update={"budget": few}).result])
