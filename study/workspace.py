@@ -125,7 +125,7 @@ class Workspace:
     def pixels(self, crop: Crop, split: str) -> Batches | Resident:
         """Batches of a split: kept decoded on the device if they take half of what is kept at most."""
         samples, batches = self.splits[split], self.batches(crop)
-        if Resident.size(batches.side, len(samples)) > self._kept.maxsize / 2:
+        if Resident.size(*batches.size, len(samples)) > self._kept.maxsize / 2:
             return batches
         return self._keep(("pixels", crop, split), lambda: Resident(batches, samples, self.device))
 
@@ -179,7 +179,7 @@ class Workspace:
         Args:
             classifier: as `load` gave it, not trained since.
             split: name of the split.
-            view: how the samples are shown; None: through its own crop, as they are.
+            view: how the samples are shown; None: as timm shows them to it, for evaluation.
             epoch, variant: which epoch's view, or which of its variants.
             features: whether to keep them beside the logits.
             top_k: how many classes to keep; None: every logit.
@@ -188,7 +188,7 @@ class Workspace:
         Raises:
             StudyError: the outputs are not finite, or cannot be written.
         """
-        view = view or View(classifier.crop)
+        view = view or View(classifier.input)
         model = classifier.model
         which = {"seed": view.seed, "epoch": epoch} if variant is None else {"variant": variant}
         transforms = [dump(transform) for transform in view.transforms]
@@ -250,7 +250,7 @@ class Workspace:
 
     def predict(self, classifier: Classifier, split: str = "evaluation") -> Predictions:
         """What any classifier says of a split, through its own crop; not kept."""
-        loader, samples = self.pixels(classifier.crop, split), self.splits[split]
+        loader, samples = self.pixels(classifier.input, split), self.splits[split]
         return evaluate.predict(
             classifier, loader, samples, self.device, self.precision, labels=self.labels(split)
         )

@@ -2,15 +2,19 @@
 
 FFCV's file, reader and C decoders (they release the GIL) are used, from a few threads. FFCV's Loader is
 not: numba compiles its pipelines for seconds in every process, its consumer waits for ever when its
-thread dies, and it sets torch's thread count. The pixels are those of its `CenterCropRGBImageDecoder`,
-bit for bit.
+thread dies, and it sets torch's thread count.
+
+A crop is shown in one of two ways. A view that models of different inputs share, and that is augmented
+(`study.views`), is cut out as large as the images allow, with the pixels of FFCV's
+`CenterCropRGBImageDecoder`, bit for bit; each `study.models.zoo.Classifier` resizes it on the device. What
+one model is evaluated on is decoded by PIL and resized once, straight to its input, by timm's own transform:
+the pixels are timm's, bit for bit. Raw images of one size are cut out either way, since nothing is resized
+before the device.
 
 `Batches` decodes while one iterates; `Resident` keeps the crops of some samples decoded, in memory or
-on a GPU. Batches carry each sample's index, which is its position in the file. The decoder only cuts
-the crop out: resizing to a model's own input and normalising happen on the device, in
-`study.models.zoo.Classifier`, random augmentation in `study.views`. Left out: shuffling (an order is given),
-and ending a thread that hangs in a read (no one can): its consumer gets an error, but the interpreter
-waits for it when it exits.
+on a GPU. Batches carry each sample's index, which is its position in the file. Left out: shuffling (an order
+is given), and ending a thread that hangs in a read (no one can): its consumer gets an error, but the
+interpreter waits for it when it exits.
 
 FFCV is imported only when a file is opened.
 """
@@ -18,8 +22,9 @@ FFCV is imported only when a file is opened.
 from __future__ import annotations
 
 import functools
+import io
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -28,6 +33,7 @@ import numpy as np
 import torch
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from study.errors import StorageError, StudyError
@@ -43,16 +49,22 @@ class Crop(NamedTuple):
 
     `pct` in (0, 1] is the share of a side that is kept: of the shorter side for both sides of a
     square ('center'), or of each side ('squash': what is kept is then made square).
+
+    `size` in pixels (height, width) is what timm's transform makes of it, by `interpolation`; None: as large
+    as the images allow, the same for all.
     """
 
     pct: float = 1.0
     mode: Literal["center", "squash"] = "center"
+    size: tuple[int, int] | None = None
+    interpolation: str = "bicubic"
 
 
 class Batches:
     """Batches of crops out of one file, any samples in any order.
 
-    `side` is the crops' side in pixels. The threads live as long as the object and idle between epochs.
+    `size` is the crops' height and width in pixels. The threads live as long as the object and idle between
+    epochs.
 
     Args:
         images: the opened file.
@@ -64,7 +76,8 @@ class Batches:
     """
 
     def __init__(self, images: Images, crop: Crop, workers: int = 1) -> None:
-        self.side = int(crop.pct * images.side)
+        side = int(crop.pct * images.side)
+        self.size = (side, side)
         self._labels, self._workers = images.labels, workers
         self._file = file = _open(images.path, images.sha256)
         # As FFCV's get_center_crop computes it, for all samples at once.
@@ -72,13 +85,15 @@ class Batches:
         kept = sides if crop.mode == "squash" else np.broadcast_to(sides.min(0), sides.shape)
         self._sizes = (crop.pct * kept).astype(np.int64)
         self._corners = (sides - self._sizes) // 2
-        small = (self._sizes.min(0) < 1) | (self.side < 1)
+        small = (self._sizes.min(0) < 1) | (side < 1)
         if small.any():
             raise StudyError(
                 f"{file.path}: a crop of {crop.pct:g} leaves nothing of sample {small.argmax()} "
                 f"({file.heights[small][0]} x {file.widths[small][0]} pixels); crop less"
             )
-        self._windows = self._all_windows()
+        self._windows, self._transform = self._all_windows(side), None
+        if crop.size is not None and self._windows is None:
+            self.size, self._transform = crop.size, _timms(crop)
         # Kept from epoch to epoch: FFCV never frees the 10 to 20 kB it allots a thread that decodes JPEGs.
         self._threads = ThreadPoolExecutor(workers, "decode")
 
@@ -93,7 +108,7 @@ class Batches:
             device: where the tensors go.
 
         Yields:
-            pixels uint8 [batch, 3, side, side] (channels last in memory), labels int64 [batch],
+            pixels uint8 [batch, 3, height, width] (channels last in memory), labels int64 [batch],
             indices int64 [batch], the consumer's own.
 
         Raises:
@@ -114,7 +129,7 @@ class Batches:
                     part.cancel()
 
     def _start(self, samples: NDArray[np.int64], device: torch.device):
-        shape = (len(samples), self.side, self.side, 3)
+        shape = (len(samples), *self.size, 3)
         pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
         # Raw images are copied faster than threads take turns; of JPEGs each thread gets its share.
         share = len(samples) if self._windows is not None else -(-len(samples) // self._workers)
@@ -141,26 +156,30 @@ class Batches:
         labels, indices = (torch.from_numpy(of[samples]) for of in (self._labels, self._file.indices))
         return _move(pixels, device).permute(0, 3, 1, 2), _move(labels, device), _move(indices, device)
 
-    def _all_windows(self) -> NDArray[np.uint8] | None:
+    def _all_windows(self, side: int) -> NDArray[np.uint8] | None:
         """For raw images of one size whose crops need no resizing: the crop that begins at any byte.
 
         A view, uint8 [bytes, side, 3 side]; indexed by `starts`, it gathers crops without a loop.
         """
-        file, length = self._file, 3 * self.side
-        if file.jpeg.any() or (self._sizes != self.side).any() or len(np.unique(file.widths)) != 1:
+        file, length = self._file, 3 * side
+        if file.jpeg.any() or (self._sizes != side).any() or len(np.unique(file.widths)) != 1:
             return None
         row = 3 * int(file.widths[0])
-        count = len(file.data) - (self.side - 1) * row - length + 1
-        return as_strided(file.data, (count, self.side, length), (1, row, 1), writeable=False)
+        count = len(file.data) - (side - 1) * row - length + 1
+        return as_strided(file.data, (count, side, length), (1, row, 1), writeable=False)
 
     def _decode(self, samples: NDArray[np.int64], into: NDArray[np.uint8]) -> None:
-        """Write the crops of samples [n] into uint8 [n, side, side, 3]."""
+        """Write the crops of samples [n] into uint8 [n, height, width, 3]."""
         file = self._file
         starts, widths = file.starts[samples], file.widths[samples]
         tops, lefts = self._corners[:, samples]
         if self._windows is not None:
             first = starts + 3 * (tops * widths + lefts)
             into[:] = self._windows[first].reshape(into.shape)
+            return
+        if self._transform is not None:
+            for sample, target in zip(samples, into, strict=True):
+                target[:] = self._transform(self._image(sample)).permute(1, 2, 0)
             return
         decoded = np.empty(file.largest, dtype=np.uint8)
         address, target = file.data.ctypes.data, into.ctypes.data
@@ -172,13 +191,42 @@ class Batches:
                 # Nothing is cropped, scaled or flipped here: only so are the pixels FFCV's.
                 whole = (height, width, 0, 0, 1, 1, False, False)
                 if file.imdecode(source, size, height, width, decoded.ctypes.data, *whole):
-                    raise StorageError(
-                        f"{file.path}: the JPEG of sample {sample} is damaged; remove the folder "
-                        f"{file.path.parent} and prepare the data again"
-                    )
+                    raise self._damaged(sample)
                 source = decoded.ctypes.data
-            file.resize(0, source, height, width, *crop, target, self.side, self.side)
-            target += 3 * self.side**2
+            file.resize(0, source, height, width, *crop, target, *self.size)
+            target += 3 * self.size[0] * self.size[1]
+
+    def _image(self, sample: int) -> Image.Image:
+        """A whole sample as PIL has it."""
+        file, start = self._file, self._file.starts[sample]
+        content = file.data[start : start + file.bytes[sample]]
+        if not file.jpeg[sample]:
+            return Image.fromarray(content.reshape(file.heights[sample], file.widths[sample], 3))
+        try:
+            image = Image.open(io.BytesIO(content), formats=["JPEG"])
+            image.load()
+        except OSError as error:
+            raise self._damaged(sample) from error
+        return image
+
+    def _damaged(self, sample: int) -> StorageError:
+        return StorageError(
+            f"{self._file.path}: the JPEG of sample {sample} is damaged; remove the folder "
+            f"{self._file.path.parent} and prepare the data again"
+        )
+
+
+def _timms(crop: Crop) -> Callable[[Image.Image], Tensor]:
+    """timm's own transform for evaluation, from an image to uint8 [3, height, width]."""
+    from study.models.timm_import import timm
+
+    return timm.data.create_transform(
+        (3, *crop.size),
+        crop_pct=crop.pct,
+        crop_mode=crop.mode,
+        interpolation=crop.interpolation,
+        normalize=False,
+    )
 
 
 class Resident:
@@ -199,7 +247,7 @@ class Resident:
         self, batches: Batches, indices: NDArray[np.integer], device: torch.device | str = "cpu"
     ) -> None:
         self._samples = np.unique(np.asarray(indices, dtype=np.int64))
-        shape = (len(self._samples), batches.side, batches.side, 3)
+        shape = (len(self._samples), *batches.size, 3)
         self._pixels = torch.empty(shape, dtype=torch.uint8, device=device)
         self._labels = torch.empty(len(self._samples), dtype=torch.int64, device=device)
         done = 0
@@ -210,9 +258,9 @@ class Resident:
             done = rows.stop
 
     @staticmethod
-    def size(side: int, samples: int) -> int:
-        """Bytes that so many different samples will take on the device, at `Batches.side`."""
-        return samples * (3 * side**2 + 8)
+    def size(height: int, width: int, samples: int) -> int:
+        """Bytes that so many different samples will take on the device, at `Batches.size`."""
+        return samples * (3 * height * width + 8)
 
     @property
     def nbytes(self) -> int:

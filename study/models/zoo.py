@@ -29,15 +29,16 @@ from study.store import storage
 class Classifier(nn.Module):
     """A network with its preprocessing: uint8 [batch, 3, side, side] in, logits [batch, classes] out.
 
-    The pixels are the crop; they are resized to the network's input size (antialiased, as PIL does)
-    and normalised with its mean and std. `crop` tells the loader which crop.
+    The pixels are the crop; they are resized to the network's input size, if they have another one
+    (antialiased, as PIL does), and normalised with its mean and std.
 
     Args:
         network: a timm model.
         config: its data configuration (`timm.data.resolve_model_data_config`).
 
     Attributes:
-        crop: which part of an image the network was trained to look at.
+        crop: which part of an image the network was trained to look at; for views that other models share.
+        input: the same as timm makes an input of it; for its evaluation.
         preprocessing: what is done with the crop's pixels, as JSON could hold it.
         model: which model of the zoo it is (`build`).
         weights: SHA-256 of the weights it was loaded with (`weights.load`; None before).
@@ -56,6 +57,7 @@ class Classifier(nn.Module):
         self.size = tuple(config["input_size"][1:])
         self.interpolation = config["interpolation"]
         self.crop = Crop(float(config["crop_pct"]), config["crop_mode"])
+        self.input = self.crop._replace(size=self.size, interpolation=self.interpolation)
         self.preprocessing = {
             name: list(config[name]) if isinstance(config[name], tuple | list) else config[name]
             for name in ("input_size", "interpolation", "mean", "std")

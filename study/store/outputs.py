@@ -63,7 +63,8 @@ class Key:
     @property
     def name(self) -> str:
         """Name of the file, without its ending."""
-        content = {"layout": LAYOUT, **vars(self), "crop": list(self.crop)}
+        crop = self.crop if self.crop.size else self.crop[:2]
+        content = {"layout": LAYOUT, **vars(self), "crop": list(crop)}
         for name in ("view", "features", "chosen"):  # left out where not set: names are as they were before
             if not content[name]:
                 del content[name]

@@ -24,12 +24,15 @@ from ffcv.transforms import ToTensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch import nn
 
 from study import spec
 from study.errors import StudyError
 from study.images import batches as study_batches
 from study.images import files
 from study.images.batches import Batches, Crop, Resident
+from study.models import zoo
+from study.models.timm_import import timm
 from tests.conftest import fashion_mnist
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -149,6 +152,54 @@ def test_pixels_are_those_of_ffcvs_loader(request, workspace, name, crop):
     assert (batches._windows is not None) == (name in ("raw", "tall"))
     pixels, _, _ = all_of(batches, np.arange(len(images.labels)), 7)
     assert torch.equal(pixels, ffcv_pixels(images, crop))
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> tuple[files.Images, list[Path]]:
+    """JPEGs of many sizes, larger and smaller than models' inputs, and their files in order."""
+    folder = tmp_path_factory.mktemp("photographs")
+    grey, _ = fashion_mnist("train", 24)
+    for part in ("train", "test"):
+        (folder / part / "class0").mkdir(parents=True)
+        for number, size in enumerate([(150, 100), (99, 201), (120, 120), (97, 64), (300, 151), (64, 99)]):
+            image = Image.fromarray(np.moveaxis(grey[3 * number : 3 * number + 3], 0, -1).copy())
+            image.resize(size).save(folder / part / "class0" / f"{number}.jpg", quality=90)
+    source = spec.Images(source="image_folder", train=str(folder / "train"), test=str(folder / "test"))
+    return files.prepare(source, folder / "data"), [
+        *sorted(folder.glob("train/*/*")),
+        *sorted(folder.glob("test/*/*")),
+    ]
+
+
+@pytest.mark.parametrize("mode", ["center", "squash"])
+@pytest.mark.parametrize("pct", [0.875, 0.9, 1.0])
+@pytest.mark.parametrize(("size", "interpolation"), [((96, 96), "bicubic"), ((65, 64), "bilinear")])
+def test_what_a_model_is_evaluated_on_is_timms_to_the_bit(photographs, mode, pct, size, interpolation):
+    images, paths = photographs
+    config = {"input_size": (3, *size), "crop_pct": pct, "crop_mode": mode, "interpolation": interpolation}
+    transform = timm.data.create_transform(**config, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    (pixels, _, indices) = all_of(Batches(images, Crop(pct, mode, size, interpolation), 2), np.arange(12), 5)
+    classifier = zoo.Classifier(nn.Identity(), config | {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)})
+    for shown, path in zip(classifier(pixels), paths, strict=True):
+        with Image.open(path) as image:
+            torch.testing.assert_close(shown, transform(image), atol=1e-6, rtol=1e-6)
+    assert indices.tolist() == list(range(12))
+
+
+def test_raw_images_of_one_size_are_resized_on_the_device(workspace):
+    order = np.arange(9)
+    (as_large,) = Batches(workspace.images, Crop()).epoch(order, 9)
+    (for_a_model,) = Batches(workspace.images, Crop(size=(224, 224))).epoch(order, 9)
+    assert torch.equal(as_large[0], for_a_model[0])
+
+
+def test_images_of_many_kinds_are_made_a_models_input(mixed):
+    """Raw or JPEG, decoded by PIL or FFCV, they show the same but for the decoders' and filters' rounding."""
+    small, large = (
+        all_of(Batches(mixed, crop), np.arange(18), 4)[0] for crop in (Crop(size=(70, 70)), Crop())
+    )
+    assert small.shape == large.shape
+    assert (small.float() - large.float()).abs().mean() < 6
 
 
 def test_pixels_labels_and_indices_come_back_exactly(workspace, image_folder):
@@ -302,9 +353,11 @@ def test_a_damaged_jpeg_is_named(jpegs, tmp_path, part):
         stream.seek(int(row["ptr"]) + (0 if part == "start" else int(row["size"]) // 2))
         stream.write(bytes(int(row["size"]) // 3))
     damaged = dataclasses.replace(jpegs, locate=lambda: copy)
-    for workers in (1, 2):
+    # PIL takes what is damaged in the middle as it is; there the file's checksum has to tell (test_files.py).
+    by_pil = [(2, Crop(size=(64, 64)))] if part == "start" else []
+    for workers, crop in [(1, Crop()), (2, Crop()), *by_pil]:
         with pytest.raises(StudyError, match=rf"{copy}: the JPEG of sample 21 is damaged; remove the folder"):
-            list(Batches(damaged, Crop(), workers).epoch(np.arange(64), 8))
+            list(Batches(damaged, crop, workers).epoch(np.arange(64), 8))
     assert len(all_of(Batches(damaged, Crop()), np.arange(21), 8)[0]) == 21
 
 
@@ -424,7 +477,7 @@ def test_resident_crops_are_those_of_the_file(mixed):
     for batch_size in (1, 3, 50):
         for got, expected in zip(all_of(kept, order, batch_size), all_of(batches, order, 5), strict=True):
             assert torch.equal(got, expected)
-    assert kept.nbytes == Resident.size(batches.side, 5) == 5 * (3 * 49 * 49 + 8)
+    assert kept.nbytes == Resident.size(*batches.size, 5) == 5 * (3 * 49 * 49 + 8)
 
 
 def test_more_resident_crops_than_a_batch_holds(workspace):

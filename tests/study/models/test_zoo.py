@@ -13,6 +13,7 @@ from PIL import Image
 
 from study import spec
 from study.errors import StudyError
+from study.images.batches import Crop
 from study.models import zoo
 from study.models.timm_import import timm
 from tests.conftest import LOOK, fashion_mnist
@@ -104,7 +105,8 @@ def test_a_demo_model_of_each_kind_is_built_and_runs():
     for model in study.zoo.values():
         classifier = zoo.build(model, 10).eval()
         assert classifier(torch.zeros(2, 3, 28, 28, dtype=torch.uint8)).shape == (2, 10), model.name
-        assert classifier.crop == (1.0, "center")
+        assert classifier.crop == Crop(1.0, "center")
+        assert classifier.input == Crop(1.0, "center", (28, 28), "bicubic")
 
 
 def test_keyword_arguments_timm_refuses_are_told(content):
