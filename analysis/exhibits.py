@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from analysis import (
     atlas_figures,
     atlas_measures,
     atlas_report,
+    beyond_accuracy,
     flips,
     knowledge_figures,
     knowledge_measures,
@@ -93,6 +95,7 @@ class Sweep:
         trials: those of one teacher or none; all but `finished` below are of these.
         several: those of several teachers.
         history: as `training_measures.load_history` gives it, of all trials.
+        evaluations: as `beyond_accuracy.load_evaluations` gives them, of trials of one teacher or none.
         flips: as `flips.class_flips` counts them, of all trials.
         equal: half width, in points, of the band of equal teachers.
         tested: `measures.tested`.
@@ -105,6 +108,7 @@ class Sweep:
     trials: pd.DataFrame
     several: pd.DataFrame
     history: pd.DataFrame
+    evaluations: pd.DataFrame
     flips: pd.DataFrame
     equal: float
     tested: pd.DataFrame
@@ -113,8 +117,8 @@ class Sweep:
     finished: pd.DataFrame
 
     @classmethod
-    def of(cls, recorded: pd.DataFrame, history: pd.DataFrame, counted: pd.DataFrame, equal: float) -> Sweep:
-        """Make what the exhibits share."""
+    def of(cls, recorded: pd.DataFrame, folder: Path, counted: pd.DataFrame, equal: float) -> Sweep:
+        """Make what the exhibits share, of recorded trials and the other tables in their folder."""
         trials = results.one_teacher(recorded)
         several = recorded.drop(trials.index)
         tested = measures.tested(trials)
@@ -123,7 +127,8 @@ class Sweep:
             recorded=recorded,
             trials=trials,
             several=several,
-            history=history,
+            history=training_measures.load_history(folder, recorded),
+            evaluations=beyond_accuracy.load_evaluations(folder, trials),
             flips=counted,
             equal=equal,
             tested=tested,
@@ -311,6 +316,75 @@ def _top_classes(sweep: Sweep) -> Exhibit:
         "rates would fall from left to right. Where one class holds several of the shares, so do its points."
     )
     return Exhibit(name, title, note, table, knowledge_figures.top_classes(table))
+
+
+# --- beyond accuracy --------------------------------------------------------------------------------
+
+SCORES = {
+    "top5_accuracy": ("top-5 accuracy", 100, "+.2f"),
+    "negative_log_likelihood": ("negative log-likelihood", 1, "+.4f"),
+    "calibration_error": ("calibration error", 100, "+.2f"),
+}
+
+
+def beyond(sweep: Sweep) -> Section:
+    """Top-5, likelihood and calibration, and other images."""
+    return Section("beyond", "Beyond top-1 accuracy", [], [_scores(sweep), _sets(sweep)])
+
+
+def _scores(sweep: Sweep) -> Exhibit:
+    name, title = "scores", "Top-5, likelihood and calibration"
+    table = beyond_accuracy.scores(sweep.tested)
+    if table.empty:
+        return _left_out(name, title, "these trials were recorded by a version that did not measure them")
+    note = (
+        "Means over pairs, seeds averaged, with the 95 % interval of the change over students and teachers. "
+        "Top-5 accuracy and calibration error (15 bins, arXiv 1706.04599) in percent and points, likelihood "
+        "in nats. A student that learns from probabilities may be right more often and yet too sure, or less "
+        "sure, of it."
+    )
+
+    def cell(value: str) -> Callable[[dict], str]:
+        def made(row: dict) -> str:
+            _, factor, form = SCORES[row["score"]]
+            return number(value, form if value in ("change", "low", "high") else form[1:], factor)(row)
+
+        return made
+
+    columns = [
+        Column("score", "", text("score", lambda score: SCORES[score][0])),
+        Column("method", "", text("method", label)),
+        Column("pairs", "of a student and a teacher", number("pairs")),
+        Column("before", "mean", cell("before")),
+        Column("after", "mean", cell("after")),
+        Column("change", "mean [95 % interval]", between(cell, "change", "low", "high")),
+    ]
+    return Exhibit(name, title, note, table, None, *readable(table, columns))
+
+
+def _sets(sweep: Sweep) -> Exhibit:
+    name, title = "other_sets", "Other images"
+    table = beyond_accuracy.sets(sweep.evaluations)
+    if table.empty:
+        return _left_out(name, title, "the study names no other sets to evaluate on (`data.also`)")
+    note = (
+        "The same students, before and after, on other images: does a gain hold there? Means over pairs, "
+        "seeds averaged, with 95 % intervals over students and teachers; the last column compares each pair "
+        "with itself."
+    )
+    columns = [
+        Column("set", "", text("set")),
+        Column("method", "", text("method", label)),
+        Column("classes", "", number("classes")),
+        Column("samples", "", number("samples")),
+        Column("pairs", "of a student and a teacher", number("pairs")),
+        Column("top-1 %", "mean accuracy before", percent("accuracy", 2)),
+        Column("above 0", "pairs with a delta above 0", number("positive")),
+        Column("Δ", "mean", between(points, "delta", "delta_low", "delta_high")),
+        Column("Δ, own images", "mean", between(points, "own_delta", "own_delta_low", "own_delta_high")),
+        Column("difference", "mean", between(points, "difference", "difference_low", "difference_high")),
+    ]
+    return Exhibit(name, title, note, table, None, *readable(table, columns))
 
 
 # --- the atlas --------------------------------------------------------------------------------------
@@ -679,5 +753,5 @@ def _pairs(table: pd.DataFrame) -> list[Column]:
 
 
 # Before and after the sections that need an atlas, and trials of several teachers.
-FIRST: tuple[Callable[[Sweep], Section], ...] = (success, comparisons, knowledge)
+FIRST: tuple[Callable[[Sweep], Section], ...] = (success, comparisons, knowledge, beyond)
 LAST: tuple[Callable[[Sweep], Section], ...] = (training, papers_tables)

@@ -20,12 +20,11 @@ from pathlib import Path
 if __name__ == "__main__":  # not this folder, whose statistics.py would stand for Python's own
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from analysis import exhibits, flips, page, readable, style, success_report
+from analysis import beyond_accuracy, exhibits, flips, page, readable, style, success_report
 from analysis.atlas_results import load_atlas
 from analysis.atlas_statements import statements
 from analysis.coverage import coverage, unfinished
 from analysis.results import ResultsError, load, planned, points, require_columns, told, write
-from analysis.training_measures import load_history
 
 NEEDED = [  # columns of `trials`, beside those that `results.load` checks
     *("student_timm", "student_family", "student_parameters", "student_accuracy_before"),
@@ -66,11 +65,11 @@ def report(results: Path, out: Path, equal: float, gap: float, atlas: str | None
         ResultsError: the results cannot be read, or the folder cannot be written.
     """
     _progress(f"reading {results}")
-    trials = load(results, NEEDED, several=True)
+    trials = load(results, [*NEEDED, *beyond_accuracy.COLUMNS], several=True)
     require_columns(trials, NEEDED, results / "trials", "run the study again in a new folder")
     _progress(f"counting the predictions of {len(trials):,} trials")
     counted = flips.class_flips(results, trials)
-    sweep = exhibits.Sweep.of(trials, load_history(results, trials), counted, equal)
+    sweep = exhibits.Sweep.of(trials, results, counted, equal)
     _progress("comparing methods, students and teachers")
     sections = [
         *(made(sweep) for made in exhibits.FIRST if len(sweep.tested)),

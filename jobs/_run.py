@@ -15,8 +15,11 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from jobs import _cluster, _console
 from study import spec
+from study.errors import StudyError
 from study.images import files, labels, splits
 from study.images.files import Images
 from study.models import weights, zoo
@@ -35,7 +38,8 @@ def load(arguments: argparse.Namespace) -> spec.Study:
 
 def check(study: spec.Study) -> None:
     """Refuse, by a `StudyError`, what can be refused without images."""
-    labels.check(study.data)
+    for data in (study.data, *study.data.also.values()):
+        labels.check(data)
     zoo.check_names(study)
     zoo.check_classes(study)
 
@@ -50,26 +54,49 @@ def prepare(study: spec.Study, tables: Iterable[str] = ()) -> Images:
         storage.prepare(study.folders.outputs, "outputs")
     images = write_images(study)
     zoo.check_classes(study, len(images.classes), labels.chosen(study.data, images.classes))
+    check_others(study, images)
     tell_enlarged(study, images)
     weights.check_files(study, len(images.classes))
     return images
 
 
 def write_images(study: spec.Study) -> Images:
-    """The study's images, written if they were not; says what it does."""
-    source, place = study.data.images, study.folders.data
-    folder = files.folder_of(source, place)
+    """The study's images, and those of other sets, written if they were not; says what it does."""
+    images = _written(study, study.data.images)
+    files.check(images, study.data.expected)
+    sizes = ", ".join(f"{name} {len(part)}" for name, part in splits.split(images, study.data.splits).items())
+    folder = files.folder_of(study.data.images, study.folders.data)
+    _console.console.print(f"data: {folder} ({len(images.classes)} classes; images: {sizes})")
+    for name, other in study.data.also.items():
+        seen = _written(study, other.images)
+        count = int(np.diff(seen.subsets["test"])[0])
+        _console.console.print(f"data: also {name} ({len(seen.classes)} classes; images: evaluation {count})")
+    return images
+
+
+def _written(study: spec.Study, source: spec.Images) -> Images:
+    place = study.folders.data
     there = files.is_prepared(source, place)
     if not there:
-        _console.console.print(f"data: writing {source.source} to {folder}")
+        _console.console.print(f"data: writing {source.source} to {files.folder_of(source, place)}")
     images = files.prepare(source, place, cache.of(study.folders, place))
     if images.passed_over and not there:
         others = ", ".join(f"{count} {suffix}" for suffix, count in images.passed_over.items())
         _console.console.print(f"data: files that are no images were passed over: {others}")
-    files.check(images, study.data.expected)
-    sizes = ", ".join(f"{name} {len(part)}" for name, part in splits.split(images, study.data.splits).items())
-    _console.console.print(f"data: {folder} ({len(images.classes)} classes; images: {sizes})")
     return images
+
+
+def check_others(study: spec.Study, images: Images) -> None:
+    """Refuse, by a `StudyError`, other evaluation sets whose classes are not the data's."""
+    for name, other in study.data.also.items():
+        seen = files.open_images(
+            other.images, study.folders.data, cache.of(study.folders, study.folders.data)
+        )
+        if seen.classes != images.classes:
+            try:
+                zoo.check_classes(study, len(seen.classes), labels.chosen(other, seen.classes))
+            except StudyError as error:
+                raise StudyError(f"data.also.{name}: {error}") from error
 
 
 def tell_enlarged(study: spec.Study, images: Images) -> None:

@@ -123,7 +123,7 @@ def id_of(model: spec.Model, data: spec.Data, split: str) -> str:
     content = {
         "results_version": spec.RESULTS_VERSION,
         "model": spec.without(model.model_dump(mode="json")),
-        "data": data.model_dump(mode="json"),
+        "data": data.made_on,
         "split": split,
     }
     return digest.of_json(content)

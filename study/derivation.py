@@ -188,7 +188,8 @@ def run_and_record(
             "history": list(_rows(outcome.history)),
         }
         _save(outcome.student, resolved, workspace, about)
-    records.write_trial(study.results, trial.id, outcome.row, outcome.predictions, outcome.history)
+    tables = (outcome.predictions, outcome.history, outcome.evaluations)
+    records.write_trial(study.results, trial.id, outcome.row, *tables)
     checkpoint.remove()
 
 

@@ -64,6 +64,9 @@ Amount = Annotated[float, Field(ge=0), AfterValidator(_whole_above_one)]
 SPLITS = ("zoo", "tune", "transfer", "evaluation")
 
 
+ClassMap = str | dict[str, Annotated[int, Field(ge=0)]]
+
+
 class Splits(Strict):
     """Class-stratified parts of the data; up to 1 a share of what it is drawn from, above 1 a count.
 
@@ -103,20 +106,37 @@ class Expected(Strict):
     classes: int = Field(ge=2)
 
 
+class OtherSet(Strict):
+    """Other test images of the same classes, or of some of them: students are evaluated on them, too.
+
+    Of the source only the test images are seen. `class_map` as in `Data`, where classes are not called alike.
+    """
+
+    images: Images
+    class_map: ClassMap | None = Field(default=None, exclude_if=_unset)
+
+
 class Data(Strict):
     """Images and how they are split.
 
     `class_map` says which of a model's classes are the data's, where it tells more apart, or orders them
     otherwise: a map that is here (`study.images.labels`), or {class: index, ...}. A study stops where a model
     of the hub is more than ten points under the accuracy that timm publishes for it on ImageNet, since labels
-    or pixels are then not what they should be; with `as_published: false` it does not.
+    or pixels are then not what they should be; with `as_published: false` it does not. `also` names other
+    sets to evaluate on.
     """
 
     images: Images
     splits: Splits
-    class_map: str | dict[str, Annotated[int, Field(ge=0)]] | None = Field(default=None, exclude_if=_unset)
+    class_map: ClassMap | None = Field(default=None, exclude_if=_unset)
+    also: dict[str, OtherSet] = Field(default={}, exclude_if=lambda sets: not sets)
     as_published: bool = Field(default=True, exclude=True)  # changes no result
     expected: Expected | None = Field(default=None, exclude=True)  # changes no result
+
+    @property
+    def made_on(self) -> dict[str, Any]:
+        """As JSON, what weights that are made depend on."""
+        return self.model_dump(mode="json", exclude={"also"})
 
 
 # --- training -----------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,12 +42,15 @@ EVALUATED = ("student_accuracy", "knowledge_gain", "knowledge_loss", "stage_gain
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial leaves: a row of `trials`, columns of `predictions` and `history`, and the student."""
+    """What a trial leaves: a row of `trials`, columns of `predictions`, `history` and (where the study names
+    other sets) `evaluations`, and the student.
+    """
 
     row: dict
     predictions: dict
     history: dict
     student: Classifier
+    evaluations: dict = field(default_factory=dict)
 
 
 # --- several teachers ---------------------------------------------------------------------------
@@ -130,6 +133,7 @@ def run(
         learnt = stage.averaged() if trial.combine == "soup" else stage.taught(progress, checkpoint)
         trained = time.perf_counter()
         after = distributed.by_the_first(lambda: stage.last or workspace.predict(learnt))
+        elsewhere = distributed.by_the_first(lambda: stage.elsewhere(learnt))
     ended = time.perf_counter()
     if after is None:
         return None
@@ -166,7 +170,8 @@ def run(
     for name, said in told:
         if said is not None:
             predictions |= {name: said.label, f"{name}_confidence": said.confidence}
-    return Outcome(row, predictions, columns(history), learnt)
+    evaluations = {name: [one[name] for one in elsewhere] for name in elsewhere[0]} if elsewhere else {}
+    return Outcome(row, predictions, columns(history), learnt, evaluations)
 
 
 def is_better(row: dict) -> bool:
@@ -314,6 +319,27 @@ class Stage:
         learnt = learner.result
         learnt.model = student.model
         return learnt
+
+    def elsewhere(self, learnt: Classifier) -> list[Row]:
+        """Rows of `schemas.EVALUATIONS`: the student before and after on other sets, and its one teacher."""
+        rows = []
+        for name, other in self.workspace.data.also.items():
+            place = self.workspace.on(name)
+            labels, before = place.labels("evaluation"), place.evaluation(place.frozen(self.transfer.student))
+            teacher = self.taught_by and place.evaluation(place.frozen(self.transfer.teachers[0]))
+            after = place.predict(learnt)
+            rows.append(
+                {
+                    "set": name,
+                    "data": other.images.source,
+                    "data_sha256": place.images.sha256,
+                    "classes": len(place.images.classes),
+                    "evaluation_samples": len(labels),
+                    **_measures(labels, before, teacher, after),
+                    **_scores(labels, before, after),
+                }
+            )
+        return rows
 
     def _progress(self, said: Predictions) -> Row:
         """How the student stands, against the original one and against that before this stage."""

@@ -100,15 +100,34 @@ class Workspace:
         self.precision = precision or evaluate.default_precision(self.device)
         self.threads = threads or torch.get_num_threads()
         torch.set_num_threads(self.threads)
-        self.images = files.open_images(data.images, folders.data, cache.of(folders, folders.data))
-        self.splits = splits.split(self.images, data.splits)
-        self.chosen = labels.chosen(data, self.images.classes)
         self.store = Store(folders.outputs, cache.of(folders, folders.outputs))
         limit = keep_bytes(spec.Resources(cpus=self.threads, gpus=1), self.device) if keep is None else keep
         self._kept: LRUCache = LRUCache(limit, getsizeof=_bytes)
         self._evaluated: LRUCache = LRUCache(EVALUATED)
+        self._see(data.images)
+        self.classes, self.chosen = len(self.images.classes), labels.chosen(data, self.images.classes)
+        self.places: list[int] | None = None  # of the images' classes among those that models tell apart
+        self.published = data.as_published and data.class_map is None
+        self.on = functools.cache(self._on)
+
+    def _see(self, source: spec.Images, *, all_test: bool = False) -> None:
+        """Open images, and split them as the study says, or take all test images for evaluation."""
+        folders = self.folders
+        self.images = files.open_images(source, folders.data, cache.of(folders, folders.data))
+        if all_test:
+            self.splits = {"evaluation": np.arange(*self.images.subsets["test"])}
+        else:
+            self.splits = splits.split(self.images, self.data.splits)
         self._samples = {name: digest.of_array(i) for name, i in self.splits.items()}
         self.batches = functools.cache(self._batches)
+
+    def _on(self, name: str) -> Workspace:
+        """The same models before the test images of another set (`spec.Data.also`)."""
+        other, place = self.data.also[name], copy.copy(self)
+        place._see(other.images, all_test=True)
+        place.places = labels.among(other, place.images.classes, self.data, self.images.classes)
+        place.published = False  # timm's figures are not of these images
+        return place
 
     def _batches(self, crop: Crop) -> Batches:
         return Batches(self.images, crop, self.threads)
@@ -127,7 +146,9 @@ class Workspace:
         samples, batches = self.splits[split], self.batches(crop)
         if Resident.size(*batches.size, len(samples)) > self._kept.maxsize / 2:
             return batches
-        return self._keep(("pixels", crop, split), lambda: Resident(batches, samples, self.device))
+        return self._keep(
+            ("pixels", self.images.sha256, crop, split), lambda: Resident(batches, samples, self.device)
+        )
 
     def shown(
         self,
@@ -146,8 +167,7 @@ class Workspace:
         Raises:
             StudyError: its weights are missing, damaged or of another model, or tell other classes apart.
         """
-        classes = len(self.images.classes)
-        loaded = weights.load(model, self.data, classes, self.folders, self.asked_precision)
+        loaded = weights.load(model, self.data, self.classes, self.folders, self.asked_precision)
         return loaded.choose(self.chosen).to(self.device)
 
     def frozen(self, model: spec.Model) -> Classifier:
@@ -195,7 +215,7 @@ class Workspace:
         key = Key(
             timm=zoo.architecture(model.timm),
             kwargs=model.kwargs,
-            chosen=None if classifier.chosen is None else digest.of_array(self.chosen),
+            chosen=self._told(classifier),
             weights=classifier.weights,
             preprocessing=classifier.preprocessing,
             crop=view.crop,
@@ -213,12 +233,18 @@ class Workspace:
                 classifier, loader, samples, self.device, self.precision, batch_size, epoch, features
             )
             try:
-                tensors, largest = collect(parts, len(samples), top_k)
+                with classifier.only(self.places):
+                    tensors, largest = collect(parts, len(samples), top_k)
             except StudyError as error:
                 raise StudyError(f"zoo.{model.name}: {error}; give it other weights") from error
             return tensors, {"model": model.name, "split": split, "batch_size": str(largest)}
 
         return self.store.get(key, compute)
+
+    def _told(self, classifier: Classifier) -> str | None:
+        """A digest of which of a model's classes are told apart here; None: all."""
+        with classifier.only(self.places):
+            return None if classifier.chosen is None else digest.of_array(classifier.chosen.cpu().numpy())
 
     def evaluation(self, classifier: Classifier, split: str = "evaluation") -> Predictions:
         """What a zoo model says of a split, the evaluation split as a rule, through its own crop.
@@ -235,8 +261,8 @@ class Workspace:
 
     def check_published(self, classifier: Classifier, split: str, said: Predictions) -> None:
         """Refuse, by a `MislabelledError`, a model far under what timm publishes of it on ImageNet."""
-        imagenet = self.data.class_map is None and class_names.is_imagenet(self.images.classes)
-        if imagenet and self.data.as_published and len(said.label) >= ENOUGH:
+        imagenet = self.published and class_names.is_imagenet(self.images.classes)
+        if imagenet and len(said.label) >= ENOUGH:
             accuracy = float((said.label == self.labels(split)).mean())
             published.check(classifier.model, classifier.size[0], accuracy, published.top1())
 
@@ -251,9 +277,10 @@ class Workspace:
     def predict(self, classifier: Classifier, split: str = "evaluation") -> Predictions:
         """What any classifier says of a split, through its own crop; not kept."""
         loader, samples = self.pixels(classifier.input, split), self.splits[split]
-        return evaluate.predict(
-            classifier, loader, samples, self.device, self.precision, labels=self.labels(split)
-        )
+        with classifier.only(self.places):
+            return evaluate.predict(
+                classifier, loader, samples, self.device, self.precision, labels=self.labels(split)
+            )
 
     def transfer_outputs(
         self, classifier: Classifier, view: View, features: bool, **which: int

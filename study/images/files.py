@@ -169,9 +169,14 @@ def _field(ffcv, samples: _Samples, writer: dict) -> Any:
 _writing = threading.local()
 
 
+def _noted_process(**given: Any) -> multiprocessing.Process:
+    """What FFCV's writer makes its processes by, so that they are known however soon they die."""
+    _writing.processes.append(multiprocessing.Process(**given))
+    return _writing.processes[-1]
+
+
 def _look_and_sleep(seconds: float) -> None:
     """What FFCV's writer does, in place of sleeping alone, while it waits for processes that may die."""
-    _writing.processes |= {*multiprocessing.active_children()}
     if any(process.exitcode for process in _writing.processes):
         for process in _writing.processes:
             process.terminate()
@@ -220,7 +225,16 @@ def prepare(source: spec.Images, data: Location, cache: Cache | None = None) -> 
 
 
 def _write(source: spec.Images, downloads: Path, folder: Path) -> None:
-    train, test = source.function(downloads, **source.settings)
+    parts = source.function(downloads, **source.settings)
+    try:
+        _write_parts(source, *parts, folder)
+    finally:
+        for part in parts:
+            if hasattr(part, "close"):  # what it has stored is not needed any more
+                part.close()
+
+
+def _write_parts(source: spec.Images, train, test, folder: Path) -> None:
     from study.images.ffcv_import import ffcv
 
     problems = folder / PROBLEMS
@@ -231,7 +245,7 @@ def _write(source: spec.Images, downloads: Path, folder: Path) -> None:
     fields = {"image": _field(ffcv, samples, writer), "label": number(), "index": number()}
     page = SMALL_PAGE if source.short_side is not None else LARGE_PAGE
     workers = len(os.sched_getaffinity(0))
-    ffcv.writer.sleep, _writing.processes = _look_and_sleep, set()
+    ffcv.writer.Process, ffcv.writer.sleep, _writing.processes = _noted_process, _look_and_sleep, []
     ffcv.writer.DatasetWriter(str(beton), fields, page, workers).from_indexed_dataset(samples)
     if problems.exists():
         first, *others = problems.read_text(encoding="utf-8").splitlines()
@@ -241,7 +255,9 @@ def _write(source: spec.Images, downloads: Path, folder: Path) -> None:
     sides = np.minimum(metadata["f0"]["height"], metadata["f0"]["width"])
     labels = metadata["f1"].astype(np.int64)
     np.save(folder / "labels.npy", labels)
-    names = getattr(train, "classes", None) or range(labels.max() + 1)  # some of torchvision's have none
+    # Of torchvision's some have WordNet ids beside lists of words, and some have no names.
+    known = (getattr(of, name, None) for name in ("wnids", "classes") for of in (test, train))
+    names = next(filter(None, known), range(labels.max() + 1))
     sidecar = {
         "source": source.model_dump(mode="json"),
         "written": datetime.now(UTC).isoformat(timespec="minutes"),

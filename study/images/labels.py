@@ -40,7 +40,7 @@ def class_map(name: str) -> dict[str, int]:
         return {row["class"]: int(row["index"]) for row in rows}
 
 
-def check(data: spec.Data) -> None:
+def check(data: spec.Data | spec.OtherSet) -> None:
     """Refuse, by a `StudyError`, a class map that is not known."""
     if isinstance(data.class_map, str) and data.class_map not in known():
         near = mistakes.nearest(data.class_map, known())
@@ -50,7 +50,7 @@ def check(data: spec.Data) -> None:
         )
 
 
-def chosen(data: spec.Data, classes: Sequence[str]) -> tuple[int, ...] | None:
+def chosen(data: spec.Data | spec.OtherSet, classes: Sequence[str]) -> tuple[int, ...] | None:
     """The index of each of the data's classes among those of models that tell more apart.
 
     Args:
@@ -80,3 +80,32 @@ def chosen(data: spec.Data, classes: Sequence[str]) -> tuple[int, ...] | None:
     if len({*found}) < len(found):
         raise StudyError("data.class_map: two of the data's classes have one index; give each its own")
     return found
+
+
+def among(
+    other: spec.OtherSet, classes: Sequence[str], data: spec.Data, of: Sequence[str]
+) -> list[int] | None:
+    """The place of each class of another evaluation set among the data's.
+
+    Args:
+        other: the set.
+        classes: its classes, by number.
+        data: the study's.
+        of: the data's classes, by number.
+
+    Returns:
+        One place a class; None where both have the same.
+
+    Raises:
+        StudyError: a class is none of the data's.
+    """
+    if list(classes) == list(of):
+        return None
+    if {*classes} <= {*of}:
+        return [of.index(name) for name in classes]
+    indices, own = chosen(other, classes), chosen(data, of)
+    places = {index: place for place, index in enumerate(own or range(len(of)))}
+    for number, name in enumerate(classes):
+        if indices is None or indices[number] not in places:
+            raise StudyError(f"class {name!a} is none of the data's; say in its class_map which it is")
+    return [places[index] for index in indices]

@@ -13,6 +13,7 @@ import gzip
 import inspect
 import os
 import shutil
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -38,14 +39,16 @@ def fashion_mnist(downloads: Path):
     return torchvision(downloads, dataset="FashionMNIST")
 
 
-def image_folder(downloads: Path, *, train: str, test: str):
-    """Two folders with a sub-folder of images for every class.
+def image_folder(downloads: Path, *, train: str | None = None, test: str):
+    """Two folders with a sub-folder of images for every class; one, where nothing is trained on.
 
     Raises:
         StudyError: one is no such folder, or their classes differ.
     """
     datasets = []
     for field, folder in (("train", train), ("test", test)):
+        if folder is None:
+            continue
         try:
             datasets.append(_folder(folder))
         except OSError as error:
@@ -53,13 +56,13 @@ def image_folder(downloads: Path, *, train: str, test: str):
                 f"{folder}: not a folder of images by class ({str(error).splitlines()[0]}); point "
                 f"data.images.{field} at one with a sub-folder of images for every class"
             ) from error
-    if different := sorted(set(datasets[0].classes) ^ set(datasets[1].classes)):
+    if different := sorted(set(datasets[0].classes) ^ set(datasets[-1].classes)):
         shown = ", ".join(f"{name!a}" for name in different[:5])  # so that letters that look alike differ
         raise StudyError(
             f"{test}: its classes are not those of {train} (in one alone: {shown}); both need a sub-folder "
             "of images for every class, called alike"
         )
-    return datasets
+    return datasets if train else [[], *datasets]
 
 
 def _folder(folder: str):
@@ -102,18 +105,29 @@ def passed_over(dataset) -> Counter[str]:
 
 def listed(source: str, settings: dict) -> dict[str, str] | None:
     """By the folder of a data set, a digest of its files' names; None where there are none, or not here."""
-    if source != "image_folder" or not all(Path(of).expanduser().is_dir() for of in settings.values()):
+    folders = [folder for folder in settings.values() if folder is not None]
+    if source != "image_folder" or not all(Path(of).expanduser().is_dir() for of in folders):
         return None
     found = {}
-    for folder in settings.values():
+    for folder in folders:
         dataset = _folder(folder)
         names = [os.path.relpath(path, dataset.root) for path, _ in dataset.samples]
         found[os.path.realpath(dataset.root)] = digest.of_json([dataset.classes, names])
     return found
 
 
-def torchvision(downloads: Path, *, dataset: str):
+def torchvision(
+    downloads: Path,
+    *,
+    dataset: str,
+    train: str = "train",
+    test: str = "test",
+    options: dict[str, str | int | bool] | None = None,
+):
     """A classification data set of torchvision, by its class name (for example CIFAR10).
+
+    `train` and `test` are what it calls its two parts, where it has names for them (`split`); `options` are
+    other arguments of its class.
 
     Raises:
         StudyError: torchvision has none of this name, or cannot provide it.
@@ -124,35 +138,41 @@ def torchvision(downloads: Path, *, dataset: str):
     if dataset not in known:
         near = mistakes.nearest(dataset, known)
         raise StudyError(f"data.images.dataset: torchvision has no '{dataset}'{near}")
-    kind = getattr(torchvision.datasets, dataset)
-    parameters = inspect.signature(kind.__init__).parameters
-    if "train" in parameters:
+    kind, options = getattr(torchvision.datasets, dataset), options or {}
+    # Some pass their arguments on to the class that they are made from.
+    parameters = {name for one in kind.__mro__[:-1] for name in inspect.signature(one.__init__).parameters}
+    if "split" in parameters - options.keys():
+        halves = [{"split": train}, {"split": test}]
+    elif "train" in parameters:
         halves = [{"train": True}, {"train": False}]
-    elif "split" in parameters:
-        halves = [{"split": "train"}, {"split": "test"}]
     else:
         raise StudyError(f"data.images.dataset: torchvision's {dataset} has no training and test parts")
+    if "download" in parameters:
+        options = {**options, "download": True}
     try:
-        return [kind(str(downloads), **half, download=True) for half in halves]
+        return [kind(str(downloads), **half, **options) for half in halves]
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise StudyError(
-            f"data.images.dataset: torchvision could not provide {dataset} ({error}); check the network, "
-            f"or put its files into {downloads}"
+            f"data.images: torchvision could not provide {dataset} ({storage.reason(error)}); correct train, "
+            f"test or options, check the network, or put its files into {downloads}"
         ) from error
 
 
 def timm(downloads: Path, *, dataset: str, root: str | None = None, train: str, test: str):
     """A data set of timm's factory, by its name there, and how it calls the two parts.
 
-    Hugging Face's (`hfds/user/name`, with the package datasets), torchvision's (`torch/imagenet`), or with
-    `''` a folder or tar file under `root`.
+    Hugging Face's (`hfds/user/name`, with the package datasets), torchvision's (`torch/imagenet`), with `''`
+    a folder or tar file under `root`, or a stream (`wds/`, `hfids/`, `tfds/`, each with its package), whose
+    images are stored as they come, beside the downloads, until they are written.
 
     Raises:
-        StudyError: timm cannot provide it, or only as a stream, whose samples have no numbers.
+        StudyError: timm cannot provide it, or gives fewer samples than it says.
     """
-    from timm.data import create_dataset
-
     import study.models.timm_import  # noqa: F401 - before timm, so that torchvision loads
+
+    # isort: split
+    from timm.data import create_dataset
+    from torch.utils.data import IterableDataset
 
     made = []
     for field, split in (("train", train), ("test", test)):
@@ -163,11 +183,8 @@ def timm(downloads: Path, *, dataset: str, root: str | None = None, train: str, 
                 f"data.images.{field}: timm could not provide '{split}' of '{dataset}' "
                 f"({storage.reason(error)}); correct data.images, install what it needs, or check the network"
             ) from error
-        if not hasattr(part, "__getitem__"):
-            raise StudyError(
-                f"data.images.dataset: '{dataset}' comes as a stream, whose samples cannot be asked for by "
-                "number; use its form with random access (hfds/ in place of hfids/ and wds/), or a folder"
-            )
+        if isinstance(part, IterableDataset):
+            part = _Stored(part, downloads, f"data.images.{field}: '{split}' of '{dataset}'")
         made.append(_Read(part.reader) if hasattr(part, "reader") else part)
     return made
 
@@ -185,6 +202,39 @@ class _Read:
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         stream, label = self.reader[index]
         return _opened(stream), label
+
+
+class _Stored:
+    """What a stream of timm's gives, stored so that it can be asked for by number.
+
+    `samples` are (path, class). The files are PNG, which loses nothing, and are there until it is closed.
+
+    Raises:
+        StudyError: fewer or more samples came than it says: timm passes over what it cannot read.
+    """
+
+    def __init__(self, stream, downloads: Path, name: str) -> None:
+        downloads.mkdir(parents=True, exist_ok=True)
+        self._folder = tempfile.TemporaryDirectory(dir=downloads, prefix="stream-")
+        self.samples: list[tuple[str, int]] = []
+        for number, (image, label) in enumerate(stream):
+            path = f"{self._folder.name}/{number:08}.png"
+            image.save(path, compress_level=1)
+            self.samples.append((path, int(label)))
+        if len(self.samples) != len(stream):
+            raise StudyError(
+                f"{name} gave {len(self.samples)} images, but says it has {len(stream)}; repair its files"
+            )
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        path, label = self.samples[index]
+        return _opened(path), label
+
+    def close(self) -> None:
+        self._folder.cleanup()
 
 
 SOURCES = {

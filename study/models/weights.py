@@ -190,7 +190,7 @@ def folder_of(model: spec.Model, data: spec.Data, zoo_folder: Location, precisio
     content = {
         "results_version": spec.RESULTS_VERSION,
         "model": spec.without(model.model_dump(mode="json"), "name", "family"),
-        "data": data.model_dump(mode="json"),
+        "data": data.made_on,
         "precision": precision,
     }
     return zoo_folder / f"{zoo.architecture(model.timm)}-{digest.of_json(content)}"

@@ -10,9 +10,10 @@ above 1), nine of timm's 1,826, which are refused.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -81,6 +82,18 @@ class Classifier(nn.Module):
         if chosen and told_apart(self.model, chosen) != classes_of(self.model):
             self.chosen = torch.tensor(chosen, device=self.mean.device)
         return self
+
+    @contextlib.contextmanager
+    def only(self, places: Sequence[int] | None) -> Iterator[None]:
+        """Meanwhile, give the logits at these places alone, in this order; None: as they are."""
+        before = self.chosen
+        if places is not None:
+            wanted = torch.tensor(places, device=self.mean.device)
+            self.chosen = wanted if before is None else before[wanted]
+        try:
+            yield
+        finally:
+            self.chosen = before
 
     @property
     def head(self) -> nn.Module:

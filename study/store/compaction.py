@@ -26,7 +26,7 @@ from study.errors import StudyError
 from study.store import digest, records, storage
 from study.store.storage import Location
 
-TABLES = ("trials", "history", "predictions")
+TABLES = ("trials", "history", "evaluations", "predictions")
 BYTES = 64 << 20  # of small files that go into a merged one
 ROW_GROUP = 1 << 17  # rows: sorted by trial, so that a reader of some trials can pass over the others
 

@@ -71,10 +71,19 @@ def write(results: Location, table: str, name: str, columns: Mapping[str, Sequen
     return path
 
 
-def write_trial(results: Location, trial: str, row: Mapping, predictions: Mapping, history: Mapping) -> None:
-    """Record a finished trial: predictions and history first, the row that says so last."""
+def write_trial(
+    results: Location,
+    trial: str,
+    row: Mapping,
+    predictions: Mapping,
+    history: Mapping,
+    evaluations: Mapping | None = None,
+) -> None:
+    """Record a finished trial: its other tables first, the row that says so last."""
     write(results, "predictions", trial, predictions)
     write(results, "history", trial, history)
+    if evaluations:
+        write(results, "evaluations", trial, evaluations)
     write(results, "trials", trial, {name: [value] for name, value in row.items()})
 
 

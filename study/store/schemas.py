@@ -5,6 +5,7 @@ Transfer, one file a trial and one a study, under the results folder:
 - `trials/<trial>.parquet`: one row, what was run and what came of it;
 - `predictions/<trial>.parquet`: one row an evaluation sample, what the three models said of it;
 - `history/<trial>.parquet`: one row an epoch of the transfer; none of a soup, which is an average;
+- `evaluations/<trial>.parquet`: one row another evaluation set, where the study names such (`data.also`);
 - `plans/<study>.parquet`: one row a trial the study now consists of. A study that was edited leaves
   the records of its former trials where they are; the plan says which ones count.
 
@@ -60,6 +61,41 @@ _ONE = "null without one, and where there are several"
 
 _KEPT = " (null where too few classes are kept to know)"
 
+_MEASURED = (
+    ("evaluation_samples", _I, "samples evaluated; times any share below: a whole number"),
+    ("student_accuracy_before", _F, "top-1 accuracy of the student before transfer"),
+    ("teacher_accuracy", _F, f"top-1 accuracy of the teacher; {_ONE}, as all that compares with it"),
+    ("student_accuracy_after", _F, "top-1 accuracy of the student after transfer"),
+    ("accuracy_difference", _F, "Delta_acc: teacher's minus student's accuracy before transfer"),
+    ("transfer_delta", _F, "Delta_transf: student's accuracy after minus before"),
+    ("rho_pos_before", _F, "positive flips before: teacher right, student wrong (complementary knowledge)"),
+    ("rho_neg_before", _F, "negative flips before: teacher wrong, student right"),
+    ("rho_pos_after", _F, "positive flips of the same teacher that remain after transfer"),
+    ("rho_neg_after", _F, "negative flips after transfer"),
+    ("knowledge_gain", _F, "share of samples the student got wrong before and right after"),
+    ("knowledge_loss", _F, "share of samples the student got right before and wrong after"),
+    (
+        "transfer_rate",
+        _F,
+        "share of the positive flips that the student got right afterwards; null if there were none",
+    ),
+    *(
+        (f"student_{name}_{when}", _F, f"{text}, {when} transfer")
+        for name, text in (
+            (
+                "top5_accuracy",
+                f"share of samples whose true class is among the student's five largest{_KEPT}",
+            ),
+            (
+                "negative_log_likelihood",
+                f"mean of -log of the student's probability of the true class{_KEPT}",
+            ),
+            ("calibration_error", "expected calibration error of the student, 15 bins (arXiv 1706.04599)"),
+        )
+        for when in ("before", "after")
+    ),
+)
+
 TRIALS = _schema(
     "trials",
     _TRIAL,
@@ -103,38 +139,7 @@ TRIALS = _schema(
     ("classes", _I, "number of classes"),
     ("precision", _S, "what models computed in: 'float32', 'bfloat16' or 'float16'"),
     ("transfer_samples", _I, "samples in the transfer set"),
-    ("evaluation_samples", _I, "samples evaluated; times any share below: a whole number"),
-    ("student_accuracy_before", _F, "top-1 accuracy of the student before transfer"),
-    ("teacher_accuracy", _F, f"top-1 accuracy of the teacher; {_ONE}, as all that compares with it"),
-    ("student_accuracy_after", _F, "top-1 accuracy of the student after transfer"),
-    ("accuracy_difference", _F, "Delta_acc: teacher's minus student's accuracy before transfer"),
-    ("transfer_delta", _F, "Delta_transf: student's accuracy after minus before"),
-    ("rho_pos_before", _F, "positive flips before: teacher right, student wrong (complementary knowledge)"),
-    ("rho_neg_before", _F, "negative flips before: teacher wrong, student right"),
-    ("rho_pos_after", _F, "positive flips of the same teacher that remain after transfer"),
-    ("rho_neg_after", _F, "negative flips after transfer"),
-    ("knowledge_gain", _F, "share of samples the student got wrong before and right after"),
-    ("knowledge_loss", _F, "share of samples the student got right before and wrong after"),
-    (
-        "transfer_rate",
-        _F,
-        "share of the positive flips that the student got right afterwards; null if there were none",
-    ),
-    *(
-        (f"student_{name}_{when}", _F, f"{text}, {when} transfer")
-        for name, text in (
-            (
-                "top5_accuracy",
-                f"share of samples whose true class is among the student's five largest{_KEPT}",
-            ),
-            (
-                "negative_log_likelihood",
-                f"mean of -log of the student's probability of the true class{_KEPT}",
-            ),
-            ("calibration_error", "expected calibration error of the student, 15 bins (arXiv 1706.04599)"),
-        )
-        for when in ("before", "after")
-    ),
+    *_MEASURED,
     (
         "teacher_share",
         _F,
@@ -198,6 +203,16 @@ HISTORY = _schema(
         _BY_NAME,
         "what the objective measures beside its loss, by name: means over the epoch's samples",
     ),
+)
+
+EVALUATIONS = _schema(
+    "evaluations",
+    _TRIAL,
+    ("set", _S, "name of the other evaluation set in the study"),
+    ("data", _S, "source of its images"),
+    ("data_sha256", _S, "SHA-256 of the .beton file that was read"),
+    ("classes", _I, "number of its classes"),
+    *_MEASURED,
 )
 
 PLANS = _schema(
@@ -309,7 +324,7 @@ def _by_name(*tables: pa.Schema) -> dict[str, pa.Schema]:
     return {table.metadata[b"table"].decode(): table for table in tables}
 
 
-TRANSFER_TABLES = _by_name(TRIALS, PREDICTIONS, HISTORY, PLANS)
+TRANSFER_TABLES = _by_name(TRIALS, PREDICTIONS, HISTORY, EVALUATIONS, PLANS)
 ATLAS_TABLES = _by_name(MODELS, MODEL_PREDICTIONS, ATLAS, PAIRS, PAIR_CLASSES, CLASSES)
 TABLES = TRANSFER_TABLES | ATLAS_TABLES
 

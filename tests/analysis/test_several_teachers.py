@@ -343,7 +343,7 @@ def shown(sweep: sweeps.Sweep, folder: Path) -> dict[str, exhibits.Exhibit]:
 
 def gathered(folder: Path) -> exhibits.Sweep:
     trials = load(folder, several=True)
-    return exhibits.Sweep.of(trials, load_history(folder, trials), flips.class_flips(folder, trials), 1.0)
+    return exhibits.Sweep.of(trials, folder, flips.class_flips(folder, trials), 1.0)
 
 
 def section(page: str) -> str:

@@ -11,12 +11,14 @@ import torch
 import torch.nn.functional as F
 
 from study import derivation, evaluate, knowledge, objectives, spec, transfer, views, workspace
-from study.errors import DivergedError
-from study.images.batches import Crop
+from study.errors import DivergedError, StudyError
+from study.images import files, labels
+from study.images.batches import Batches, Crop
 from study.models import weights
 from study.store import records, schemas
 from study.store.checkpoints import Checkpoint
 from study.workspace import Workspace
+from tests.conftest import fashion_mnist, write_image_folder
 from tests.study.trials import (
     ArrayBatches,
     Interrupted,
@@ -452,3 +454,100 @@ def test_the_rule_says_which_students_are_kept(study, workspace, keep, lr):
     assert transfer.is_better(row) is (lr > 1e-3)  # else nothing is left to keep
     kept = {"never": False, "better": transfer.is_better(row), "all": True}[keep]
     assert (row.get("kept") is not None) is kept
+
+
+# --- other evaluation sets ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_sets(content, tmp_path) -> tuple[spec.Study, Workspace]:
+    """The small study with two other sets: its own test images once more, and new ones of three classes."""
+    pictures, labels = fashion_mnist("t10k", 400)
+    few = np.isin(labels, [2, 5, 7]) & (np.arange(400) >= 103)
+    write_image_folder(tmp_path / "few", pictures[few], labels[few])
+    own = content["data"]["images"]
+    content["data"]["also"] = {
+        "again": {"images": {"source": "image_folder", "test": own["test"]}},
+        "few": {
+            "images": {"source": "image_folder", "test": str(tmp_path / "few")},
+            "class_map": {"class2": 2, "class5": 5, "class7": 7},
+        },
+    }
+    content["data"]["splits"] |= {"evaluate_rest": False}
+    study = spec.Study.model_validate(content)
+    for images in (study.data.images, *(other.images for other in study.data.also.values())):
+        files.prepare(images, study.folders.data)
+    place = Workspace(study.data, study.folders, "cpu", threads=1)
+    for model in study.zoo.values():
+        derivation.make(model, place)
+    return study, place
+
+
+def test_students_are_evaluated_on_other_sets_too(with_sets, tmp_path):
+    study, place = with_sets
+    trial = trial_of(study, "kl_dp")
+    outcome = transfer.run(trial, place)
+    again, few = (
+        {name: values[number] for name, values in outcome.evaluations.items()} for number in range(2)
+    )
+    assert (again["set"], few["set"]) == ("again", "few")
+    assert outcome.row["student_accuracy_after"] != outcome.row["student_accuracy_before"]
+    for name in schemas.EVALUATIONS.names:  # the same images give the same numbers
+        if name in outcome.row and name != "data_sha256":
+            assert again[name] == outcome.row[name], name
+
+    # By hand: of the logits of all ten classes those of the three.
+    other = place.on("few").images
+    whole = np.load(files.folder_of(study.data.also["few"].images, study.folders.data) / "labels.npy")
+    assert (few["classes"], few["evaluation_samples"]) == (3, len(whole))
+    pixels = torch.cat([p.clone() for p, _, _ in Batches(other, Crop()).epoch(np.arange(len(whole)), 64)])
+    with torch.inference_mode():
+        for when, network in (
+            ("before", place.load(trial.student).eval()),
+            ("after", outcome.student.eval()),
+        ):
+            right = network(pixels)[:, [2, 5, 7]].argmax(1).numpy() == whole
+            assert few[f"student_accuracy_{when}"] == pytest.approx(right.mean())
+        right = place.load(*trial.teachers).eval()(pixels)[:, [2, 5, 7]].argmax(1).numpy() == whole
+        assert few["teacher_accuracy"] == pytest.approx(right.mean())
+    assert outcome.student.chosen is None  # as it was
+
+    records.prepare(tmp_path / "results", schemas.TRANSFER_TABLES)
+    records.write_trial(
+        tmp_path / "results", trial.id, outcome.row, outcome.predictions, outcome.history, outcome.evaluations
+    )
+    table = pd.read_parquet(tmp_path / "results" / "evaluations")
+    assert table[["trial", "set"]].to_numpy().tolist() == [[trial.id, "again"], [trial.id, "few"]]
+
+
+def test_other_sets_change_ids_of_trials_but_no_made_weights(with_sets):
+    study, place = with_sets
+    bare = study.model_copy(update={"data": study.data.model_copy(update={"also": {}})})
+    assert {trial.id for trial in study.trials()}.isdisjoint(trial.id for trial in bare.trials())
+    model = study.zoo["mixer"]
+    assert place.folder_of(model) == weights.folder_of(model, bare.data, bare.folders.zoo, None)
+
+
+def test_another_set_of_classes_that_the_data_have_not_is_refused():
+    data = spec.Data(images={"source": "fashion_mnist"}, splits={"transfer": 1})
+    of = ("n01440764", "n01443537", "cat")
+    seen = functools.partial(labels.among, data=data, of=of)
+    plain = spec.OtherSet(images={"source": "fashion_mnist"})
+    assert seen(plain, of) is None
+    assert seen(plain, ("cat", "n01440764")) == [2, 0]
+    with pytest.raises(StudyError, match=r"class 'dog' is none of the data's; say in its class_map which"):
+        seen(plain, ("dog",))
+    mapped = spec.OtherSet(images={"source": "fashion_mnist"}, class_map={"dog": 2, "fish": 0})
+    assert seen(mapped, ("dog", "fish")) == [2, 0]
+    too_far = spec.OtherSet(images={"source": "fashion_mnist"}, class_map={"dog": 3})
+    with pytest.raises(StudyError, match=r"class 'dog' is none of the data's"):
+        seen(too_far, ("dog",))
+
+
+def test_another_set_may_be_a_subset_of_a_subset():
+    """ImageNetV2's folders 217 and 482 among Imagenette's, which is a subset of ImageNet itself."""
+    data = spec.Data(images={"source": "fashion_mnist"}, splits={"transfer": 1}, class_map="imagenette")
+    of = tuple(labels.class_map("imagenette"))
+    other = spec.OtherSet(images={"source": "fashion_mnist"}, class_map="imagenet_v2")
+    places = labels.among(other, ("217", "482"), data, of)
+    assert [labels.class_map("imagenette")[of[place]] for place in places] == [217, 482]

@@ -106,7 +106,7 @@ class ArrayBatches:
     """The loader's interface over arrays in memory, for machines without FFCV."""
 
     def __init__(self, pixels: torch.Tensor, labels: np.ndarray) -> None:
-        self.pixels, self.labels, self.side = pixels, torch.from_numpy(labels), pixels.shape[2]
+        self.pixels, self.labels, self.size = pixels, torch.from_numpy(labels), tuple(pixels.shape[2:])
 
     def epoch(self, order, batch_size, device="cpu"):
         for start in range(0, len(order), batch_size):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import webdataset
 from ffcv.fields.rgb_image import IMAGE_MODES
 from ffcv.reader import Reader
 from hypothesis import given
@@ -21,7 +23,9 @@ from sklearn.datasets import load_sample_images
 from study import contract, spec
 from study.errors import StudyError
 from study.images import files, sources, splits
+from study.images import labels as class_maps
 from study.images.batches import Batches, Crop
+from study.models.timm_import import torchvision as sources_torchvision
 from tests.conftest import fashion_mnist, write_image_folder
 
 
@@ -91,7 +95,7 @@ def test_what_a_study_sets_of_a_source_stands_in_its_signature():
     assert asked == {
         "fashion_mnist": [],
         "image_folder": ["train", "test"],
-        "torchvision": ["dataset"],
+        "torchvision": ["dataset", "train", "test", "options"],
         "timm": ["dataset", "root", "train", "test"],
     }
     assert {contract.given(source) for source in sources.SOURCES.values()} == {("downloads",)}
@@ -472,7 +476,12 @@ class Deadly:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_writer_that_is_killed_ends_in_a_sentence(tmp_path, monkeypatch):
+@pytest.mark.parametrize("soon", [False, True])
+def test_a_writer_that_is_killed_ends_in_a_sentence(tmp_path, monkeypatch, soon):
+    """Also where all are dead before anyone has looked."""
+    if soon:
+        start = multiprocessing.Process.start
+        monkeypatch.setattr(multiprocessing.Process, "start", lambda self: (start(self), self.join()))
     monkeypatch.setitem(sources.SOURCES, "deadly", lambda downloads: (Deadly(), Deadly()))
     with pytest.raises(StudyError, match="was ended by the machine"):
         files.prepare(spec.Images(source="deadly"), tmp_path / "data")
@@ -570,3 +579,67 @@ def test_a_damaged_image_of_timms_factory_is_told_not_replaced(tmp_path):
     source = spec.Images(source="timm", dataset="", root=str(tmp_path), train="train", test="test")
     with pytest.raises(StudyError, match="not a readable image"):
         files.prepare(source, tmp_path / "data")
+
+
+def test_timms_streams_are_written_like_folders(tmp_path):
+    """Shards of WebDataset, through timm's reader."""
+    pictures(tmp_path, ["0", "1", "2"])
+    info = {"splits": {}}
+    for part in ("train", "test"):
+        paths = sorted((tmp_path / part).rglob("*.png"))
+        with webdataset.TarWriter(str(tmp_path / f"{part}-00.tar")) as shard:
+            for number, path in enumerate(paths):
+                label = path.parent.name.encode()
+                shard.write({"__key__": f"{number:04}", "png": path.read_bytes(), "cls": label})
+        names = {"name": part, "filenames": [f"{part}-00.tar"], "shard_lengths": [len(paths)]}
+        info["splits"][part] = names | {"num_samples": len(paths)}
+    (tmp_path / "_info.json").write_text(json.dumps(info))
+
+    def streamed(data: Path) -> files.Images:
+        about = {"dataset": "wds/any", "root": str(tmp_path), "train": "train", "test": "test"}
+        return files.prepare(spec.Images(source="timm", **about), tmp_path / data)
+
+    found, expected = streamed("data"), files.prepare(folder_source(tmp_path), tmp_path / "data")
+    assert (found.classes, found.subsets) == (expected.classes, expected.subsets)
+    assert sorted((int(found.labels[n]), pixels.tobytes()) for n, pixels in whole(found).items()) == sorted(
+        (int(expected.labels[n]), pixels.tobytes()) for n, pixels in whole(expected).items()
+    )
+    assert not list((tmp_path / "data").rglob("stream-*"))
+
+    info["splits"]["test"]["num_samples"] += 1  # as where timm has passed over a damaged one
+    (tmp_path / "_info.json").write_text(json.dumps(info))
+    with pytest.raises(StudyError, match=r"images\.test: 'test' of 'wds/any' gave \d+ images, but says"):
+        streamed("again")
+
+
+# --- torchvision's ------------------------------------------------------------------------------
+
+
+def test_parts_of_torchvisions_sets_are_called_as_these_call_them(tmp_path):
+    """Imagenette's are train and val, and its classes WordNet ids beside their names."""
+    images, _ = fashion_mnist("train", 40)
+    ids = list(class_maps.class_map("imagenette"))
+    for part, count in (("train", 40), ("val", 20)):
+        for number in range(count):
+            path = tmp_path / "data/downloads/imagenette2" / part / ids[number % 10] / f"{number}.JPEG"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images[number]).convert("RGB").resize((80, 80)).save(path)
+    about = {"dataset": "Imagenette", "options": {"size": "full"}}
+    source = spec.Images(source="torchvision", test="val", **about)
+    found = files.prepare(source, tmp_path / "data")
+    assert found.subsets == {"train": (0, 40), "test": (40, 60)}
+    assert sorted(found.classes) == sorted(ids)
+    assert class_maps.chosen(spec.Data(images=source, splits={"transfer": 1}), found.classes)[0] == 0
+    with pytest.raises(
+        StudyError, match=r"could not provide Imagenette \(.*test.*correct train, test or options"
+    ):
+        files.prepare(spec.Images(source="torchvision", **about), tmp_path / "data")
+
+
+def test_options_of_torchvisions_sets_are_passed_on(tmp_path, monkeypatch):
+    """EMNIST's split names letters or digits, not its parts."""
+    asked = []
+    kind = sources_torchvision.datasets.EMNIST
+    monkeypatch.setattr(kind, "__init__", lambda self, root, split, **rest: asked.append((split, rest)))
+    sources.torchvision(tmp_path, dataset="EMNIST", options={"split": "letters"})
+    assert asked == [("letters", {"train": part, "download": True}) for part in (True, False)]
