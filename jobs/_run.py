@@ -33,7 +33,7 @@ def load(arguments: argparse.Namespace) -> spec.Study:
     sys.path[:0] = [str(Path(arguments.study).resolve().parent), str(Path.cwd())]
     study = spec.load(arguments.study, **folders).absolute()
     _cluster.check_lasting(study.folders)
-    return weights.pinned(study)
+    return zoo.sized(weights.pinned(study))
 
 
 def check(study: spec.Study) -> None:
@@ -108,7 +108,7 @@ def tell_enlarged(study: spec.Study, images: Images) -> None:
         named = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
         _console.console.print(
             f"data: images are kept with {kept} pixels a side, which {len(few)} models see enlarged "
-            f"({named}); with data.images.short_side: {max(needed.values())} none does"
+            f"({named}); with data.images.short_side: auto, {max(needed.values())}, none does"
         )
 
 

@@ -86,15 +86,15 @@ class Splits(Strict):
 class Images(Named):
     """Where images come from: a function of `study.images.sources`, or one's own, by name, and its settings.
 
-    Images are written with their shorter side shrunk to `short_side` (None: as they are), raw below
-    64 x 64 pixels and as JPEG of `jpeg_quality` above.
+    Images are written with their shorter side shrunk to `short_side` (None: as they are; 'auto': to what lets
+    no model of the zoo see them enlarged), raw below 64 x 64 pixels and as JPEG of `jpeg_quality` above.
     """
 
     NAME: ClassVar = "source"
     KNOWN: ClassVar = SOURCES
 
     source: str
-    short_side: int | None = Field(default=384, ge=8)
+    short_side: Annotated[int, Field(ge=8)] | Literal["auto"] | None = 384
     jpeg_quality: int = Field(default=95, ge=1, le=100)
 
 

@@ -327,28 +327,25 @@ def _bytes(kept: Tensor | nn.Module | Resident) -> int:
     return kept.nbytes
 
 
+_kept: dict[str, Workspace] = {}
+
+
 def of(study: spec.Study) -> Workspace:
     """This process's workspace for a study's data, folders and resources; one is kept."""
-    return _of(study.data, study.folders, study.resources, study.outputs, study.budget.precision)
-
-
-@functools.lru_cache(maxsize=1)
-def _of(
-    data: spec.Data,
-    folders: spec.Folders,
-    resources: spec.Resources,
-    outputs: spec.FrozenOutputs,
-    precision: str | None,
-) -> Workspace:
-    device = torch.device("cuda" if resources.gpus else "cpu")
-    return Workspace(
-        data,
-        folders,
-        device,
-        resources.cpus,
-        outputs.top_k,
-        precision,
-        outputs.transfer != "live",
-        resources.compile,
-        keep_bytes(resources, device),
-    )
+    data, folders, resources, precision = study.data, study.folders, study.resources, study.budget.precision
+    key = repr((data, folders, resources, study.outputs, precision))
+    if key not in _kept:
+        _kept.clear()  # before another one is made, so that there is room for it
+        device = torch.device("cuda" if resources.gpus else "cpu")
+        _kept[key] = Workspace(
+            data,
+            folders,
+            device,
+            resources.cpus,
+            study.outputs.top_k,
+            precision,
+            study.outputs.transfer != "live",
+            resources.compile,
+            keep_bytes(resources, device),
+        )
+    return _kept[key]

@@ -318,6 +318,20 @@ def side_of(model: spec.Model) -> int:
     return math.ceil(max(config["input_size"][1:]) / config["crop_pct"])
 
 
+def sized(study: spec.Study) -> spec.Study:
+    """The study with a number for `short_side: auto`: what lets no model see images enlarged."""
+    side = max(map(side_of, study.zoo.values()))
+
+    def of(part: spec.Data | spec.OtherSet) -> spec.Data | spec.OtherSet:
+        if part.images.short_side != "auto":
+            return part
+        return part.model_copy(update={"images": part.images.model_copy(update={"short_side": side})})
+
+    data = of(study.data)
+    also = {name: of(other) for name, other in data.also.items()}
+    return study.model_copy(update={"data": data.model_copy(update={"also": also})})
+
+
 def _resolved(model: spec.Model) -> dict:
     known, (overlay, test) = timm.get_pretrained_cfg(model.timm), _data_config(model)
     return timm.data.resolve_data_config(

@@ -66,7 +66,8 @@ def compact(
         with FileLock(results / ".compacting", timeout=0) if local else contextlib.nullcontext():
             status = records.status(results, "trials")
             finished = {trial for trial, state in status.items() if state == "ok"}
-            return [_compact(results, table, finished, progress) for table in TABLES]
+            tables = [table for table in TABLES if storage.files(results / table, ".parquet")]
+            return [_compact(results, table, finished, progress) for table in tables]
     except Timeout as error:
         raise StudyError(f"{results}: is being compacted already; wait until that has ended") from error
 

@@ -418,7 +418,9 @@ def test_all_classes_give_the_recorded_transfer_rate(written):
 
 
 def test_simulated_files_have_the_library_s_schemas(written):
-    for table, schema in schemas.TRANSFER_TABLES.items():
+    written_by_a_sweep = dict(schemas.TRANSFER_TABLES)
+    del written_by_a_sweep["evaluations"]  # of studies with several evaluation sets alone
+    for table, schema in written_by_a_sweep.items():
         read = [pq.read_schema(path) for path in written.glob(f"{table}/*.parquet")]
         assert read and all(one.equals(schema) and one.metadata == schema.metadata for one in read)
         assert all([field.metadata for field in one] == [field.metadata for field in schema] for one in read)

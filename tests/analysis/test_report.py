@@ -245,7 +245,7 @@ def test_the_prose_says_that_predictions_agree_only_if_they_do(tmp_path):
 
     def said() -> str:
         counted = flips.class_flips(tmp_path, sweep.trials)
-        made = exhibits.Sweep.of(sweep.trials, pd.DataFrame(), counted, 1.0)
+        made = exhibits.Sweep.of(sweep.trials, tmp_path, counted, 1.0)
         return " ".join(coverage(planned(tmp_path), made))
 
     assert "were counted again from their predictions and agree." in said()

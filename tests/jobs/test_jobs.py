@@ -6,10 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from analysis.beyond_accuracy import SCORES
 from jobs import transfer_sweep
 from study import spec
 from study.images import files
@@ -47,6 +49,8 @@ def test_a_study_from_nothing_to_its_figure(content, write_study, tmp_path):
     """
     content["folders"] |= {"data": str(tmp_path / "data"), "zoo": str(tmp_path / "zoo")}
     content["methods"]["exploding"] = {"method": "kl", "lr": 1e30}
+    shown = {"source": "image_folder", "test": content["data"]["images"]["train"]}
+    content["data"]["also"] = {"shown": {"images": shown}}
     path, results = write_study(content), results_of(content)
 
     planned = plan(path)
@@ -59,6 +63,7 @@ def test_a_study_from_nothing_to_its_figure(content, write_study, tmp_path):
     prepared = run_here("jobs/data.py", path)
     assert prepared.returncode == 0, prepared.stderr
     assert "transfer 100, evaluation 303" in prepared.stdout
+    assert "data: also shown (10 classes; images: evaluation 400)" in prepared.stdout
     built = run("jobs/zoo.py", path)
     assert built.returncode == 0, built.stderr
     assert len(list((tmp_path / "zoo").glob("*/model.safetensors"))) == 2
@@ -86,7 +91,7 @@ def test_a_study_from_nothing_to_its_figure(content, write_study, tmp_path):
     assert "outputs of frozen models: cached: 2 forward passes over the transfer set, not 28" in done.stdout
     planned = {trial.id for trial in spec.load(path).trials()}
     assert set(trials["trial"]) == planned
-    for table in ("predictions", "history"):
+    for table in ("predictions", "history", "evaluations"):
         assert set(pd.read_parquet(results / table)["trial"]) == planned - set(failed["trial"])
 
     # Again: what is finished is not run again, what failed is tried again.
@@ -96,21 +101,35 @@ def test_a_study_from_nothing_to_its_figure(content, write_study, tmp_path):
     touched = {file.stem for file in recorded(results) if file.stat().st_mtime_ns != times[file]}
     assert touched == set(failed["trial"])
 
-    # Edited: only what changed is run; the analysis leaves former trials out.
+    # Edited: only what changed is run.
     del content["methods"]["exploding"]
     content["methods"]["kl"]["temperature"] = 2.0
     edited = sweep(write_study(content))
     assert "sweep: 2 of 10 trials to run" in edited.stdout
-    analysed = run("analysis/success_rate.py", results)
-    assert analysed.returncode == 0, analysed.stderr
-    table = pd.read_parquet(results / "analysis" / "success_rate.parquet")
-    assert table["method"].tolist() == ["xe", "kl", "xe_kl_mcl", "kl_dp", "kl_dp_unsupervised"]
-    for name in ("success_rate.png", "success_rate.svg", "success_rate.md"):
-        assert (results / "analysis" / name).stat().st_size > 0
+    look_at_analysis(results)
 
     finished = run_here(SWEEP, path)
     assert finished.returncode == 0
     assert "trials to run" not in finished.stdout
+
+
+def look_at_analysis(results: Path) -> None:
+    """It leaves former trials out, and shows the other set, and more than accuracy."""
+    analysed = run("analysis/success_rate.py", results)
+    assert analysed.returncode == 0, analysed.stderr
+    table = pd.read_parquet(results / "analysis" / "success_rate.parquet")
+    assert table["method"].tolist() == ["xe", "kl", "xe_kl_mcl", "kl_dp", "kl_dp_unsupervised"]
+    assert all(
+        (results / "analysis" / f"success_rate.{kind}").stat().st_size for kind in ("png", "svg", "md")
+    )
+
+    reported = run("analysis/report.py", results)
+    assert reported.returncode == 0, reported.stderr
+    tables = results / "analysis" / "tables"
+    of_sets = pd.read_csv(tables / "other_sets.csv")
+    assert set(of_sets["set"]) == {"shown"}
+    assert (of_sets["samples"] == 400).all()
+    assert set(pd.read_csv(tables / "scores.csv")["score"]) == set(SCORES)
 
 
 @pytest.mark.parametrize("job", sorted((ROOT / "jobs").glob("[!_]*.py")), ids=lambda job: job.stem)
@@ -269,7 +288,7 @@ def test_images_too_small_for_a_model_are_told(content, write_study, tmp_path):
     content["zoo"]["mixer"]["weights"] = {"source": "seed", "seed": 0}
     done = run_here("jobs/zoo.py", write_study(content))
     assert "kept with 20 pixels a side, which 1 models see enlarged (resnet)" in done.stdout
-    assert "data.images.short_side: 28 none does" in done.stdout
+    assert "data.images.short_side: auto, 28, none does" in done.stdout
 
 
 def test_an_empty_image_folder_is_refused(content, write_study, tmp_path):

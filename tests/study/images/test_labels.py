@@ -159,6 +159,7 @@ def imagenet(workspace, study_model, monkeypatch):
         monkeypatch.setattr(published, "top1", lambda: table)
         place = copy.copy(workspace)
         place.data = workspace.data.model_copy(update=data)
+        place.published = place.data.as_published and place.data.class_map is None
         return place
 
     return say

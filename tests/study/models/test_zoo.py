@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from study import spec
 from study.errors import StudyError
@@ -140,6 +141,19 @@ def test_preprocessing_is_timms(interpolation):
             difference = (seen[-1][0] - transform(picture)).abs() * LOOK["std"][0] * 255
             assert difference.max() < 4
             assert difference.mean() < 0.4
+
+
+def test_images_are_kept_as_large_as_the_zoo_needs_them(content):
+    content["data"]["images"]["short_side"] = "auto"
+    content["data"]["also"] = {"again": {"images": {**content["data"]["images"]}}}
+    content["zoo"]["larger"] = {"timm": "resnet18.a1_in1k", "family": "cnn", "config": {"crop_pct": 0.9}}
+    study = zoo.sized(spec.Study.model_validate(content))
+    assert study.data.images.short_side == study.data.also["again"].images.short_side == 249  # 224 / 0.9
+    content["data"]["also"]["again"]["images"]["short_side"] = 100
+    assert zoo.sized(spec.Study.model_validate(content)).data.also["again"].images.short_side == 100
+    content["data"]["images"]["short_side"] = 4
+    with pytest.raises(ValidationError):
+        spec.Study.model_validate(content)
 
 
 def test_models_that_look_beyond_the_edge_are_refused():

@@ -26,11 +26,13 @@ from tests.study.store.test_records import FAILED, HISTORY, PREDICTIONS, ROW
 FORK = multiprocessing.get_context("fork")
 FINISHED = [f"{number:04x}" for number in range(5)]
 FAILING, HALF = "00fa", "00ff"
+EVALUATIONS = {"set": ["v2", "sketch"], "evaluation_samples": [10, 20], "transfer_delta": [0.1, -0.05]}
 
 
 def record(results, trial: str, **row) -> None:
     """A finished trial; its number is its seed, so that no two are of one setting."""
-    records.write_trial(results, trial, ROW | {"seed": int(trial, 16)} | row, PREDICTIONS, HISTORY)
+    row = ROW | {"seed": int(trial, 16)} | row
+    records.write_trial(results, trial, row, PREDICTIONS, HISTORY, EVALUATIONS)
 
 
 def fill(results) -> None:
@@ -41,6 +43,7 @@ def fill(results) -> None:
     records.write_failure(results, "trials", FAILING, FAILED | {"student": "s", "method": "m"})
     records.write(results, "predictions", HALF, PREDICTIONS)
     records.write(results, "history", HALF, HISTORY)
+    records.write(results, "evaluations", HALF, EVALUATIONS)
 
 
 @pytest.fixture(scope="module")
@@ -147,13 +150,13 @@ def test_merged_files_carry_the_schema_and_its_descriptions(local):
 def test_a_second_compaction_has_nothing_to_do_and_a_third_merges_what_is_new(results):
     compaction.compact(results)
     before = {table: names(results, table) for table in compaction.TABLES}
-    assert [table.files for table in compaction.compact(results)] == [0, 0, 0]
+    assert [table.files for table in compaction.compact(results)] == [0, 0, 0, 0]
     assert {table: names(results, table) for table in compaction.TABLES} == before
     record(results, "0100")
-    assert [table.files for table in compaction.compact(results)] == [0, 0, 0]  # one file is none too many
+    assert [table.files for table in compaction.compact(results)] == [0, 0, 0, 0]  # one file is none too many
     record(results, "0101")
     expected = contents(results)
-    assert [table.files for table in compaction.compact(results)] == [2, 2, 2]
+    assert [table.files for table in compaction.compact(results)] == [2, 2, 2, 2]
     assert_same(contents(results), expected)
 
 
@@ -162,13 +165,13 @@ def test_a_soup_has_no_history_and_that_of_others_stays(results):
     expected = contents(results)["history"]
     for trial in ("0100", "0101"):
         nothing = {name: [] for name in HISTORY}
-        records.write_trial(results, trial, ROW | {"seed": int(trial, 16)}, PREDICTIONS, nothing)
+        records.write_trial(results, trial, ROW | {"seed": int(trial, 16)}, PREDICTIONS, nothing, EVALUATIONS)
     compaction.compact(results)
     pd.testing.assert_frame_equal(contents(results)["history"], expected)
-    assert [table.files for table in compaction.compact(results)] == [0, 0, 0]
+    assert [table.files for table in compaction.compact(results)] == [0, 0, 0, 0]
     for trial in ("0102", "0103"):  # nothing but soups
-        records.write_trial(results, trial, ROW | {"seed": int(trial, 16)}, PREDICTIONS, nothing)
-    assert [table.files for table in compaction.compact(results)] == [2, 2, 2]
+        records.write_trial(results, trial, ROW | {"seed": int(trial, 16)}, PREDICTIONS, nothing, EVALUATIONS)
+    assert [table.files for table in compaction.compact(results)] == [2, 2, 2, 2]
     pd.testing.assert_frame_equal(contents(results)["history"], expected)
     assert records.status(results, "trials")["0103"] == "ok"
 
@@ -185,7 +188,7 @@ def test_a_trial_that_failed_and_is_run_again_is_merged_then(results):
     compaction.compact(results)
     record(results, FAILING)
     record(results, HALF)
-    assert [table.files for table in compaction.compact(results)] == [2, 2, 2]
+    assert [table.files for table in compaction.compact(results)] == [2, 2, 2, 2]
     assert set(records.status(results, "trials").values()) == {"ok"}
     assert len(rows(results, "predictions")) == 3 * (len(FINISHED) + 2)
 
