@@ -89,9 +89,14 @@ def run_models(
 
 def check_pairs(models: Iterable[spec.Model], remedy: str) -> None:
     """Refuse, by a `StudyError`, fewer than two models that know something."""
+    models = list(models)
     trained = sum(model.source != "seed" for model in models)
     if trained < 2:
-        raise StudyError(f"--models: a pair needs two models that could be run, there is {trained}; {remedy}")
+        blank = len(models) - trained
+        others = f" ({blank} of random weights, which know nothing, are the chance level)" if blank else ""
+        raise StudyError(
+            f"zoo: a pair needs two models that know something, there is {trained}{others}; {remedy}"
+        )
 
 
 def compare(study: spec.Study, models: dict[str, spec.Model], images: Images) -> int:
@@ -225,7 +230,7 @@ def job() -> None:
     # Its pairs are all of those models', of which none is trained.
     study = study.model_copy(update={"zoo": {model.name: model for model in chosen}, "pairs": []})
     _run.check(study)
-    check_pairs(chosen, "name more of them")
+    check_pairs(chosen, "name more of them, in the zoo or with --models")
     every = [*chosen, *atlas.untrained(chosen)]
     models = {atlas.id_of(model, study.data, split): model for model in every}
     status = records.status(study.results, "models")

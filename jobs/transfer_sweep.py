@@ -23,7 +23,7 @@ from rich.table import Table
 from jobs import _cluster, _console, _data_parallel, _engine, _run, _trackers, zoo
 from study import derivation, frozen, spec, transfer, workspace
 from study.errors import DivergedError, FatalError, StudyError
-from study.images import files, splits
+from study.images import files, sources, splits
 from study.models import zoo as models
 from study.store import cache, checkpoints, records, schemas, storage
 
@@ -160,6 +160,8 @@ def print_plan(study: spec.Study, trials: list[spec.Trial], todo: list[spec.Tria
         images = files.open_images(source, place, cache.of(study.folders, place))
     else:
         out.print(f"data: to be written to {files.folder_of(source, place)}")
+        for folder in sources.lacking(source.source, source.settings):
+            out.print(f"data: {folder} is not there; a run needs it (paths begin where the command is run)")
     if images is None and study.data.expected is None:
         out.print("outputs of frozen models: cached or live is decided once the data are there")
     else:

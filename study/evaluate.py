@@ -100,7 +100,7 @@ def stream(
         while done < len(indices):
             try:
                 for pixels, _, index, *_ in loader.epoch(indices[done:], size, device, *of_epoch):
-                    with torch.inference_mode(), autocast(device, precision):
+                    with torch.no_grad(), autocast(device, precision):
                         logits, pooled = model.with_features(pixels) if features else (model(pixels), None)
                         logits = logits.float()
                     yield logits, pooled

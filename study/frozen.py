@@ -121,13 +121,12 @@ class Frozen:
         return found.float()
 
     def _compute(self, pixels: Tensor, indices: Tensor) -> Said:
-        with torch.inference_mode(), evaluate.autocast(pixels.device, self.workspace.precision):
+        with torch.no_grad(), evaluate.autocast(pixels.device, self.workspace.precision):
             ask = (
                 self.classifier.with_features if self.features else lambda seen: (self.classifier(seen), None)
             )
             said = ask(pixels)
-        # Clones, because what inference mode made cannot be part of a loss that is differentiated.
-        return tuple(tensor if tensor is None else tensor.clone().float() for tensor in said)
+        return tuple(tensor if tensor is None else tensor.float() for tensor in said)
 
 
 class Panel:

@@ -116,6 +116,12 @@ def listed(source: str, settings: dict) -> dict[str, str] | None:
     return found
 
 
+def lacking(source: str, settings: dict) -> list[str]:
+    """Folders of a data set that are not here, by their absolute paths."""
+    folders = [folder for folder in settings.values() if folder] if source == "image_folder" else []
+    return [str(Path(of).expanduser().absolute()) for of in folders if not Path(of).expanduser().is_dir()]
+
+
 def torchvision(
     downloads: Path,
     *,

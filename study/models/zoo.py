@@ -11,8 +11,11 @@ above 1), nine of timm's 1,826, which are refused.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
 import math
+import re
+import sys
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -276,7 +279,7 @@ def build(model: spec.Model, classes: int) -> Classifier:
     try:
         network = timm.create_model(model.timm, pretrained=hub, pretrained_cfg_overlay=overlay, **kwargs)
     except Exception as error:  # timm's models raise whatever their code happens to
-        remedy = "check the network" if hub else "correct 'kwargs' or 'config'"
+        remedy = "check the network" if hub else "correct 'kwargs' or 'config'" + _meant(error)
         raise StudyError(
             f"zoo.{model.name}: timm cannot make '{model.timm}' ({storage.reason(error)}); {remedy}"
         ) from error
@@ -290,6 +293,16 @@ def build(model: spec.Model, classes: int) -> Classifier:
     classifier = Classifier(network, config)
     classifier.model = model
     return classifier
+
+
+def _meant(error: Exception) -> str:
+    """The nearest argument of the class of timm's that refused one."""
+    told = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if not told:
+        return ""
+    modules = [module for name, module in sys.modules.items() if name.startswith("timm.models.")]
+    kinds = {getattr(module, told[1]) for module in modules if hasattr(module, told[1])}
+    return mistakes.nearest(told[2], [name for kind in kinds for name in inspect.signature(kind).parameters])
 
 
 def licenses_of(model: spec.Model) -> set[str]:

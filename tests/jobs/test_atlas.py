@@ -253,6 +253,11 @@ def test_a_model_of_other_classes_is_refused(small, write_study, by_name):
 
 def test_one_model_makes_no_pair(small, write_study):
     refused(atlas_here(write_study(small), "--models", "mixer"), "a pair needs two models", "--models")
+    for model in small["zoo"].values():
+        model["weights"] = {"source": "seed", "seed": 0}
+    refused(
+        atlas_here(write_study(small)), "there is 0 (2 of random weights, which know nothing, are the chance"
+    )
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small file system")

@@ -291,6 +291,15 @@ def test_images_too_small_for_a_model_are_told(content, write_study, tmp_path):
     assert "data.images.short_side: auto, 28, none does" in done.stdout
 
 
+def test_a_plan_says_which_folders_of_images_are_not_there(content, write_study, tmp_path):
+    content["folders"]["data"] = str(tmp_path / "data")
+    content["data"]["images"]["train"] = "nowhere/train"
+    planned = plan(write_study(content))
+    assert planned.returncode == 0
+    assert f"data: {ROOT / 'nowhere' / 'train'} is not there" in "".join(planned.stdout.split("\n"))
+    assert "test is not there" not in planned.stdout
+
+
 def test_an_empty_image_folder_is_refused(content, write_study, tmp_path):
     (tmp_path / "empty").mkdir()
     content["data"]["images"]["train"] = str(tmp_path / "empty")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from study import evaluate, frozen, spec, transfer
+from study.errors import StudyError
 from study.images.batches import Crop
 from study.models import zoo
 from study.models.timm_import import timm
@@ -256,3 +258,38 @@ def test_live_answers_may_be_part_of_a_loss(study, workspace):
         (scale * said).square().sum().backward()
     assert scale.grad > 0
     assert all(parameter.grad is None for parameter in asked.classifier.parameters())
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_network_that_keeps_what_its_forward_pass_made_can_be_trained_afterwards(study, workspace, cached):
+    """As some keep tables of positions: made without gradients, and then part of a loss."""
+
+    class Keeps(torch.nn.Module):
+        def __init__(self, network: torch.nn.Module) -> None:
+            super().__init__()
+            self.network, self.table = network, None
+
+        def forward(self, pixels):
+            if self.table is None:
+                self.table = 1 + 0 * self.network.get_classifier().weight.mean()
+            return self.network(pixels) * self.table
+
+    place = elsewhere(workspace, cached=cached)
+    frozen_one = place.frozen(study.zoo["mixer"])
+    frozen_one.network = Keeps(frozen_one.network)
+    pixels = torch.zeros(2, 3, 28, 28, dtype=torch.uint8)
+    if cached:
+        place.predict(frozen_one)
+    else:
+        frozen.Frozen(place, frozen_one, View(Crop()), 1).epoch(0)(pixels, torch.arange(2))
+    copy.deepcopy(frozen_one).train()(pixels).sum().backward()
+
+
+def test_live_answers_that_are_not_finite_are_told_before_any_step(study, workspace):
+    """Data partitioning would never listen to such a teacher, without a word."""
+    place = elsewhere(workspace, cached=False)
+    model = place.load(study.zoo["mixer"])
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(StudyError, match=r"zoo\.mixer: its outputs are not finite; give it other weights"):
+        frozen.Frozen(place, model, View(Crop()), 1).prefetch()

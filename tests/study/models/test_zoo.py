@@ -115,6 +115,22 @@ def test_keyword_arguments_timm_refuses_are_told(content):
         zoo.build(small(kwargs={"no_such_argument": 1}), 10)
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong", "right"),
+    [
+        ("tiny_mixer", "patchsize", "patch_size"),
+        ("resnet18", "stem_widht", "stem_width"),
+        ("vit_tiny_patch16_224", "embed_dims", "embed_dim"),
+    ],
+)
+def test_the_nearest_keyword_argument_is_named(name, wrong, right):
+    model = small(timm=name, family="cnn", kwargs={wrong: 8}, config={})
+    with pytest.raises(
+        StudyError, match=rf"unexpected keyword argument '{wrong}'.*; did you mean '{right}'\?"
+    ):
+        zoo.build(model, 10)
+
+
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_preprocessing_is_timms(interpolation):
     """The crop resized and normalised on the device equals timm's own transform on the PIL image."""
