@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -260,9 +259,8 @@ def test_live_answers_may_be_part_of_a_loss(study, workspace):
     assert all(parameter.grad is None for parameter in asked.classifier.parameters())
 
 
-@pytest.mark.parametrize("cached", [True, False])
-def test_a_network_that_keeps_what_its_forward_pass_made_can_be_trained_afterwards(study, workspace, cached):
-    """As some keep tables of positions: made without gradients, and then part of a loss."""
+def test_a_network_that_keeps_what_its_forward_pass_made_can_be_trained_afterwards(study, workspace):
+    """As some do tables of positions: made when it is evaluated after an epoch, in the next one's loss."""
 
     class Keeps(torch.nn.Module):
         def __init__(self, network: torch.nn.Module) -> None:
@@ -274,15 +272,10 @@ def test_a_network_that_keeps_what_its_forward_pass_made_can_be_trained_afterwar
                 self.table = 1 + 0 * self.network.get_classifier().weight.mean()
             return self.network(pixels) * self.table
 
-    place = elsewhere(workspace, cached=cached)
-    frozen_one = place.frozen(study.zoo["mixer"])
-    frozen_one.network = Keeps(frozen_one.network)
-    pixels = torch.zeros(2, 3, 28, 28, dtype=torch.uint8)
-    if cached:
-        place.predict(frozen_one)
-    else:
-        frozen.Frozen(place, frozen_one, View(Crop()), 1).epoch(0)(pixels, torch.arange(2))
-    copy.deepcopy(frozen_one).train()(pixels).sum().backward()
+    student = workspace.student(study.zoo["mixer"])
+    student.network = Keeps(student.network)
+    workspace.predict(student)
+    student.train()(torch.zeros(2, 3, 28, 28, dtype=torch.uint8)).sum().backward()
 
 
 def test_live_answers_that_are_not_finite_are_told_before_any_step(study, workspace):
