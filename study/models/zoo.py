@@ -332,17 +332,22 @@ def side_of(model: spec.Model) -> int:
 
 
 def sized(study: spec.Study) -> spec.Study:
-    """The study with a number for `short_side: auto`: what lets no model see images enlarged."""
+    """The study with a number for `short_side: auto`: what lets no model see images enlarged.
+
+    Raises:
+        StudyError: as `check_names`, where it matters.
+    """
+    parts = {None: study.data, **study.data.also}
+    asking = {name: part.images for name, part in parts.items() if part.images.short_side == "auto"}
+    if not asking:
+        return study
+    check_names(study)
     side = max(map(side_of, study.zoo.values()))
-
-    def of(part: spec.Data | spec.OtherSet) -> spec.Data | spec.OtherSet:
-        if part.images.short_side != "auto":
-            return part
-        return part.model_copy(update={"images": part.images.model_copy(update={"short_side": side})})
-
-    data = of(study.data)
-    also = {name: of(other) for name, other in data.also.items()}
-    return study.model_copy(update={"data": data.model_copy(update={"also": also})})
+    for name, images in asking.items():
+        sized = {"images": images.model_copy(update={"short_side": side})}
+        parts[name] = parts[name].model_copy(update=sized)
+    data = parts.pop(None)
+    return study.model_copy(update={"data": data.model_copy(update={"also": parts})})
 
 
 def _resolved(model: spec.Model) -> dict:

@@ -167,6 +167,9 @@ def test_images_are_kept_as_large_as_the_zoo_needs_them(content):
     assert study.data.images.short_side == study.data.also["again"].images.short_side == 249  # 224 / 0.9
     content["data"]["also"]["again"]["images"]["short_side"] = 100
     assert zoo.sized(spec.Study.model_validate(content)).data.also["again"].images.short_side == 100
+    content["zoo"]["larger"]["timm"] = "resnet188"
+    with pytest.raises(StudyError, match=r"zoo\.larger\.timm: .*did you mean 'resnet18"):
+        zoo.sized(spec.Study.model_validate(content))
     content["data"]["images"]["short_side"] = 4
     with pytest.raises(ValidationError):
         spec.Study.model_validate(content)
