@@ -92,6 +92,7 @@ def conclusions(atlas: Atlas, table: pd.DataFrame, gap: float = 5.0) -> list[tup
         ),
         ("rho_pos and Delta_acc", _correlations(told), ""),
         ("Disagreement", _disagreement(told), ""),
+        ("Ceilings", _ceilings(told), ""),
         ("Spread over classes", _entropy(told), ""),
         ("Top classes", _top(told), ""),
         ("Meaning of the top classes", _meaning(atlas, told), ""),
@@ -148,6 +149,21 @@ def _disagreement(told: _Told) -> str:
     if "error_consistency_mean" in told:
         kappa = told.plain("error_consistency_mean")
         text += f". Error consistency (kappa; 0 if they erred independently) is {kappa} on average"
+    return f"{text}."
+
+
+def _ceilings(told: _Told) -> str:
+    text = (
+        f"an oracle that picks the right one of two models is {told.points('union_gain_mean')} better than "
+        f"the better of them, mean over {told.n('union_gain_mean')} pairs"
+    )
+    if "ensemble_gain_mean" in told:
+        text += (
+            f"; the mean of their probabilities is {told.points('ensemble_gain_mean')} better, and better at "
+            f"all for {told.share('ensemble_better')} of the pairs"
+        )
+    if "kappa_p_mean" in told:
+        text += f". Their probabilities are alike by {told.plain('kappa_p_mean')} (CAPA; 0 if independent)"
     return f"{text}."
 
 

@@ -52,6 +52,7 @@ class Atlas:
         agreement: [M, M].
         error_consistency: [M, M]; NaN where chance leaves no room.
         flip_entropy: [M, M]; NaN where there are no positive flips.
+        kappa_p, ensemble_accuracy: [M, M]; NaN where it is not known.
         class_pairs: [P, 2], student and teacher of the pairs whose flips are known class by class.
         class_flips: [P, C], their positive flips.
         embedder: text model that embedded the classes' names; None without one.
@@ -70,6 +71,8 @@ class Atlas:
     agreement: Floats
     error_consistency: Floats
     flip_entropy: Floats
+    kappa_p: Floats
+    ensemble_accuracy: Floats
     class_pairs: Ints
     class_flips: Ints
     embedder: str | None
@@ -228,14 +231,15 @@ def _pairs(results: Path, study: str, trained: pd.DataFrame, untrained: pd.DataF
     _require(pairs["samples"], pairs["samples"] != samples, path, f"is not the {samples} of the models")
     for name in ("rho_pos", "agreement"):
         _require(pairs[name], ~pairs[name].between(0, 1), path, "is no fraction")
-    for name in ("error_consistency", "flip_entropy"):
-        _require(pairs[name], np.isinf(pairs[name]), path, "is not finite")
+    for name in {"error_consistency", "flip_entropy", "kappa_p", "ensemble_accuracy"} & {*pairs}:
+        _require(pairs[name], np.isinf(pairs[name].astype(float)), path, "is not finite")
     lost = pairs["flip_entropy"].isna() & (pairs["rho_pos"] > 0)
     _require(pairs["flip_entropy"], lost, path, "is empty in spite of flips")
 
     def matrix(name: str) -> Floats:
         values = np.full((len(students), len(teachers)), np.nan)
-        values[s, t] = pairs[name].to_numpy(float)
+        if name in pairs:  # an older version did not have some
+            values[s, t] = pairs[name].to_numpy(float)
         return values
 
     rho_pos = matrix("rho_pos")
@@ -255,7 +259,7 @@ def _pairs(results: Path, study: str, trained: pd.DataFrame, untrained: pd.DataF
             f"{path}: rho_pos of student {students[student]} and teacher {students[teacher]} does not fit "
             f"their accuracies in {results / 'models'}; {AGAIN}"
         )
-    others = ("agreement", "error_consistency", "flip_entropy")
+    others = ("agreement", "error_consistency", "flip_entropy", "kappa_p", "ensemble_accuracy")
     return {
         # Exact multiples of 1/N, so that equal is equal.
         "rho_pos": np.rint(rho_pos * samples) / samples,

@@ -34,6 +34,7 @@ def statements(atlas: Atlas, gap: float = 5.0) -> pd.DataFrame:
     _sizes(rows, atlas)
     _knowledge(rows, atlas, delta, gap)
     _correlations(rows, atlas, delta)
+    _ceilings(rows, atlas)
     _chance(rows, atlas)
     _spread(rows, atlas, delta)
     _meaning(rows, atlas)
@@ -141,6 +142,27 @@ def _correlations(rows: _Rows, atlas: Atlas, delta: Floats) -> None:
     rows.mean("agreement_mean", atlas.agreement, "fraction", "samples for which both predict the same: mean")
     meaning = "Cohen's kappa of being right or wrong together: mean over ordered pairs"
     rows.mean("error_consistency_mean", atlas.error_consistency, "kappa", meaning)
+
+
+def _ceilings(rows: _Rows, atlas: Atlas) -> None:
+    """Two models together, against the better one of them: over unordered pairs."""
+    accuracy = atlas.models["accuracy"].to_numpy(float)
+    better = np.maximum.outer(accuracy, accuracy)
+    once = np.triu(np.ones(better.shape, bool), 1)
+    # Whoever is better, what the other one alone knows is the smaller of the two flips.
+    union = measures.where(once, np.fmin(atlas.rho_pos, atlas.rho_pos.T))
+    meaning = "accuracy of an oracle that picks the right one of two models, minus that of the better: mean"
+    rows.mean("union_gain_mean", union, "fraction", meaning)
+    gain = measures.where(once, atlas.ensemble_accuracy - better)
+    if np.isfinite(gain).any():
+        meaning = "accuracy of the mean of two models' probabilities, minus that of the better: mean"
+        rows.mean("ensemble_gain_mean", gain, "fraction", meaning)
+        meaning = "pairs whose mean probabilities are right more often than the better of the two"
+        above = measures.where(np.isfinite(gain), gain > 0)
+        rows.mean("ensemble_better", above, "fraction of pairs", meaning)
+    alike = measures.where(once, atlas.kappa_p)
+    if np.isfinite(alike).any():
+        rows.mean("kappa_p_mean", alike, "kappa", "CAPA (arXiv 2502.04313): mean over unordered pairs")
 
 
 def _chance(rows: _Rows, atlas: Atlas) -> None:

@@ -28,7 +28,7 @@ from study.images import class_names, labels, splits
 from study.images.files import Images
 from study.models import published
 from study.models.zoo import classes_of
-from study.store import outputs, records, schemas
+from study.store import cache, outputs, records, schemas
 
 SMALLEST_BATCH = 8  # a worker that dies with this batch dies of something else than memory
 
@@ -110,7 +110,13 @@ def compare(study: spec.Study, models: dict[str, spec.Model], images: Images) ->
     classes = len(images.classes)
     predicted, labels = atlas.read_predictions(study.results, list(models), classes)
     names = [model.name for model in models.values()]
-    pairs, pair_classes = atlas.compare(names, np.array(trained), predicted, labels, classes)
+    store = outputs.Store(study.folders.outputs, cache.of(study.folders, study.folders.outputs))
+    probabilities = atlas.read_probabilities(study.results, list(models), store)
+    soft = atlas.soft_measures(probabilities, labels, classes) if probabilities else {}
+    if not soft:
+        why = "too many pairs" if probabilities else "they are not kept for all classes"
+        _console.console.print(f"atlas: pairs are compared without probabilities: {why}")
+    pairs, pair_classes = atlas.compare(names, np.array(trained), predicted, labels, classes, soft)
     records.write(study.results, "pair_classes", study.name, pair_classes)
     records.write(study.results, "pairs", study.name, pairs)
     return len(pairs["student"])

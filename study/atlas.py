@@ -5,6 +5,10 @@ right and the student wrong? The paper drew 466 pairs among 301 models. Here eve
 over a split, through its own preprocessing, and all pairs are then products of matrices
 (`study.knowledge`), so that a zoo of M models gives M (M - 1) ordered pairs for M model runs.
 
+Beside right and wrong, pairs are compared by their probabilities, where these are kept: how alike they are
+(CAPA), and how good together, the mean of both or an oracle that picks the right one: two ceilings of what a
+transfer can reach.
+
 The chance level is measured: untrained copies of some models are teachers too. Left out on purpose:
 any choice of pairs by how they come out.
 """
@@ -13,23 +17,29 @@ from __future__ import annotations
 
 import fnmatch
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from study import knowledge, mistakes, spec
 from study.errors import StudyError
 from study.models import families, zoo
 from study.models.timm_import import timm
 from study.store import digest, records
+from study.store.outputs import Store
 from study.store.storage import Location
 from study.workspace import Workspace
 
 UNTRAINED_SEEDS = (0, 1, 2)
 DEVIATION = 0.005  # from the published accuracy: what is more is told
 CLASS_PAIRS = 466  # pairs whose flips are counted class by class: all, or as many as the paper drew
+# Models² x samples x classes up to which pairs are compared by probabilities, and (half of it) as ensembles.
+PRODUCTS, ENSEMBLES = 10**14, 2 * 10**11
+BLOCK = 1 << 25  # probabilities that are held at a time
 
 
 @dataclass(frozen=True)
@@ -242,12 +252,58 @@ def read_predictions(
     return np.stack(predicted), labels.astype(kind)
 
 
+def read_probabilities(
+    results: Location, ids: Sequence[str], store: Store
+) -> Callable[[int, int], NDArray[np.float32]] | None:
+    """What models say with their probabilities, from the outputs that their records name.
+
+    Args:
+        results: the results folder.
+        ids: ids of models that finished, on one split.
+        store: the outputs folder.
+
+    Returns:
+        A function that gives probabilities [models, samples, classes] of the samples from one to another;
+        None where some outputs are not there any more, or only the largest classes of them.
+    """
+    logits: list[Tensor] = []
+    for name in ids:
+        (key,) = records.read(results, "models", name, ["outputs"])["outputs"].to_pylist()
+        said = store.named(key)
+        if said is None or said.logits is None:
+            return None
+        logits.append(said.logits)
+
+    def softmax(begin: int, end: int) -> NDArray[np.float32]:
+        return torch.stack([of[begin:end].float() for of in logits]).softmax(dim=2).numpy()
+
+    return softmax
+
+
+def soft_measures(
+    probabilities: Callable[[int, int], NDArray[np.float32]], labels: NDArray[np.integer], classes: int
+) -> dict[str, NDArray[np.float64]]:
+    """`knowledge.soft_pairs` by the names that `pairs` has; of large zoos without what takes too long."""
+    models = len(probabilities(0, 1))
+    if models**2 * len(labels) * classes > PRODUCTS:
+        return {}
+    step = max(1, BLOCK // (models * classes))
+    blocks = (
+        (probabilities(begin, begin + step), labels[begin : begin + step].astype(np.int64))
+        for begin in range(0, len(labels), step)
+    )
+    few = models**2 / 2 * len(labels) * classes <= ENSEMBLES
+    kappa, ensemble = knowledge.soft_pairs(blocks, few)
+    return {"kappa_p": kappa} | ({"ensemble_accuracy": ensemble} if few else {})
+
+
 def compare(
     names: Sequence[str],
     trained: NDArray[np.bool_],
     predicted: NDArray[np.integer],
     labels: NDArray[np.integer],
     classes: int,
+    soft: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> tuple[dict, dict]:
     """All ordered pairs of a zoo: columns of `pairs` and of `pair_classes`.
 
@@ -257,6 +313,7 @@ def compare(
         predicted: int [models, samples], predicted classes.
         labels: int [samples], true classes.
         classes: number of classes.
+        soft: more measures of the pairs, [teacher, student] by name (`soft_measures`).
     """
     correct = predicted == labels
     teachers_by_students = trained[None, :] & ~np.eye(len(names), dtype=bool)
@@ -269,6 +326,8 @@ def compare(
         "agreement": knowledge.agreement_matrix(predicted),
         "error_consistency": knowledge.error_consistency(correct),
         "flip_entropy": knowledge.flip_entropy(correct, labels, classes),
+        "union_accuracy": correct.mean(axis=1)[None, :] + rho_pos,
+        **(soft or {}),
     }
     named = np.array(names, dtype=object)
     pairs = {

@@ -14,7 +14,7 @@ results no more memory is taken than a copy of the arguments in small integers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,6 +192,44 @@ def error_consistency(correct: Bools) -> NDArray[np.float64]:
     expected = np.outer(accuracy, 1 - accuracy)
     with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN that is promised
         return 1 - (rho_pos + rho_pos.T) / (expected + expected.T)
+
+
+def soft_pairs(
+    blocks: Iterable[tuple[NDArray[np.floating], NDArray[np.integer]]], ensembles: bool = True
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """What all pairs say with their probabilities: how alike they are, and how good together.
+
+    κ_p is CAPA ("Great Models Think Alike and this Undermines AI Oversight", arXiv 2502.04313, section 2):
+    (c_obs − c_exp) / (1 − c_exp), where c_obs is the chance that classes drawn from both models'
+    probabilities are the same, mean over samples, and c_exp = p q + (1 − p)(1 − q) / (classes − 1), with the
+    mean probabilities p and q that the two give the true class: the same if they erred independently.
+
+    Args:
+        blocks: some samples at a time: probabilities [models, samples, classes], true classes [samples].
+        ensembles: whether the second result is wanted, which takes models times as long.
+
+    Returns:
+        κ_p [models, models], symmetric, at most 1 (NaN where c_exp is 1); and the accuracy of the mean of
+        both models' probabilities, a fraction, or None.
+    """
+    count, observed, own, right, classes = 0, 0.0, 0.0, 0, 0
+    for probabilities, labels in blocks:
+        models, samples, classes = probabilities.shape
+        flat = probabilities.reshape(models, -1)
+        observed = observed + (flat @ flat.T).astype(np.float64)
+        own = own + probabilities[:, np.arange(samples), labels].sum(axis=1, dtype=np.float64)
+        count += samples
+        if ensembles:
+            together = np.zeros((models, models), np.int64)
+            for first in range(models):
+                means = probabilities[first] + probabilities[first:]
+                together[first, first:] = (means.argmax(axis=2) == labels).sum(axis=1)
+            right = right + together
+    own = own / count
+    expected = np.outer(own, own) + np.outer(1 - own, 1 - own) / (classes - 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        kappa = np.where(expected < 1, (observed / count - expected) / (1 - expected), np.nan)
+    return kappa, (np.triu(right) + np.triu(right, 1).T) / count if ensembles else None
 
 
 def flip_entropy(correct: Bools, labels: NDArray[np.integer], classes: int) -> NDArray[np.float64]:

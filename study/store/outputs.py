@@ -186,6 +186,10 @@ class Store:
                     raise StudyError(f"{path}: could not be read back ({problem_now}); check the disk")
         return replace(found, replaced=f"{path}: {problem}; computed again" if problem else "")
 
+    def named(self, name: str) -> Outputs | None:
+        """The outputs that a record names by their key, if they are still there, and whole."""
+        return self._find(self.folder / f"{name}.safetensors")[0]
+
     def _find(self, path: Location) -> tuple[Outputs | None, str]:
         """The outputs in a file, and what is wrong with it; (None, '') where there is none."""
         if self.cache is None:

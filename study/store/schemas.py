@@ -301,6 +301,19 @@ PAIRS = _schema(
         _F,
         "entropy of the positive flips over classes / log(classes): 1 is uniform; null without flips",
     ),
+    ("union_accuracy", _F, "share of samples that at least one of the two gets right"),
+    (
+        "ensemble_accuracy",
+        _F,
+        "accuracy of the mean of both models' probabilities; null where these are not kept in full, and for "
+        "zoos for which it takes too long",
+    ),
+    (
+        "kappa_p",
+        _F,
+        "CAPA (arXiv 2502.04313): how much more alike the two models' probabilities are than if they erred "
+        "independently; 1 for the same and sure ones; null where probabilities are not kept in full",
+    ),
 )
 
 PAIR_CLASSES = _schema(

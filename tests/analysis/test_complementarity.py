@@ -317,7 +317,7 @@ def test_by_model(atlas, right):
 # ---------------------------------------------------------------- stating
 
 
-def test_statements_equal_loops(atlas, right, table):
+def test_statements_equal_loops(atlas, right, zoo, table):
     accuracy = right.mean(axis=1)
     rho = {(s, t): (right[t] & ~right[s]).mean() for s, t in ordered(7)}
     values = list(rho.values())
@@ -346,6 +346,12 @@ def test_statements_equal_loops(atlas, right, table):
     sizes = [abs(accuracy[t] - accuracy[s]) for s, t in apart]
     found = stats.pearsonr(list(apart.values()), sizes).statistic
     assert value["disagreement_size_pearson"] == pytest.approx(found)
+    ceilings = [(right[s] | right[t]).mean() - max(accuracy[s], accuracy[t]) for s, t in apart]
+    assert value["union_gain_mean"] == pytest.approx(np.mean(ceilings))
+    assert value["ensemble_gain_mean"] == pytest.approx(0.01)
+    assert value["ensemble_better"] == 1
+    alike = [(zoo["predicted"][s] == zoo["predicted"][t]).mean() / 2 for s, t in apart]
+    assert value["kappa_p_mean"] == pytest.approx(np.mean(alike))
     assert value["chance_expected"] == pytest.approx(np.mean(1 - accuracy[:7]) / 6)
     above = [v > (1 - accuracy[s]) / 6 for (s, _), v in rho.items()]
     assert value["above_expected"] == pytest.approx(np.mean(above))
@@ -498,6 +504,19 @@ def test_command_writes_everything_and_says_where(done, out):
         assert f"({name}.png)" in text
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (out / f"{name}.svg").read_text()
+
+
+def test_an_atlas_of_before_has_no_ceilings_by_probabilities(content, tmp_path):
+    older = content | {"pairs": content["pairs"].drop(columns=["ensemble_accuracy", "kappa_p"])}
+    found = load_atlas(atlases.write(tmp_path, older))
+    table = statements(found, 3)
+    assert {"union_gain_mean"} == set(table["name"]) & {
+        "union_gain_mean",
+        "ensemble_gain_mean",
+        "kappa_p_mean",
+    }
+    told = dict((subject, text) for subject, text, _ in atlas_report.conclusions(found, table, 3))["Ceilings"]
+    assert told.startswith("an oracle") and "probabilities" not in told
 
 
 def test_every_number_told_is_a_statement(atlas):

@@ -57,6 +57,10 @@ def checked_pairs(results) -> pd.DataFrame:
         assert row["rho_pos"] == pytest.approx((right_t & ~right_s).mean(), abs=1e-12)
         assert row["rho_neg"] == pytest.approx((right_s & ~right_t).mean(), abs=1e-12)
         assert row["agreement"] == pytest.approx((s == t).mean())
+        assert row["union_accuracy"] == pytest.approx((right_s | right_t).mean())
+        assert models.loc[student, "accuracy"] <= row["union_accuracy"]
+        assert 0 <= row["ensemble_accuracy"] <= 1
+        assert row["kappa_p"] <= 1
         assert models.loc[student, "accuracy"] == pytest.approx(right_s.mean())
     classes = pd.read_parquet(results / "pair_classes")
     flips = classes.groupby(["student", "teacher"], observed=True)["flips"].sum()

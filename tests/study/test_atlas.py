@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -12,6 +13,7 @@ from study.models import zoo
 from study.models.timm_import import timm
 from study.store import digest, records, schemas
 from study.workspace import Workspace
+from tests.study.trials import elsewhere
 
 
 @pytest.fixture
@@ -289,3 +291,38 @@ def test_a_damaged_record_is_told_with_the_remedy(tmp_path, damage):
         path.write_bytes(content[:60] if damage == "truncated" else flipped)
     with pytest.raises(StudyError, match=r"model_predictions/b\.parquet: not a readable record .* remove"):
         atlas.read_predictions(tmp_path, ["a", "b"], 3)
+
+
+# --- by probabilities ---------------------------------------------------------------------------
+
+
+def test_pairs_are_compared_by_the_probabilities_that_were_kept(study, workspace, tmp_path):
+    """By hand, from the logits of two models; nothing where few classes are kept, or a file is gone."""
+    place = elsewhere(workspace, tmp_path / "outputs")
+    models = [*study.zoo.values(), *atlas.untrained(study.zoo.values())][:3]
+    records.prepare(tmp_path / "results", schemas.ATLAS_TABLES)
+    ids = [atlas.id_of(model, place.data, "evaluation") for model in models]
+    for name, model in zip(ids, models, strict=True):
+        found = atlas.run(model, place, "evaluation")
+        records.write_model(tmp_path / "results", name, found.row, found.predictions)
+    probabilities = atlas.read_probabilities(tmp_path / "results", ids, place.store)
+    labels = place.labels("evaluation").astype(np.int8)
+    soft = atlas.soft_measures(probabilities, labels, 10)
+    said = [
+        place.outputs(place.load(model), "evaluation").logits.float().softmax(1).numpy() for model in models
+    ]
+    for one, other in ((0, 1), (0, 2), (2, 1)):
+        together = ((said[one] + said[other]) / 2).argmax(1)
+        assert soft["ensemble_accuracy"][one, other] == pytest.approx((together == labels).mean())
+        p, q = (of[np.arange(len(labels)), labels].mean() for of in (said[one], said[other]))
+        expected = p * q + (1 - p) * (1 - q) / 9
+        value = ((said[one] * said[other]).sum(1).mean() - expected) / (1 - expected)
+        assert soft["kappa_p"][one, other] == pytest.approx(value, abs=1e-5)
+    assert list(atlas.soft_measures(probabilities, labels, 10**11)) == []
+
+    few = place.outputs(place.load(models[0]), "evaluation", top_k=3).header["key"]
+    row = pd.read_parquet(tmp_path / "results" / "models" / f"{ids[0]}.parquet").assign(outputs=few)
+    records.write(tmp_path / "results", "models", ids[0], row.to_dict("list"))
+    assert atlas.read_probabilities(tmp_path / "results", ids, place.store) is None
+    place.store.clear(place.store.entries())
+    assert atlas.read_probabilities(tmp_path / "results", ids[1:], place.store) is None

@@ -398,3 +398,45 @@ RIGHT, LABELS, PAIR = np.ones((2, 3), bool), np.array([0, 1, 1]), np.array([[0, 
 def test_other_arrays_are_refused(error, words, measure, arguments):
     with pytest.raises(error, match=words):
         measure(*arguments)
+
+
+# --- by probabilities ---------------------------------------------------------------------------
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 4), st.integers(1, 12), st.integers(2, 5), st.integers(0, 99), st.integers(1, 12))
+def test_soft_pairs_are_those_of_the_definition_in_blocks_of_any_size(models, samples, classes, seed, step):
+    random = np.random.default_rng(seed)
+    probabilities = random.dirichlet(np.full(classes, 0.3), (models, samples)).astype(np.float32)
+    labels = random.integers(0, classes, samples)
+    starts = range(0, samples, step)
+    blocks = ((probabilities[:, b : b + step], labels[b : b + step]) for b in starts)
+    kappa, ensemble = knowledge.soft_pairs(blocks)
+    for one in range(models):
+        for other in range(models):
+            a, b = probabilities[one].astype(float), probabilities[other].astype(float)
+            observed = np.mean([sum(a[i, k] * b[i, k] for k in range(classes)) for i in range(samples)])
+            p, q = (np.mean([of[i, labels[i]] for i in range(samples)]) for of in (a, b))
+            expected = p * q + (1 - p) * (1 - q) / (classes - 1)
+            if expected < 1 - 1e-3:
+                value = (observed - expected) / (1 - expected)
+                assert kappa[one, other] == pytest.approx(value, abs=1e-3)
+            said = (probabilities[one] + probabilities[other]).argmax(1)
+            assert ensemble[one, other] == pytest.approx(np.mean(said == labels))
+    assert np.array_equal(kappa, kappa.T, equal_nan=True)
+    assert knowledge.soft_pairs([(probabilities, labels)], ensembles=False)[1] is None
+
+
+def test_sure_models_that_say_the_same_are_alike_by_one_and_independent_ones_by_nothing():
+    random, labels = np.random.default_rng(0), np.zeros(20_000, int)
+    right = random.random((3, len(labels))) < 0.7
+    wrong = random.integers(1, 4, (3, len(labels)))
+    sure = np.eye(4, dtype=np.float32)[np.where(right, 0, wrong)]
+    sure[1] = sure[0]
+    kappa, ensemble = knowledge.soft_pairs([(sure, labels)])
+    assert kappa[0, 1] == pytest.approx(1)
+    assert abs(kappa[0, 2]) < 0.02
+    assert ensemble[0, 1] == pytest.approx(right[0].mean())
+    always = np.zeros((2, 5, 3), np.float32)
+    always[..., 0] = 1
+    assert np.isnan(knowledge.soft_pairs([(always, np.zeros(5, int))])[0]).all()  # chance leaves no room
