@@ -515,7 +515,7 @@ def test_an_atlas_of_before_has_no_ceilings_by_probabilities(content, tmp_path):
         "ensemble_gain_mean",
         "kappa_p_mean",
     }
-    told = dict((subject, text) for subject, text, _ in atlas_report.conclusions(found, table, 3))["Ceilings"]
+    told = {subject: text for subject, text, _ in atlas_report.conclusions(found, table, 3)}["Ceilings"]
     assert told.startswith("an oracle") and "probabilities" not in told
 
 
