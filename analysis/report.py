@@ -24,6 +24,7 @@ from analysis import exhibits, flips, page, readable, style, success_report
 from analysis.atlas_results import load_atlas
 from analysis.atlas_statements import statements
 from analysis.coverage import coverage, unfinished
+from analysis.fetch import fetched
 from analysis.results import ResultsError, load, planned, points, require_columns, told, write
 from analysis.training_measures import load_history
 
@@ -135,7 +136,8 @@ def _files(shown: list[exhibits.Exhibit]) -> dict[str, Callable | str | None]:
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status: 0, or 2 for bad input, told in one sentence."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("results", type=Path, metavar="RESULTS", help="results folder, which holds trials/")
+    help_results = "results folder, which holds trials/, or a data set of the hub: hf://datasets/USER/NAME"
+    parser.add_argument("results", metavar="RESULTS", help=help_results)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default RESULTS/analysis)")
     help_equal = "teachers within POINTS percentage points of the student's accuracy are equal (default 1.0)"
     parser.add_argument("--equal", type=points, default=1.0, metavar="POINTS", help=help_equal)
@@ -143,9 +145,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--gap", type=points, default=5.0, metavar="POINTS", help=help_gap)
     parser.add_argument("--atlas", metavar="STUDY", help="whose atlas, where the folder holds several")
     options = parser.parse_args(arguments)
-    out = options.out or options.results / "analysis"
     try:
-        text, written = report(options.results, out, options.equal, options.gap, options.atlas)
+        results, out = fetched(options.results)
+        out = options.out or out
+        text, written = report(results, out, options.equal, options.gap, options.atlas)
     except (ResultsError, PermissionError) as error:
         print(f"error: {told(error)}", file=sys.stderr)
         return 2

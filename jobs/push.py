@@ -22,7 +22,14 @@ from study.store import dataset, hub, schemas, storage
 from study.store.storage import Location
 
 
-def push(results: Location, repository: str, *, public: bool, license: str | None, dry_run: bool) -> None:
+def push(
+    results: Location,
+    repository: str,
+    *,
+    public: bool = False,
+    license: str | None = None,
+    dry_run: bool = False,
+) -> None:
     """Upload results; what cannot be is a `StudyError`."""
     out = _console.console
     with tempfile.TemporaryDirectory(prefix="push-") as folder:

@@ -1,6 +1,7 @@
 """Run a study: every transfer trial that has no record yet, through Ray Tune.
 
     python jobs/transfer_sweep.py [STUDY] [--dry-run] [--limit N] [--track NAME] [--results FOLDER]
+        [--push USER/NAME]
 
 Does the earlier steps that are missing (data, zoo). A trial's record is written by the worker that
 ran it, so what is finished stays finished whatever happens to this process; run it again to go on.
@@ -20,12 +21,12 @@ from typing import Any, get_args
 import ray
 from rich.table import Table
 
-from jobs import _cluster, _console, _data_parallel, _engine, _run, _trackers, zoo
+from jobs import _cluster, _console, _data_parallel, _engine, _run, _trackers, push, zoo
 from study import derivation, frozen, spec, transfer, workspace
 from study.errors import DivergedError, FatalError, StudyError
 from study.images import files, splits
 from study.models import zoo as models
-from study.store import cache, checkpoints, records, schemas, storage
+from study.store import cache, checkpoints, hub, records, schemas, storage
 
 # What comes again if a trial is tried again: recorded, not retried. All else may be a machine's fault.
 LASTING = (
@@ -193,6 +194,7 @@ def print_trackers(study: spec.Study) -> None:
 def job() -> int:
     parser = _console.parser(__doc__.splitlines()[0], "data", "zoo", "outputs", "results")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument("--push", metavar="USER/NAME", help="then upload the results, as jobs/push.py does")
     parser.add_argument("--limit", type=int, metavar="N", help="run at most N trials")
     parser.add_argument(
         "--track",
@@ -217,6 +219,8 @@ def job() -> int:
     if arguments.dry_run:
         print_plan(study, trials, todo, status)
         return 0
+    if arguments.push:
+        hub.check(arguments.push)
 
     images = _run.prepare(study, schemas.TRANSFER_TABLES)
     zoo.build(study, models_of(trials), "results", "outputs", "zoo", more=bool(todo))
@@ -252,6 +256,8 @@ def job() -> int:
     left = len(trials) - counts.count("ok") - len(failed)
     if left and not arguments.limit:
         out.print(f"{left} trials are left; run the same command again to go on")
+    if arguments.push and not interrupted:
+        push.push(study.results, arguments.push)
     return 130 if interrupted else int(bool(failed))
 
 

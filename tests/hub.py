@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 import re
 import threading
 import time
@@ -20,6 +21,7 @@ from huggingface_hub import HfFileSystem, constants
 from werkzeug import Request, Response
 from werkzeug.serving import make_server
 
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
 TOKEN = "hf_of_tests"
 USER = "me"
 LARGE = (".parquet", ".safetensors")

@@ -2,8 +2,8 @@
 
 `gather` copies what the studies of a results folder consist of, each trial and model once, into files as
 `study.store.compaction` makes them, so that the copy is a results folder itself: `analysis/report.py`
-reads it, and `pandas.read_parquet` each of its tables. `card` describes it as the Hugging Face Hub wants it, one
-configuration a table.
+reads it, and `pandas.read_parquet` each of its tables. `card` describes it as the Hugging Face Hub wants
+it, one configuration a table.
 
 Left out on purpose: records of former trials of an edited study; names of machines and folders, and what a
 URL is reached with (`private`); effects, which would need their control and interval (`analysis/`).
@@ -88,8 +88,8 @@ def gather(results: Location, folder: Path, progress: Callable[[str], None] = la
             made.lacking += len(done - found) if other != "history" else 0  # of which a soup has none
     if not any(row["status"] == "ok" for row in made.trials + made.models):
         raise StudyError(
-            f"{results}: no finished trial or model is recorded there; give the results folder of a study that "
-            "has run"
+            f"{results}: no finished trial or model is recorded there; give the results folder of a study "
+            "that has run"
         )
     for table in OF_STUDIES:
         progress(table)

@@ -167,9 +167,14 @@ def check(repository: str, *, ask: bool = True) -> None:
         raise StudyError(f"{repository}: nobody is logged in to the hub; {LOG_IN}")
     try:
         with as_files():
-            HfApi().whoami()
+            user = HfApi().whoami()
     except OSError as error:
         raise refused(repository, error) from error
+    owners = [user["name"], *(organisation["name"] for organisation in user.get("orgs", ()))]
+    if repository.partition("/")[0] not in owners:
+        raise StudyError(
+            f"{repository}: who is logged in writes repositories of {', '.join(owners)}; name one of these"
+        )
 
 
 def refused(repository: str, error: OSError) -> StudyError:
