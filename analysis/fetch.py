@@ -1,7 +1,9 @@
 """Results of others: a data set of the Hugging Face Hub, fetched and read as a folder.
 
 `jobs/push.py` uploads such data sets. Files are kept in the hub's own cache, so what did not change is not
-fetched again; `@COMMIT` behind the name pins them. Left out on purpose: other stores, whose own tools fetch a folder.
+fetched again; `@COMMIT` behind the name pins them.
+
+Left out on purpose: other stores, whose own tools fetch a folder.
 """
 
 from __future__ import annotations

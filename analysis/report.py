@@ -20,12 +20,14 @@ from pathlib import Path
 if __name__ == "__main__":  # not this folder, whose statistics.py would stand for Python's own
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from analysis import exhibits, flips, page, readable, style, success_report
-from analysis.atlas_results import load_atlas
+import pandas as pd
+
+from analysis import exhibits, flips, page, readable, style, success_report, timm_results
+from analysis.atlas_results import AGAIN, load_atlas
 from analysis.atlas_statements import statements
 from analysis.coverage import coverage, unfinished
 from analysis.fetch import fetched
-from analysis.results import ResultsError, load, planned, points, require_columns, told, write
+from analysis.results import ResultsError, load, planned, points, read, require_columns, told, write
 from analysis.training_measures import load_history
 
 NEEDED = [  # columns of `trials`, beside those that `results.load` checks
@@ -67,7 +69,7 @@ def report(results: Path, out: Path, equal: float, gap: float, atlas: str | None
         ResultsError: the results cannot be read, or the folder cannot be written.
     """
     _progress(f"reading {results}")
-    trials = load(results, NEEDED, several=True)
+    trials = load(results, [*NEEDED, *timm_results.OF_TRIALS], several=True)
     require_columns(trials, NEEDED, results / "trials", "run the study again in a new folder")
     _progress(f"counting the predictions of {len(trials):,} trials")
     counted = flips.class_flips(results, trials)
@@ -94,6 +96,7 @@ def report(results: Path, out: Path, equal: float, gap: float, atlas: str | None
     older = (path for folder in ("figures", "tables") for path in (out / folder).glob("several_teachers_*"))
     contents = {f"{path.parent.name}/{path.name}": None for path in older} | _files(shown)
     contents |= {
+        "tables/timm_results.csv": _timm(results, done),
         "tables/all_trials.csv": done[list(page.COLUMNS)].to_csv(index=False),
         "tables/unfinished.csv": None if left is None else left.to_csv(index=False),
     }
@@ -110,6 +113,19 @@ def report(results: Path, out: Path, equal: float, gap: float, atlas: str | None
     _progress(f"writing to {out}")
     written = write(out, contents | {"report.html": html})
     return "\n".join([subtitle, *lines, "", *conclusions]), written
+
+
+def _timm(results: Path, done: pd.DataFrame) -> str | None:
+    """Models of the atlas on the same images, and students, in the columns of timm's results."""
+    folder, on = results / "models", {"samples": "evaluation_samples", "data_sha256": "data_sha256"}
+    models = pd.DataFrame(columns=["status", "source", "name", "accuracy", "parameters", *on])
+    if any(folder.glob("[!.]*.parquet")):
+        models = read(folder, AGAIN)
+        require_columns(models, ["status", "source", "name", "accuracy", "parameters", *on], folder, AGAIN)
+    for column, of_trials in on.items():
+        models = models[models[column].isin(done[of_trials])]
+    rows = timm_results.of_models(models)
+    return timm_results.csv(pd.concat([rows, timm_results.of_students(done, rows)]))
 
 
 def _progress(text: str) -> None:

@@ -191,6 +191,28 @@ def print_trackers(study: spec.Study) -> None:
         _console.console.print(f"{name}: {place}")
 
 
+def print_result(study: spec.Study, trials: list[spec.Trial], todo: list[spec.Trial], limited: bool) -> bool:
+    """What is recorded, and what is not; gives whether any of `todo` failed."""
+    out, status = _console.console, records.status(study.results, "trials")
+    counts = [status.get(trial.id) for trial in trials]
+    out.print(plan_table(study, trials, status))
+    for table in schemas.TRANSFER_TABLES:
+        out.print(f"{table}: {study.results / table}")
+    if any(trial.keep != "never" for trial in trials):
+        out.print(f"kept students: {study.folders.zoo} (column 'kept' of {study.results / 'trials'})")
+    print_trackers(study)
+    failed = {trial.id: trial for trial in todo if status.get(trial.id) == "failed"}
+    if failed:
+        out.print(f"{len(failed)} trials failed (column 'reason' of {study.results / 'trials'}), such as:")
+        for name, reason in records.reasons(study.results, "trials", [*failed][:5]).items():
+            trial = failed[name]
+            out.print(f"  {trial.student.name} from {trial.teacher}, {trial.name}: {reason}")
+    left = len(trials) - counts.count("ok") - len(failed)
+    if left and not limited:
+        out.print(f"{left} trials are left; run the same command again to go on")
+    return bool(failed)
+
+
 def job() -> int:
     parser = _console.parser(__doc__.splitlines()[0], "data", "zoo", "outputs", "results")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
@@ -239,26 +261,10 @@ def job() -> int:
             interrupted = True
         out.print(f"sweep: took {_console.duration(time.monotonic() - started)}")
 
-    status = records.status(study.results, "trials")
-    counts = [status.get(trial.id) for trial in trials]
-    out.print(plan_table(study, trials, status))
-    for table in schemas.TRANSFER_TABLES:
-        out.print(f"{table}: {study.results / table}")
-    if any(trial.keep != "never" for trial in trials):
-        out.print(f"kept students: {study.folders.zoo} (column 'kept' of {study.results / 'trials'})")
-    print_trackers(study)
-    failed = {trial.id: trial for trial in todo if status.get(trial.id) == "failed"}
-    if failed:
-        out.print(f"{len(failed)} trials failed (column 'reason' of {study.results / 'trials'}), such as:")
-        for name, reason in records.reasons(study.results, "trials", [*failed][:5]).items():
-            trial = failed[name]
-            out.print(f"  {trial.student.name} from {trial.teacher}, {trial.name}: {reason}")
-    left = len(trials) - counts.count("ok") - len(failed)
-    if left and not arguments.limit:
-        out.print(f"{left} trials are left; run the same command again to go on")
+    failed = print_result(study, trials, todo, bool(arguments.limit))
     if arguments.push and not interrupted:
         push.push(study.results, arguments.push)
-    return 130 if interrupted else int(bool(failed))
+    return 130 if interrupted else int(failed)
 
 
 if __name__ == "__main__":

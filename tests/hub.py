@@ -16,10 +16,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 from huggingface_hub import HfFileSystem, constants
+from huggingface_hub.utils import _http
 from werkzeug import Request, Response
 from werkzeug.serving import make_server
+
+from study.store import storage
 
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 TOKEN = "hf_of_tests"
@@ -49,6 +53,12 @@ def etag(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
+def afresh() -> None:
+    """As a process that has looked at nothing on the hub yet."""
+    HfFileSystem.clear_instance_cache()
+    storage._file_system.cache_clear()
+
+
 class Hub:
     """A server, until `stop`.
 
@@ -64,7 +74,7 @@ class Hub:
         self._failing: tuple[float, int, str] = (0.0, 0, "")
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
         self.address = f"http://127.0.0.1:{self._server.port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def environment(self, home: object) -> dict[str, str]:
         """What a process needs in its environment to take this for the hub, logged in."""
@@ -86,9 +96,12 @@ class Hub:
             "HUGGINGFACE_CO_URL_TEMPLATE",
             self.address + "/{repo_id}/resolve/{revision}/{filename}",
         )
+        # huggingface_hub waits, too, before it tries again.
+        patch.setattr(_http, "time", SimpleNamespace(sleep=lambda seconds: time.sleep(seconds / 100)))
         patch.setattr(constants, "HF_HUB_CACHE", f"{home}/hub")
         patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        HfFileSystem.clear_instance_cache()
+        patch.setenv(storage.PATIENCE, "20")
+        afresh()
 
     def put(self, kind: str, name: str, files: dict[str, bytes]) -> None:
         """A repository with files, in one commit."""

@@ -221,14 +221,20 @@ def licenses(made: DataSet) -> dict[str, str | None]:
         if row["source"] != "seed":
             found[row["name"]] = row["license"] or _license_of(json.loads(row["spec"]))
     for row in made.trials:
-        about = json.loads(row["spec"])
-        known = {row["student"]: row["student_license"]}
+        recorded = {row["student"]: row["student_license"]}
         if len(row["teachers"] or ()) == 1:
-            known[row["teacher"]] = row["teacher_license"]
-        for model in (about["student"], *about["teachers"]):
-            name = model["name"]
-            found[name] = found.get(name) or known.get(name) or _license_of(model)
+            recorded[row["teacher"]] = row["teacher_license"]
+        described = _models(row)
+        for name in (row["student"], *(row["teachers"] or ())):
+            if name not in found:
+                found[name] = recorded.get(name) or _license_of(described.get(name, {}))
     return dict(sorted(found.items()))
+
+
+def _models(row: dict) -> dict[str, dict]:
+    """The models of a trial as its record describes them, by name."""
+    about = json.loads(row["spec"] or "{}")
+    return {model["name"]: model for model in (about.get("student"), *about.get("teachers", ())) if model}
 
 
 def _license_of(model: dict) -> str | None:
@@ -340,8 +346,6 @@ def _described(name: str, made: DataSet) -> dict[str, str]:
         for role in ("student", "teacher"):
             if row[role] == name and row[f"{role}_timm"]:
                 weights = row[f"{role}_weights"] or ""
-                about = json.loads(row["spec"])
-                model = about["student"] if role == "student" else about["teachers"][0]
-                source = (model.get("weights") or {}).get("source", "hub")
+                source = (_models(row).get(name, {}).get("weights") or {}).get("source", "")
                 return {"timm": row[f"{role}_timm"], "weights": weights[:12], "source": source}
     return {"timm": "", "weights": "", "source": ""}
