@@ -102,9 +102,11 @@ def _read(path: Location) -> pa.Table:
     try:
         return records.read(path.parent.parent, path.parent.name, path.stem)
     except records.MissingError as error:
-        raise StudyError(
-            f"{path}: was merged into another file meanwhile; run the same command again"
-        ) from error
+        raise _gone(path) from error
+
+
+def _gone(path: Location | str) -> StudyError:
+    return StudyError(f"{path}: was merged into another file meanwhile; run this again")
 
 
 def _counted(results: Location, table: str, plan: str, made: DataSet) -> pa.Table | None:
@@ -131,7 +133,11 @@ def _copy(results: Location, table: str, wanted: set[str], folder: Path, made: D
     found: set[str] = set()
     paths = storage.files(results / table, ".parquet")
     paths = [path for path in paths if path.name.startswith(records.MERGED) or path.stem in wanted]
-    for batch in compaction.batches(paths):
+    try:
+        batches = list(compaction.batches(paths))
+    except FileNotFoundError as error:
+        raise _gone(error.filename) from error
+    for batch in batches:
         parts = []
         for part in storage.at_once(_read, batch):
             ids = part.column(0)
@@ -219,14 +225,14 @@ def licenses(made: DataSet) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for row in made.models:
         if row["source"] != "seed":
-            found[row["name"]] = row["license"] or _license_of(json.loads(row["spec"]))
+            found[row["name"]] = row["license"] or _license_of(json.loads(row["spec"] or "{}"))
     for row in made.trials:
         recorded = {row["student"]: row["student_license"]}
         if len(row["teachers"] or ()) == 1:
             recorded[row["teacher"]] = row["teacher_license"]
         described = _models(row)
         for name in (row["student"], *(row["teachers"] or ())):
-            if name not in found:
+            if name and name not in found:
                 found[name] = recorded.get(name) or _license_of(described.get(name, {}))
     return dict(sorted(found.items()))
 
@@ -310,12 +316,13 @@ def card(made: DataSet, repository: str, license: str | None = None) -> str:
         repository=repository,
         tables=[(table, made.rows[table]) for table in tables],
         studies=_values(every, "study"),
-        data=[
-            f"{data} ({classes} classes, SHA-256 {sha[:12]})"
-            for data, classes, sha in sorted(
-                {(row["data"], row["classes"], row["data_sha256"] or "?") for row in done}
-            )
-        ],
+        data=sorted(
+            {
+                f"{row['data']} ({row['classes']} classes, SHA-256 {row['data_sha256'][:12]})"
+                for row in done
+                if row["data_sha256"]
+            }
+        ),
         trials={status: sum(row["status"] == status for row in made.trials) for status in ("ok", "failed")},
         students=_values(made.trials, "student"),
         methods=_values(made.trials, "method"),
