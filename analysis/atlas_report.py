@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis import atlas_figures, style
+from analysis import atlas_figures, style, timm_results
 from analysis import atlas_measures as measures
 from analysis.atlas_results import Atlas
 from analysis.readable import row_of
@@ -401,6 +401,7 @@ def report(atlas: Atlas, table: pd.DataFrame, out: Path, gap: float = 5.0) -> li
         "complementarity_statements.csv": table.to_csv(index=False),
     }
 
+    contents["complementarity_timm.csv"] = timm_results.csv(timm_results.of_models(atlas.models))
     for name, drawing in atlas_figures.draw(atlas, gap).items():
         contents |= style.files(name, drawing)
     return write(out, contents)

@@ -22,22 +22,25 @@ if __name__ == "__main__":  # not this folder, whose statistics.py would stand f
 from analysis.atlas_report import console, report
 from analysis.atlas_results import load_atlas
 from analysis.atlas_statements import statements
+from analysis.fetch import fetched
 from analysis.results import ResultsError, points, told
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status: 0, or 2 for bad input, told in one sentence."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("results", type=Path, metavar="RESULTS", help="results folder, which holds atlas/")
+    help_results = "results folder, which holds atlas/, or a data set of the hub: hf://datasets/USER/NAME"
+    parser.add_argument("results", metavar="RESULTS", help=help_results)
     parser.add_argument("--study", metavar="NAME", help="whose atlas, where the folder holds several")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default RESULTS/analysis)")
     help_gap = "look at teachers weaker by POINTS percentage points or more by themselves (default 5)"
     parser.add_argument("--gap", type=points, default=5.0, metavar="POINTS", help=help_gap)
     options = parser.parse_args(arguments)
     try:
-        atlas = load_atlas(options.results, options.study)
+        results, out = fetched(options.results)
+        atlas = load_atlas(results, options.study)
         table = statements(atlas, options.gap)
-        paths = report(atlas, table, options.out or options.results / "analysis", options.gap)
+        paths = report(atlas, table, options.out or out, options.gap)
     except (ResultsError, PermissionError) as error:
         print(f"error: {told(error)}", file=sys.stderr)
         return 2

@@ -20,11 +20,14 @@ from pathlib import Path
 if __name__ == "__main__":  # not this folder, whose statistics.py would stand for Python's own
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from analysis import beyond_accuracy, exhibits, flips, page, readable, style, success_report
-from analysis.atlas_results import load_atlas
+import pandas as pd
+
+from analysis import beyond_accuracy, exhibits, flips, page, readable, style, success_report, timm_results
+from analysis.atlas_results import AGAIN, load_atlas
 from analysis.atlas_statements import statements
 from analysis.coverage import coverage, unfinished
-from analysis.results import ResultsError, load, planned, points, require_columns, told, write
+from analysis.fetch import fetched
+from analysis.results import ResultsError, load, planned, points, read, require_columns, told, write
 
 NEEDED = [  # columns of `trials`, beside those that `results.load` checks
     *("student_timm", "student_family", "student_parameters", "student_accuracy_before"),
@@ -65,7 +68,8 @@ def report(results: Path, out: Path, equal: float, gap: float, atlas: str | None
         ResultsError: the results cannot be read, or the folder cannot be written.
     """
     _progress(f"reading {results}")
-    trials = load(results, [*NEEDED, *beyond_accuracy.COLUMNS], several=True)
+    columns = dict.fromkeys([*NEEDED, *beyond_accuracy.COLUMNS, *timm_results.OF_TRIALS])
+    trials = load(results, list(columns), several=True)
     require_columns(trials, NEEDED, results / "trials", "run the study again in a new folder")
     _progress(f"counting the predictions of {len(trials):,} trials")
     counted = flips.class_flips(results, trials)
@@ -92,6 +96,7 @@ def report(results: Path, out: Path, equal: float, gap: float, atlas: str | None
     older = (path for folder in ("figures", "tables") for path in (out / folder).glob("several_teachers_*"))
     contents = {f"{path.parent.name}/{path.name}": None for path in older} | _files(shown)
     contents |= {
+        "tables/timm_results.csv": _timm(results, done),
         "tables/all_trials.csv": done[list(page.COLUMNS)].to_csv(index=False),
         "tables/unfinished.csv": None if left is None else left.to_csv(index=False),
     }
@@ -108,6 +113,19 @@ def report(results: Path, out: Path, equal: float, gap: float, atlas: str | None
     _progress(f"writing to {out}")
     written = write(out, contents | {"report.html": html})
     return "\n".join([subtitle, *lines, "", *conclusions]), written
+
+
+def _timm(results: Path, done: pd.DataFrame) -> str | None:
+    """Models of the atlas on the same images, and students, in the columns of timm's results."""
+    folder, on = results / "models", {"samples": "evaluation_samples", "data_sha256": "data_sha256"}
+    models = pd.DataFrame(columns=["status", "source", "name", "accuracy", "parameters", *on])
+    if any(folder.glob("[!.]*.parquet")):
+        models = read(folder, AGAIN)
+        require_columns(models, ["status", "source", "name", "accuracy", "parameters", *on], folder, AGAIN)
+    for column, of_trials in on.items():
+        models = models[models[column].isin(done[of_trials])]
+    rows = timm_results.of_models(models)
+    return timm_results.csv(pd.concat([rows, timm_results.of_students(done, rows)]))
 
 
 def _progress(text: str) -> None:
@@ -134,7 +152,8 @@ def _files(shown: list[exhibits.Exhibit]) -> dict[str, Callable | str | None]:
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status: 0, or 2 for bad input, told in one sentence."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("results", type=Path, metavar="RESULTS", help="results folder, which holds trials/")
+    help_results = "results folder, which holds trials/, or a data set of the hub: hf://datasets/USER/NAME"
+    parser.add_argument("results", metavar="RESULTS", help=help_results)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default RESULTS/analysis)")
     help_equal = "teachers within POINTS percentage points of the student's accuracy are equal (default 1.0)"
     parser.add_argument("--equal", type=points, default=1.0, metavar="POINTS", help=help_equal)
@@ -142,9 +161,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--gap", type=points, default=5.0, metavar="POINTS", help=help_gap)
     parser.add_argument("--atlas", metavar="STUDY", help="whose atlas, where the folder holds several")
     options = parser.parse_args(arguments)
-    out = options.out or options.results / "analysis"
     try:
-        text, written = report(options.results, out, options.equal, options.gap, options.atlas)
+        results, out = fetched(options.results)
+        out = options.out or out
+        text, written = report(results, out, options.equal, options.gap, options.atlas)
     except (ResultsError, PermissionError) as error:
         print(f"error: {told(error)}", file=sys.stderr)
         return 2

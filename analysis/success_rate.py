@@ -20,6 +20,7 @@ from pathlib import Path
 if __name__ == "__main__":  # not this folder, whose statistics.py would stand for Python's own
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from analysis.fetch import fetched
 from analysis.measures import by_method
 from analysis.results import ResultsError, load, points, told
 from analysis.success_report import console, report
@@ -28,15 +29,17 @@ from analysis.success_report import console, report
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status: 0, or 2 for bad input, told in one sentence."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("results", type=Path, metavar="RESULTS", help="results folder, which holds trials/")
+    help_results = "results folder, which holds trials/, or a data set of the hub: hf://datasets/USER/NAME"
+    parser.add_argument("results", metavar="RESULTS", help=help_results)
     help_equal = "teachers within POINTS percentage points of the student's accuracy are equal (default 1.0)"
     parser.add_argument("--equal", type=points, default=1.0, metavar="POINTS", help=help_equal)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default RESULTS/analysis)")
     options = parser.parse_args(arguments)
     try:
-        trials = load(options.results)
+        results, out = fetched(options.results)
+        trials = load(results)
         summary = by_method(trials, options.equal)
-        paths = report(trials, summary, options.out or options.results / "analysis", options.equal)
+        paths = report(trials, summary, options.out or out, options.equal)
     except (ResultsError, PermissionError) as error:
         print(f"error: {told(error)}", file=sys.stderr)
         return 2

@@ -1,6 +1,7 @@
 """The atlas of complementary knowledge: run every model once, compare all ordered pairs.
 
     python jobs/atlas.py [STUDY] [--models PATTERN ...] [--split NAME] [--dry-run]
+        [--push USER/NAME]
 
 A pattern is a name or shell pattern of the study's zoo, else of timm's pretrained models (`resnet*`,
 `*.in1k`), or `all` of those; `@FILE` reads patterns from a file. A model is recorded by the worker
@@ -21,14 +22,14 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from jobs import _cluster, _console, _engine, _run, zoo
+from jobs import _cluster, _console, _engine, _run, push, zoo
 from study import atlas, spec, workspace
 from study.errors import StudyError
 from study.images import class_names, labels, splits
 from study.images.files import Images
 from study.models import published
 from study.models.zoo import classes_of
-from study.store import cache, outputs, records, schemas
+from study.store import cache, hub, outputs, records, schemas
 
 SMALLEST_BATCH = 8  # a worker that dies with this batch dies of something else than memory
 
@@ -226,6 +227,7 @@ def job() -> None:
         "those of the paper's 40 models)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument("--push", metavar="USER/NAME", help="then upload the results, as jobs/push.py does")
     arguments = parser.parse_args()
     if arguments.batch_size < 1:
         parser.error("--batch-size: must be at least 1")
@@ -244,6 +246,8 @@ def job() -> None:
     if arguments.dry_run:
         print_plan(study, models, todo, split)
         return
+    if arguments.push:
+        hub.check(arguments.push)
 
     images = _run.prepare(study, schemas.ATLAS_TABLES)
     own = labels.chosen(study.data, images.classes)
@@ -265,6 +269,8 @@ def job() -> None:
     status = records.status(study.results, "models")
     finished = {name: model for name, model in models.items() if status.get(name) == "ok"}
     print_result(study, models, compare(study, finished, images))
+    if arguments.push:
+        push.push(study.results, arguments.push)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Run a study: every transfer trial that has no record yet, through Ray Tune.
 
     python jobs/transfer_sweep.py [STUDY] [--dry-run] [--limit N] [--track NAME] [--results FOLDER]
+        [--push USER/NAME]
 
 Does the earlier steps that are missing (data, zoo). A trial's record is written by the worker that
 ran it, so what is finished stays finished whatever happens to this process; run it again to go on.
@@ -20,12 +21,12 @@ from typing import Any, get_args
 import ray
 from rich.table import Table
 
-from jobs import _cluster, _console, _data_parallel, _engine, _run, _trackers, zoo
+from jobs import _cluster, _console, _data_parallel, _engine, _run, _trackers, push, zoo
 from study import derivation, frozen, spec, transfer, workspace
 from study.errors import DivergedError, FatalError, StudyError
 from study.images import files, sources, splits
 from study.models import zoo as models
-from study.store import cache, checkpoints, records, schemas, storage
+from study.store import cache, checkpoints, hub, records, schemas, storage
 
 # What comes again if a trial is tried again: recorded, not retried. All else may be a machine's fault.
 LASTING = (
@@ -192,9 +193,32 @@ def print_trackers(study: spec.Study) -> None:
         _console.console.print(f"{name}: {place}")
 
 
+def print_result(study: spec.Study, trials: list[spec.Trial], todo: list[spec.Trial], limited: bool) -> bool:
+    """What is recorded, and what is not; gives whether any of `todo` failed."""
+    out, status = _console.console, records.status(study.results, "trials")
+    counts = [status.get(trial.id) for trial in trials]
+    out.print(plan_table(study, trials, status))
+    for table in schemas.TRANSFER_TABLES:
+        out.print(f"{table}: {study.results / table}")
+    if any(trial.keep != "never" for trial in trials):
+        out.print(f"kept students: {study.folders.zoo} (column 'kept' of {study.results / 'trials'})")
+    print_trackers(study)
+    failed = {trial.id: trial for trial in todo if status.get(trial.id) == "failed"}
+    if failed:
+        out.print(f"{len(failed)} trials failed (column 'reason' of {study.results / 'trials'}), such as:")
+        for name, reason in records.reasons(study.results, "trials", [*failed][:5]).items():
+            trial = failed[name]
+            out.print(f"  {trial.student.name} from {trial.teacher}, {trial.name}: {reason}")
+    left = len(trials) - counts.count("ok") - len(failed)
+    if left and not limited:
+        out.print(f"{left} trials are left; run the same command again to go on")
+    return bool(failed)
+
+
 def job() -> int:
     parser = _console.parser(__doc__.splitlines()[0], "data", "zoo", "outputs", "results")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument("--push", metavar="USER/NAME", help="then upload the results, as jobs/push.py does")
     parser.add_argument("--limit", type=int, metavar="N", help="run at most N trials")
     parser.add_argument(
         "--track",
@@ -219,6 +243,8 @@ def job() -> int:
     if arguments.dry_run:
         print_plan(study, trials, todo, status)
         return 0
+    if arguments.push:
+        hub.check(arguments.push)
 
     images = _run.prepare(study, schemas.TRANSFER_TABLES)
     zoo.build(study, models_of(trials), "results", "outputs", "zoo", more=bool(todo))
@@ -237,24 +263,10 @@ def job() -> int:
             interrupted = True
         out.print(f"sweep: took {_console.duration(time.monotonic() - started)}")
 
-    status = records.status(study.results, "trials")
-    counts = [status.get(trial.id) for trial in trials]
-    out.print(plan_table(study, trials, status))
-    for table in schemas.TRANSFER_TABLES:
-        out.print(f"{table}: {study.results / table}")
-    if any(trial.keep != "never" for trial in trials):
-        out.print(f"kept students: {study.folders.zoo} (column 'kept' of {study.results / 'trials'})")
-    print_trackers(study)
-    failed = {trial.id: trial for trial in todo if status.get(trial.id) == "failed"}
-    if failed:
-        out.print(f"{len(failed)} trials failed (column 'reason' of {study.results / 'trials'}), such as:")
-        for name, reason in records.reasons(study.results, "trials", [*failed][:5]).items():
-            trial = failed[name]
-            out.print(f"  {trial.student.name} from {trial.teacher}, {trial.name}: {reason}")
-    left = len(trials) - counts.count("ok") - len(failed)
-    if left and not arguments.limit:
-        out.print(f"{left} trials are left; run the same command again to go on")
-    return 130 if interrupted else int(bool(failed))
+    failed = print_result(study, trials, todo, bool(arguments.limit))
+    if arguments.push and not interrupted:
+        push.push(study.results, arguments.push)
+    return 130 if interrupted else int(failed)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from study import knowledge, mistakes, spec
+from study import knowledge, mistakes, scores, spec
 from study.errors import StudyError
 from study.models import families, zoo
 from study.models.timm_import import timm
@@ -181,6 +181,7 @@ def run(
         "crop_mode": classifier.crop.mode,
         "interpolation": classifier.interpolation,
         "accuracy": accuracy,
+        "top5_accuracy": scores.measures(scores.with_truth(said, labels), labels)["top5_accuracy"],
         "published_accuracy": known,
         "outputs": said.header["key"],
         "batch_size": int(said.header["batch_size"]),
@@ -209,6 +210,7 @@ def _identity(model: spec.Model, workspace: Workspace, split: str) -> dict:
         "timm": model.timm,
         "family": model.family,
         "source": model.source,
+        "license": ", ".join(sorted(zoo.licenses_of(model))) or None,
         "data": workspace.data.images.source,
         "data_sha256": workspace.images.sha256,
         "split": split,

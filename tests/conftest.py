@@ -132,6 +132,17 @@ def workspace(base):
     return place
 
 
+@pytest.fixture
+def the_hub(tmp_path, monkeypatch):
+    """A stand-in of the Hugging Face Hub, which this process takes for the hub, logged in; no waiting."""
+    from tests.hub import Hub
+
+    server = Hub()
+    server.stand_in(monkeypatch, tmp_path / "hub")
+    yield server
+    server.stop()
+
+
 @pytest.fixture(scope="module")
 def s3():
     """An S3 server, and its keys in the environment, until the module's tests are done."""

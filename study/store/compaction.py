@@ -85,7 +85,7 @@ def _compact(results: Location, table: str, finished: set[str], progress: Callab
     storage.at_once(storage.remove, [path for path in small if path.stem in merged_before])
     small = [path for path in small if path.stem not in merged_before]
     done = merged = 0
-    for batch in _batches(small):
+    for batch in batches(small):
         if len(batch) > 1:
             _merge(results, table, batch)
             merged += len(batch)
@@ -94,7 +94,7 @@ def _compact(results: Location, table: str, finished: set[str], progress: Callab
     return Merged(table, merged, len(storage.files(results / table, ".parquet")))
 
 
-def _batches(paths: list[Location]) -> Iterator[list[Location]]:
+def batches(paths: list[Location]) -> Iterator[list[Location]]:
     """Files in their order, as many together as take `BYTES`."""
     batch, size = [], 0
     for path, (bytes_, _) in zip(paths, storage.at_once(storage.stamp, paths), strict=True):

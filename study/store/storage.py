@@ -1,4 +1,4 @@
-"""Where files lie: a path, or a URL of a store that pyarrow knows (`s3://`, `gs://`, `hdfs://`).
+"""Where files lie: a path, or a URL of a store (`s3://`, `gs://`, `hdfs://`; `hf://` for reading).
 
 A `Location` is a `pathlib.Path` or, for a URL, a `Remote`, which has those methods of a path that the
 project uses; the functions here work on both. A file appears whole or not at all: on a file system it
@@ -37,6 +37,7 @@ from study.errors import StorageError, StudyError
 
 PATIENCE = "TRANSFER_STORAGE_PATIENCE"  # environment variable, in seconds
 OBJECT_STORES = ("s3", "gcs", "abfs")
+IN_REPOSITORY = re.compile(r"(datasets/|spaces/)?(?!datasets/|spaces/|buckets/)[\w.-]+/[\w.-]+(@[^/]+)?(/|$)")
 PASSING = {
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH")
@@ -57,6 +58,10 @@ def patience() -> float:
 @functools.lru_cache(maxsize=64)
 def _file_system(root: str) -> tuple[fs.FileSystem, str]:
     """A store, and what it calls the folder that its URL without a path names (a bucket, most often)."""
+    if root.startswith("hf://"):
+        from study.store import hub  # which needs this module, and is needed by few
+
+        return hub.file_system(root)
     system, base = fs.FileSystem.from_uri(root)
     if system.type_name in OBJECT_STORES and not base:
         raise ValueError("it names no bucket")
@@ -152,6 +157,8 @@ def at(text: str | Location) -> Location:
     try:
         if scheme == "file":
             return Path(fs.FileSystem.from_uri(url)[1])
+        if scheme == "hf" and not IN_REPOSITORY.match(place):
+            raise ValueError("it names no repository: hf://datasets/USER/NAME, or hf://USER/NAME")
         remote.system  # noqa: B018 - built once, to find out
     except (pa.ArrowException, OSError, ValueError) as error:
         # What pyarrow says of a URL may quote it, credentials and all.

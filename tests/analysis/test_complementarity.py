@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ["complementarity_1a", "complementarity_1b", "complementarity_2a", "complementarity_2b"]
 FIGURES += ["complementarity_heatmap"]
 TABLES = ["complementarity.md", "complementarity_models.csv", "complementarity_models.parquet"]
-TABLES += ["complementarity_statements.csv"]
+TABLES += ["complementarity_statements.csv", "complementarity_timm.csv"]
 
 # (the script is run, not imported: jobs/ has one of the same name)
 
