@@ -162,7 +162,9 @@ class Hub:
         if action == "info":
             return self._lfs(request.get_json())
         revision, _, file = rest.partition("/")
-        commit = {one.oid: one for one in repository.commits}.get(revision, repository.commits[-1])
+        commits = {one.oid: one for one in repository.commits} | {"main": repository.commits[-1]}
+        if not (commit := commits.get(revision or "main")):
+            return _error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         if action == "preupload":
             return _json({"files": [self._mode(one, commit) for one in request.get_json()["files"]]})
         if action == "commit":

@@ -26,8 +26,8 @@ from study.store import storage
 
 URL = "hf://"
 READ_ONLY = (
-    "each file would be a commit there; write to a folder of your own and upload that, results by --push or "
-    "jobs/push.py, others by `hf upload`"
+    "not written file by file, since each would be a commit there; write to a folder of your own and upload "
+    "that, results by --push or jobs/push.py, others by `hf upload`"
 )
 LOG_IN = "`hf auth login` with a token that may write, or set HF_TOKEN to one"
 
@@ -133,10 +133,16 @@ class Repositories(fs.FSSpecHandler):
 
     open_input_stream = open_input_file
 
-    def _refuse(self, *arguments: object) -> None:
-        raise OSError(errno.EROFS, READ_ONLY)
+    def _refuse(self, path: str, *arguments: object) -> None:
+        raise StudyError(f"{URL}{path}: {READ_ONLY}")
 
-    open_output_stream = open_append_stream = create_dir = delete_dir = delete_file = _refuse
+    @_as_files
+    def delete_file(self, path: str) -> None:
+        if self._info(path).type == fs.FileType.NotFound:
+            raise FileNotFoundError(errno.ENOENT, "No such file", path)
+        self._refuse(path)
+
+    open_output_stream = open_append_stream = create_dir = delete_dir = _refuse
     delete_dir_contents = delete_root_dir_contents = move = copy_file = _refuse
 
 

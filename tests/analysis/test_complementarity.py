@@ -535,7 +535,7 @@ def test_every_number_told_is_a_statement(atlas):
 def test_equal_results_give_equal_bytes_in_another_process(atlas, done, out, tmp_path):
     assert done.returncode == 0
     written = atlas_report.report(atlas, statements(atlas, 3), tmp_path, 3)
-    assert len(written) == 14
+    assert len(written) == 15
     for path in written:
         assert path.read_bytes() == (out / path.name).read_bytes(), path.name
 

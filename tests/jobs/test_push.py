@@ -71,9 +71,8 @@ def test_a_second_push_replaces_what_is_there(pushed, folder, tmp_path):
     other = sweeps.write(tmp_path / "other", sweeps.simulate(2, 2, samples=200))
     assert run_here(JOB, other, "me/demo").returncode == 0
     assert len(the_hub.repositories["dataset", "me/demo"].commits) == 3
-    assert not [
-        name for name in the_hub.files("dataset", "me/demo") if name in before if name != "README.md"
-    ][1:]
+    left = set(before) & set(the_hub.files("dataset", "me/demo"))
+    assert left == {"README.md", "plans/sweep.parquet"}  # named after the study, and written anew
     place, _ = fetch.fetched("hf://datasets/me/demo")
     assert len(results.load(place)) == 22
 

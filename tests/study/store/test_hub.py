@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 from huggingface_hub import constants
 
+from study import spec
 from study.errors import StorageError, StudyError
-from study.store import hub, records, schemas, storage
+from study.images import files
+from study.models import weights
+from study.store import digest, hub, records, schemas, storage
+from study.workspace import Workspace
 from tests.hub import afresh
+from tests.jobs.running import refused, run_here
 from tests.study.store.test_records import FAILED, write_trial
 
 URL = "hf://datasets/me/results"
@@ -85,10 +90,11 @@ def test_writing_there_is_refused_and_says_how_to(place, the_hub):
         lambda: storage.remove(place / "README.md"),
         lambda: storage.make(place / "folder"),
     ):
-        with pytest.raises(OSError, match=r"each file would be a commit there; .* by --push"):
+        with pytest.raises(StudyError, match=rf"^{URL}.*: not written .* a commit there; .* by --push"):
             action()
-    with pytest.raises(StudyError, match=rf"^{URL}: the results folder cannot be written \(each .*--push"):
+    with pytest.raises(StudyError, match=rf"^{URL}.*: not written file by file"):
         records.prepare(place, ["trials"])
+    storage.remove(place / "nowhere")
     assert len(the_hub.repositories["dataset", "me/results"].commits) == 2
 
 
@@ -237,3 +243,35 @@ def test_no_network(the_hub, monkeypatch, refused_address):
     monkeypatch.setattr(constants, "ENDPOINT", refused_address)
     with pytest.raises(StudyError, match=r"^me/results: .*\(.*Connection refused\); see to the net"):
         hub.check("me/results")
+
+
+# --- what a study reads there -----------------------------------------------------------------------
+
+
+def test_images_and_weights_are_used_from_there(the_hub, base, workspace, tmp_path):
+    """Prepared data and a model that others have uploaded, on a node that has neither."""
+    study = spec.Study.model_validate(base)
+    folder = files.folder_of(study.data.images, study.folders.data)
+    the_hub.put("dataset", "me/images", {f"{folder.name}/{p.name}": p.read_bytes() for p in folder.iterdir()})
+    made = workspace.folder_of(study.zoo["mixer"])
+    the_hub.put("model", "me/mixer", {path.name: path.read_bytes() for path in made.iterdir()})
+
+    from_there = spec.File(path="hf://me/mixer/model.safetensors")
+    model = study.zoo["mixer"].model_copy(update={"weights": from_there})
+    places = {"data": storage.at("hf://datasets/me/images"), "cache": tmp_path / "cache"}
+    folders = study.folders.model_copy(update=places)
+    study = study.model_copy(update={"zoo": {"mixer": model}, "folders": folders, "pairs": []})
+    study = weights.pinned(study)
+    assert study.zoo["mixer"].weights.sha256 == digest.of_file(made / weights.TENSORS)
+    place = Workspace(study.data, folders, "cpu", threads=1)
+    assert place.images.sha256 == workspace.images.sha256
+    assert place.load(study.zoo["mixer"]).weights == workspace.load(spec.Study(**base).zoo["mixer"]).weights
+    assert place.images.path.is_relative_to(tmp_path / "cache")
+
+
+def test_a_sweep_does_not_write_its_results_there(the_hub, content, write_study):
+    path = write_study(content)
+    done = run_here("jobs/transfer_sweep.py", path, "--results", "hf://datasets/me/results")
+    refused(done, "hf://datasets/me/results", "each would be a commit there", "--push")
+    done = run_here("jobs/transfer_sweep.py", path, "--push", "you/results")
+    refused(done, "you/results", "repositories of me")
