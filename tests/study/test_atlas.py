@@ -117,6 +117,11 @@ def test_the_record_of_a_model_is_what_it_says_of_the_images(study, workspace):
     assert np.array_equal(record.predictions["index"], samples)
     assert record.row["samples"] == 100
     assert record.row["published_accuracy"] is None
+    assert record.row["license"] is None
+    outputs = workspace.outputs(classifier, "transfer", top_k=workspace.top_k)
+    top5 = outputs.logits.topk(5).indices.numpy() == workspace.images.labels[samples][:, None]
+    assert record.row["top5_accuracy"] == pytest.approx(top5.any(1).mean())
+    assert record.row["top5_accuracy"] > record.row["accuracy"]
 
 
 @pytest.mark.parametrize(
