@@ -20,7 +20,7 @@ demo: $(VENV)/installed-semantics
 	$(BIN)/python analysis/complementarity.py results/demo
 	$(BIN)/python analysis/report.py results/demo
 
-# What ImageNet takes, on photographs that packages ship; half an hour.
+# The way that ImageNet takes, on photographs that packages ship. What is there is not run again.
 photographs: $(VENV)/installed-dev $(addprefix weights/lite,$(addsuffix .safetensors,0 1 2))
 	@$(call debian,mate-backgrounds plasma-workspace-wallpapers)
 	$(BIN)/python jobs/transfer_sweep.py studies/photographs.yaml
