@@ -9,10 +9,12 @@ the tables are replaced. --dry-run lists what would be uploaded, and asks the hu
 from __future__ import annotations
 
 import argparse
+import contextlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from huggingface_hub.utils import disable_progress_bars
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from rich.filesize import decimal
 from rich.table import Table
 
@@ -44,13 +46,24 @@ def push(
         if dry_run:
             out.print(f"push: nothing is uploaded; the card would be:\n\n{card}", markup=False)
             return
-        if not out.is_terminal:
-            disable_progress_bars()
         files = {**made.files, "README.md": card.encode()}
         count = f"{len(made.trials)} trials, {len(made.models)} models"
-        url = hub.commit(repository, "dataset", files, f"Records: {count}", schemas.TABLES, public=public)
+        with contextlib.nullcontext() if out.is_terminal else without_bars():
+            url = hub.commit(repository, "dataset", files, f"Records: {count}", schemas.TABLES, public=public)
     out.print(f"push: {url}")
     out.print(f"read it with pandas: pd.read_parquet('hf://datasets/{repository}/{next(iter(made.rows))}')")
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep the hub's own bars out of a log."""
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()
 
 
 def tell(made: dataset.DataSet) -> None:
