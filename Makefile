@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 HOSTS_NEED := iproute2 openssh-client openssh-server procps rsync util-linux
+LOCK := --quiet --universal --python-version 3.11 --no-annotate --no-header
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # Debian packages, installed where they are missing.
 debian = missing=""; for package in $(1); do \
@@ -11,7 +12,7 @@ debian = missing=""; for package in $(1); do \
 	done; [ -z "$$missing" ] || { echo "installing through apt, once:$$missing"; $(SUDO) apt-get update -qq && \
 	DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
 
-.PHONY: demo photographs test test-jobs test-cluster test-faults test-architectures test-gpu bench bench-gpu lint format docs browser clean
+.PHONY: demo photographs test test-jobs test-cluster test-faults test-architectures test-lowest test-gpu bench bench-gpu lint format lock docs browser clean
 
 demo: $(VENV)/installed-semantics
 	$(BIN)/python jobs/transfer_sweep.py studies/demo.yaml
@@ -49,6 +50,10 @@ test-faults: $(VENV)/installed-dev
 test-architectures: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m architectures
 
+# With the lowest version of each package that pyproject.toml names.
+test-lowest: $(VENV)-lowest/installed browser
+	$(VENV)-lowest/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 # On a machine with a GPU; needs neither Ray nor root.
 test-gpu: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m gpu
@@ -72,10 +77,21 @@ bench-gpu: $(VENV)/installed-bench
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/shellcheck setup.sh slurm/sweep.sbatch
+	$(BIN)/hadolint Dockerfile
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The versions that a cluster runs, where the ranges of pyproject.toml and of the tests leave a choice: those in
+# the file stay where they may. torch brings the packages of CUDA that its build needs.
+lock: $(VENV)/installed-dev
+	cp requirements.txt $(VENV)/all.txt
+	$(BIN)/uv pip compile $(LOCK) pyproject.toml requirements-dev.txt requirements-semantics.txt -o $(VENV)/all.txt
+	$(BIN)/uv pip compile $(LOCK) pyproject.toml --constraints $(VENV)/all.txt --output-file requirements.txt
+	sed -i -E '/^(nvidia|cuda|triton)/d; s/ ;.*//' requirements.txt
+	sed -i '1i # What a node of a cluster runs, and the tests (make lock). What else works: pyproject.toml.' requirements.txt
 
 docs: $(VENV)/installed
 	$(BIN)/python -m study.store.schemas > docs/records.md
@@ -93,6 +109,14 @@ $(VENV)/installed-dev: requirements-dev.txt requirements-trackers.txt $(VENV)/in
 	$(BIN)/pip install --quiet -r requirements-dev.txt
 	touch $@
 
+$(VENV)-lowest/installed: pyproject.toml requirements-dev.txt requirements-trackers.txt $(VENV)/installed-dev
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-lowest
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct pyproject.toml requirements-dev.txt \
+		--output-file $(VENV)-lowest/requirements.txt
+	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --requirements $(VENV)-lowest/requirements.txt
+	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --no-deps --editable .
+	touch $@
+
 # Without its dependencies, all of which are there or not needed: nothing pinned may change for a benchmark.
 $(VENV)/installed-bench: requirements-bench.txt $(VENV)/installed-dev
 	$(BIN)/pip install --quiet --no-deps -r requirements-bench.txt
@@ -104,4 +128,4 @@ browser:
 		! command -v apt-get >/dev/null || { $(call debian,chromium); }
 
 clean:
-	rm -rf $(VENV) data zoo outputs results weights
+	rm -rf $(VENV) $(VENV)-lowest data zoo outputs results weights

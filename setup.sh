@@ -3,7 +3,7 @@
 #
 #     sh setup.sh [FOLDER]        FOLDER of the virtual environment, default .venv
 #
-# PYTHON names the interpreter (3.11). Nothing is installed twice.
+# PYTHON names the interpreter (3.11 to 3.13). Nothing is installed twice.
 set -eu
 
 venv=${1:-.venv}
@@ -31,6 +31,7 @@ if command -v apt-get >/dev/null 2>&1; then
         fi
         say "installing system packages through apt, once:$missing"
         export DEBIAN_FRONTEND=noninteractive
+        # shellcheck disable=SC2086 # a list of words
         { $root apt-get update && $root apt-get install -y --no-install-recommends $missing; } >setup.log 2>&1 ||
             { tail -n 5 setup.log >&2; fail "apt could not install$missing (whole output in setup.log); install them by hand, then run this again"; }
         rm -f setup.log
@@ -41,8 +42,8 @@ else
         fail "there is no apt here; install by hand what Debian calls $compile python3-dev python3-venv, then run this again"
 fi
 
-"$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null ||
-    fail "$python is not Python 3.11; name one with PYTHON=/path/to/python3.11"
+"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null ||
+    fail "$python is not Python 3.11, 3.12 or 3.13; name one with PYTHON=/path/to/python3.11"
 
 if [ ! -x "$venv/bin/python" ]; then
     say "making the virtual environment $venv"

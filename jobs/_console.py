@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 from rich import progress as bars
 from rich.console import Console
 
@@ -95,6 +96,8 @@ def duration(seconds: float) -> str:
 class Progress:
     """A live progress line on a terminal; elsewhere (a log, CI) a plain line now and then.
 
+    It also says how long the command took until the first was done: what is ready before is lost by a stop.
+
     Args:
         title: what is going on.
         total: the amount of work, in any unit.
@@ -134,6 +137,9 @@ class Progress:
 
     def update(self, done: float, text: str) -> None:
         """Show that `done` of the total is done, and `text` beside it."""
+        if done and not self.done:
+            begun = psutil.Process().create_time()
+            console.print(f"{self.title}: the first was done {duration(time.time() - begun)} after the start")
         self.done = done
         text = ", ".join(part for part in (text, self.left()) if part)
         self.bar.update(self.task, completed=done, text=text)

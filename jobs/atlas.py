@@ -25,12 +25,13 @@ from rich.table import Table
 from jobs import _cluster, _console, _engine, _run, push, zoo
 from study import atlas, spec, workspace
 from study.errors import StudyError
-from study.images import class_names, labels, splits
+from study.images import class_names, files, labels, splits
 from study.images.files import Images
-from study.models import published
+from study.models import published, speeds
 from study.models.zoo import classes_of
 from study.store import cache, hub, outputs, records, schemas
 
+IMAGENET = 50_000  # images of its validation set
 SMALLEST_BATCH = 8  # a worker that dies with this batch dies of something else than memory
 
 
@@ -164,8 +165,23 @@ def print_plan(study: spec.Study, models: dict[str, spec.Model], todo: dict, spl
     out.print(f"classes told apart: {', '.join(told)}")
     zoo.print_missing(study, models.values())
     out.print(f"each model needs {study.resources.cpus} CPUs and {study.resources.gpus:g} GPUs")
+    print_hours(study, [models[name] for name in todo], split)
     out.print(f"outputs: {study.folders.outputs}")
     out.print(f"results: {study.results}")
+
+
+def print_hours(study: spec.Study, todo: list[spec.Model], split: str) -> None:
+    """What timm's own measurements say of the time; of ImageNet's size while no images are there."""
+    samples, place = IMAGENET, study.folders.data
+    if files.is_prepared(study.data.images, place):
+        images = files.open_images(study.data.images, place, cache.of(study.folders, place))
+        samples = len(splits.split(images, study.data.splits)[split])
+    for card, (seconds, known) in speeds.seconds(todo, samples).items():
+        if known:
+            _console.console.print(
+                f"{samples:,} images on one {card}: {_console.duration(seconds)} of forward passes, of the "
+                f"{known:,} models of {len(todo):,} that timm has measured on it"
+            )
 
 
 def check_room(study: spec.Study, images: Images, models: int, split: str) -> None:

@@ -133,6 +133,33 @@ def workspace(base):
 
 
 @pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A cache of the hub as it is after a download of somebody's own model: (name, commit, its network)."""
+    import huggingface_hub
+    import safetensors.torch
+    import torch
+
+    from study.models.timm_import import timm
+
+    torch.manual_seed(3)
+    network = timm.create_model("test_resnet", num_classes=5)
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    folder = tmp_path / "hub" / "models--me--mine"
+    snapshot = folder / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    timm.models._hub.save_config_for_hf(network, snapshot / "config.json")
+    safetensors.torch.save_file(
+        {key: tensor.contiguous() for key, tensor in network.state_dict().items()},
+        snapshot / "model.safetensors",
+    )
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return "me/mine", commit, network
+
+
+@pytest.fixture
 def the_hub(tmp_path, monkeypatch):
     """A stand-in of the Hugging Face Hub, which this process takes for the hub, logged in; no waiting."""
     from tests.hub import Hub

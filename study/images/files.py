@@ -166,19 +166,21 @@ def _field(ffcv, samples: _Samples, writer: dict) -> Any:
     return field
 
 
-_writing = threading.local()
+# One of a process at a time: its processes are forks, which another one's locks would leave stuck.
+_writer = threading.Lock()
+_writing: list[multiprocessing.Process] = []  # the processes of the one that writes
 
 
 def _noted_process(**given: Any) -> multiprocessing.Process:
     """What FFCV's writer makes its processes by, so that they are known however soon they die."""
-    _writing.processes.append(multiprocessing.Process(**given))
-    return _writing.processes[-1]
+    _writing.append(multiprocessing.Process(**given))
+    return _writing[-1]
 
 
 def _look_and_sleep(seconds: float) -> None:
     """What FFCV's writer does, in place of sleeping alone, while it waits for processes that may die."""
-    if any(process.exitcode for process in _writing.processes):
-        for process in _writing.processes:
+    if any(process.exitcode for process in _writing):
+        for process in _writing:
             process.terminate()
             process.join()
         raise StudyError(
@@ -245,8 +247,10 @@ def _write_parts(source: spec.Images, train, test, folder: Path) -> None:
     fields = {"image": _field(ffcv, samples, writer), "label": number(), "index": number()}
     page = SMALL_PAGE if source.short_side is not None else LARGE_PAGE
     workers = len(os.sched_getaffinity(0))
-    ffcv.writer.Process, ffcv.writer.sleep, _writing.processes = _noted_process, _look_and_sleep, []
-    ffcv.writer.DatasetWriter(str(beton), fields, page, workers).from_indexed_dataset(samples)
+    with _writer:
+        ffcv.writer.Process, ffcv.writer.sleep = _noted_process, _look_and_sleep
+        _writing.clear()
+        ffcv.writer.DatasetWriter(str(beton), fields, page, workers).from_indexed_dataset(samples)
     if problems.exists():
         first, *others = problems.read_text(encoding="utf-8").splitlines()
         raise StudyError(first + (f" ({len(others)} more)" if others else ""))

@@ -325,6 +325,11 @@ def crop_of(model: spec.Model) -> Crop:
     return Crop(float(config["crop_pct"]), config["crop_mode"])
 
 
+def size_of(model: spec.Model) -> tuple[int, int]:
+    """Height and width in pixels of what a model is shown."""
+    return tuple(_resolved(model)["input_size"][1:])
+
+
 def side_of(model: spec.Model) -> int:
     """How many pixels the shorter side of an image needs, so that the model sees none enlarged."""
     config = _resolved(model)

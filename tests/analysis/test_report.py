@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -270,15 +269,6 @@ def test_the_smallest_sweep(tmp_path):
     page = made(tmp_path, sweeps.simulate(1, 1, methods=["kl"], samples=100))
     assert "1 of 1 planned trials finished" in page
     assert "Left out: fewer than two methods" in page and "Left out: fewer than four students" in page
-
-
-def test_a_first_try_whose_teachers_know_nothing_that_the_students_do_not(tmp_path):
-    """No positive flips: no rate is defined, and there is a page all the same."""
-    sweep = sweeps.simulate(4, 2, methods=["kl"], samples=12, classes=3)
-    nothing = {"transfer_rate": np.nan, "rho_pos_before": 0.0, "rho_pos_after": 0.0}
-    page = made(tmp_path, replace(sweep, trials=sweep.trials.assign(**nothing)), predictions=False)
-    assert "8 of 8 planned trials finished" in page
-    assert "Left out: no teacher got a sample right that its student got wrong." in page
 
 
 def test_the_control_alone(tmp_path):

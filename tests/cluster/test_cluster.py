@@ -12,19 +12,16 @@ The tests are one story, in this order.
 
 from __future__ import annotations
 
-import copy
-import os
 import sys
 import time
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
 
-from study import spec
 from tests.cluster import hosts as machines
-from tests.conftest import FASHION_MNIST, STUDY, fashion_mnist, write_image_folder
+from tests.cluster.conftest import complete, trials_of
+from tests.conftest import FASHION_MNIST
 
 ROOT = Path(__file__).resolve().parents[2]
 VENV = Path(sys.prefix)
@@ -86,34 +83,6 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory) -> Path:
-    """The folder all hosts share, with the images of the study."""
-    folder = tmp_path_factory.mktemp("shared")
-    write_image_folder(folder / "images" / "train", *fashion_mnist("train", 400))
-    write_image_folder(folder / "images" / "test", *fashion_mnist("t10k", 103))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def write_study(shared):
-    """A function that writes a small study with changes, and gives its path and its folder of results."""
-
-    def write(name: str, **changes) -> tuple[Path, Path]:
-        content = copy.deepcopy(STUDY) | {"name": name} | changes
-        images = {part: str(shared / "images" / part) for part in ("train", "test")}
-        content["data"]["images"] = {"source": "image_folder"} | images
-        content["folders"] = {folder: str(shared / folder) for folder in ("data", "zoo", "outputs")}
-        content["folders"]["results"] = str(shared / "results" / name)
-        # All CPUs Ray sees on a host: one trial a host at a time, so that all hosts have something to do.
-        content["resources"] = {"cpus": len(os.sched_getaffinity(0))}
-        path = shared / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(content))
-        return path, shared / "results" / name
-
-    return write
-
-
-@pytest.fixture(scope="module")
 def cluster(shared, clock):
     """The cluster, up, with all its nodes."""
     python = Path(sys.base_prefix)
@@ -133,18 +102,6 @@ def cluster(shared, clock):
         finally:
             hosts.stop()
     assert machines.leftovers() == []
-
-
-def trials_of(results: Path) -> pd.DataFrame:
-    return pd.read_parquet(results / "trials")
-
-
-def complete(study: Path, results: Path) -> None:
-    """Every planned trial has one record, and it is good."""
-    planned = [trial.id for trial in spec.load(study).trials()]
-    trials = trials_of(results)
-    assert sorted(trials["trial"]) == sorted(planned)
-    assert set(trials["status"]) == {"ok"}
 
 
 def test_a_submitted_sweep_runs_on_all_hosts(cluster, write_study, clock):

@@ -281,28 +281,6 @@ def test_a_truncated_beton_is_refused_before_any_trial(workspace, content, write
     refused(run_here(SWEEP, write_study(content)), "images.beton", "truncated")
 
 
-def test_images_too_small_for_a_model_are_told(content, write_study, tmp_path):
-    """They are enlarged; it says which models see that, and what would mend it."""
-    content["folders"]["data"] = str(tmp_path / "data")
-    content["data"]["images"]["short_side"] = 20
-    content["zoo"]["mixer"]["config"] = content["zoo"]["mixer"]["config"] | {"input_size": [3, 16, 16]}
-    content["zoo"]["mixer"]["kwargs"]["img_size"] = 16
-    content["zoo"]["resnet"]["weights"] = {"source": "seed", "seed": 0}
-    content["zoo"]["mixer"]["weights"] = {"source": "seed", "seed": 0}
-    done = run_here("jobs/zoo.py", write_study(content))
-    assert "kept with 20 pixels a side, which 1 models see enlarged (resnet)" in done.stdout
-    assert "data.images.short_side: auto, 28, none does" in done.stdout
-
-
-def test_a_plan_says_which_folders_of_images_are_not_there(content, write_study, tmp_path):
-    content["folders"]["data"] = str(tmp_path / "data")
-    content["data"]["images"]["train"] = "nowhere/train"
-    planned = plan(write_study(content))
-    assert planned.returncode == 0
-    assert f"data: {ROOT / 'nowhere' / 'train'} is not there" in "".join(planned.stdout.split("\n"))
-    assert "test is not there" not in planned.stdout
-
-
 def test_an_empty_image_folder_is_refused(content, write_study, tmp_path):
     (tmp_path / "empty").mkdir()
     content["data"]["images"]["train"] = str(tmp_path / "empty")

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from study import evaluate, frozen, spec, transfer
-from study.errors import StudyError
 from study.images.batches import Crop
 from study.models import zoo
 from study.models.timm_import import timm
@@ -257,32 +256,3 @@ def test_live_answers_may_be_part_of_a_loss(study, workspace):
         (scale * said).square().sum().backward()
     assert scale.grad > 0
     assert all(parameter.grad is None for parameter in asked.classifier.parameters())
-
-
-def test_a_network_that_keeps_what_its_forward_pass_made_can_be_trained_afterwards(study, workspace):
-    """As some do tables of positions: made when it is evaluated after an epoch, in the next one's loss."""
-
-    class Keeps(torch.nn.Module):
-        def __init__(self, network: torch.nn.Module) -> None:
-            super().__init__()
-            self.network, self.table = network, None
-
-        def forward(self, pixels):
-            if self.table is None:
-                self.table = 1 + 0 * self.network.get_classifier().weight.mean()
-            return self.network(pixels) * self.table
-
-    student = workspace.student(study.zoo["mixer"])
-    student.network = Keeps(student.network)
-    workspace.predict(student)
-    student.train()(torch.zeros(2, 3, 28, 28, dtype=torch.uint8)).sum().backward()
-
-
-def test_live_answers_that_are_not_finite_are_told_before_any_step(study, workspace):
-    """Data partitioning would never listen to such a teacher, without a word."""
-    place = elsewhere(workspace, cached=False)
-    model = place.load(study.zoo["mixer"])
-    with torch.no_grad():
-        next(model.parameters()).fill_(float("nan"))
-    with pytest.raises(StudyError, match=r"zoo\.mixer: its outputs are not finite; give it other weights"):
-        frozen.Frozen(place, model, View(Crop()), 1).prefetch()

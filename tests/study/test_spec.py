@@ -750,46 +750,9 @@ MISTAKES = [
     ("pairs", {"students": ["vit"]}, "pairs.teachers", "is missing"),
     ("zoo", {}, "zoo", "must not be empty"),
     ("pairs", {"students": ["vit"], "teachers": ["vit"]}, "pairs", "no model is paired with another one"),
-    ("pairs", [["vit", "mixer"], ["vit", "vit"]], "pairs", "'vit' is paired with itself"),
     ("methods.mcl.slow.tau", REMOVED, "methods.mcl.slow", "exactly one of 'tau' and 'half_life'"),
     # names that become names of files
-    (
-        "zoo",
-        {"../../escaped": {"timm": "resnet18", "family": "cnn"}},
-        "zoo.../../escaped",
-        "may hold letters",
-    ),
     ("methods", {"a/b": {"method": "kl", "lr": 0.1}}, "methods.a/b", "may hold letters"),
-    # numbers that are none
-    ("methods.kl.lr", True, "methods.kl.lr", "should be a number (it says true)"),
-    ("methods.kl.temperature", True, "methods.kl.temperature", "should be a number (it says true)"),
-    ("budget.epochs", True, "budget.epochs", "should be a number (it says true)"),
-    ("zoo.vit.weights", {"source": "seed", "seed": False}, "zoo.vit.weights.seed", "should be a number"),
-    # how a model sees images
-    ("zoo.vit.kwargs", {"in_chans": 1}, "zoo.vit.kwargs", "in_chans: images have 3 channels"),
-    (
-        "zoo.vit.config",
-        {"interpolatoin": "x"},
-        "zoo.vit.config.interpolatoin",
-        "did you mean 'interpolation'?",
-    ),
-    ("zoo.vit.config", {"std": [0, 0, 0]}, "zoo.vit.config.std.0", "greater than 0"),
-    ("zoo.vit.config", {"mean": [123.7, 116, 103]}, "zoo.vit.config.mean", "divide by 255"),
-    ("zoo.vit.config", {"crop_pct": "0.9"}, "zoo.vit.config.crop_pct", "valid number (it says '0.9')"),
-    ("zoo.vit.config", {"crop_pct": 0}, "zoo.vit.config.crop_pct", "greater than 0"),
-    ("zoo.vit.config", {"crop_mode": "centre"}, "zoo.vit.config.crop_mode", "'center' or 'squash'"),
-    *(
-        ("zoo.vit.config", {"input_size": size}, "zoo.vit.config.input_size", "should be [3, height, width]")
-        for size in (96, [96, 96], [96, 96, 3])
-    ),
-    # paths
-    ("folders.data", "$HOME/x", "folders.data", "variables are not replaced here"),
-    (
-        "zoo.vit.weights",
-        {"source": "file", "path": "$HOME/x"},
-        "zoo.vit.weights.path",
-        "variables are not replaced here",
-    ),
     # wrong types
     ("budget.epochs", "three", "budget.epochs", "valid integer"),
     ("budget.epochs", 1.5, "budget.epochs", "1.5"),
@@ -1017,15 +980,3 @@ def test_path_that_cannot_be_read_is_told(tmp_path, name, said):
     message = complaint(tmp_path / name)
     assert said in message
     assert "check the path" in message
-
-
-def test_the_home_folder_is_meant_by_its_sign(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/somebody")
-    study = spec.Study.model_validate(changed("folders", {"data": "~/data"}))
-    assert study.folders.data == Path("/home/somebody/data")
-
-
-def test_yaml_too_deep_to_be_read_is_told(tmp_path):
-    (tmp_path / "study.yaml").write_text("a: " + "[" * 3000 + "]" * 3000)
-    with pytest.raises(StudyError, match=r"study\.yaml: not valid YAML"):
-        spec.load(tmp_path / "study.yaml")

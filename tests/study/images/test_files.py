@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -319,29 +318,6 @@ def test_what_a_model_is_trained_on_is_what_it_was():
     assert splits.for_training(parts, labels, 13, 1).tolist() == [0, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 18, 19]
 
 
-def test_two_processes_worth_of_writers_leave_one_good_folder(tmp_path):
-    images, labels = fashion_mnist("train", 40)
-    for part in ("train", "test"):
-        write_image_folder(tmp_path / part, images, labels % 2)
-    source = folder_source(tmp_path)
-    opened, errors = [], []
-
-    def prepare():
-        try:
-            opened.append(files.prepare(source, tmp_path / "data"))
-        except Exception as error:
-            errors.append(error)
-
-    writers = [threading.Thread(target=prepare) for _ in range(2)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    assert not errors
-    assert opened[0].sha256 == opened[1].sha256
-    assert [path.name for path in (tmp_path / "data").iterdir()] == [opened[0].path.parent.name]
-
-
 # --- what sources really hold -------------------------------------------------------------------
 
 
@@ -366,14 +342,6 @@ def whole(opened) -> dict[int, np.ndarray]:
     return found
 
 
-def test_classes_that_are_numbers_are_ordered_as_numbers(tmp_path):
-    opened = files.prepare(pictures(tmp_path, ["0", "1", "10", "11", "2"]), tmp_path / "data")
-    assert opened.classes == ("0", "1", "2", "10", "11")
-    train, _ = sources.image_folder(tmp_path, train=tmp_path / "train", test=tmp_path / "test")
-    names = [Path(path).parent.name for path, _ in train.samples]
-    assert [opened.classes[label] for label in opened.labels[: len(train)]] == names
-
-
 def test_images_of_a_version_that_ordered_numbers_as_text_are_refused(tmp_path):
     """Every model of ImageNetV2 was held against wrong labels."""
     source, data = pictures(tmp_path, ["0", "2", "10"]), tmp_path / "data"
@@ -385,38 +353,6 @@ def test_images_of_a_version_that_ordered_numbers_as_text_are_refused(tmp_path):
     path.write_text(json.dumps({**older, "classes": ["0", "10", "2"]}))
     with pytest.raises(StudyError, match="took 10 for a class before 2; remove it"):
         files.prepare(source, data)
-
-
-def test_hidden_folders_are_no_classes_and_what_is_no_image_is_counted(tmp_path):
-    source = pictures(tmp_path)
-    for part in ("train", "test"):
-        (tmp_path / part / ".ipynb_checkpoints").mkdir()
-        shutil.copy(tmp_path / part / "a" / "0.png", tmp_path / part / ".ipynb_checkpoints")
-        for name in ("._0.png", "x.HEIC", "y.JPEG.txt", "README"):
-            (tmp_path / part / "a" / name).write_bytes(b"x")
-    opened = files.prepare(source, tmp_path / "data")
-    assert opened.classes == ("a", "b", "c")
-    assert len(opened.labels) == 18
-    assert opened.passed_over == {".png": 2, ".HEIC": 2, ".txt": 2, "no suffix": 2}
-    assert files.open_images(source, tmp_path / "data").passed_over == opened.passed_over
-
-
-def test_grey_values_of_16_bits_are_scaled(tmp_path):
-    source, shape = pictures(tmp_path), (40, 48)
-    grey = np.linspace(0, 65535, 40 * 48).astype(np.uint16).reshape(shape)
-    Image.fromarray(grey).save(tmp_path / "train" / "a" / "0.png")
-    pixels = whole(files.prepare(source, tmp_path / "data"))[0]
-    np.testing.assert_array_equal(pixels[:, :, 0], (grey >> 8)[:, 4:44])
-    assert (pixels == pixels[:, :, :1]).all()
-
-
-def test_grey_values_of_no_known_range_are_refused(tmp_path):
-    source = pictures(tmp_path)
-    Image.fromarray(np.random.rand(40, 48).astype(np.float32)).save(tmp_path / "train" / "a" / "f.tif")
-    with pytest.raises(
-        StudyError, match=r"f\.tif: not a readable image \(its grey values have no known range"
-    ):
-        files.prepare(source, tmp_path / "data")
 
 
 def test_photographs_are_kept_as_they_are_where_they_are_not_shrunk(tmp_path):
@@ -449,21 +385,6 @@ def test_photographs_are_kept_as_they_are_where_they_are_not_shrunk(tmp_path):
     assert np.abs(decoded[8].astype(int) - expected).mean() < 3
 
 
-def test_an_image_too_large_for_a_page_is_refused_by_name(tmp_path):
-    source = pictures(tmp_path)
-    noise = np.random.default_rng(0).integers(0, 256, (384, 20000, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(tmp_path / "train" / "a" / "pan.png")
-    with pytest.raises(StudyError, match=r"pan\.png: cannot be written \(Tried allocating .*shrink it"):
-        files.prepare(source, tmp_path / "data")
-
-
-def test_an_unreadable_image_whose_name_is_no_text_is_named(tmp_path):
-    source = pictures(tmp_path)
-    Path(os.fsdecode(os.fsencode(tmp_path / "train" / "a") + b"/\xff\xfe.png")).write_bytes(b"garbage")
-    with pytest.raises(StudyError, match=r"\\udcff\\udcfe\.png: not a readable image"):
-        files.prepare(source, tmp_path / "data")
-
-
 class Deadly:
     """A data set whose images end the process that asks for them."""
 
@@ -488,69 +409,7 @@ def test_a_writer_that_is_killed_ends_in_a_sentence(tmp_path, monkeypatch, soon)
     assert not list((tmp_path / "data").glob("deadly*"))
 
 
-def test_images_that_changed_since_they_were_written_are_told(tmp_path):
-    source, data = pictures(tmp_path), tmp_path / "data"
-    files.prepare(source, data)
-    files.prepare(source, data)
-    shutil.copy(tmp_path / "train" / "a" / "0.png", tmp_path / "train" / "b" / "new.png")
-    with pytest.raises(StudyError, match=r"was written on .* which has changed since; remove it"):
-        files.prepare(source, data)
-    (tmp_path / "train" / "b" / "new.png").unlink()
-    files.prepare(source, data)
-    shutil.move(tmp_path / "train" / "b" / "2.png", tmp_path / "train" / "c" / "9.png")
-    with pytest.raises(StudyError, match="has changed since"):
-        files.prepare(source, data)
-    shutil.rmtree(tmp_path / "train")  # as on a machine that has only what was written
-    assert len(files.prepare(source, data).labels) == 18
-
-
-def test_two_projects_with_the_same_relative_paths_do_not_share_images(tmp_path, monkeypatch):
-    source = spec.Images(source="image_folder", train="images/train", test="images/test")
-    for name, classes in (("one", "ab"), ("two", "abc")):
-        pictures(tmp_path / name / "images", classes)
-    monkeypatch.chdir(tmp_path / "one")
-    files.prepare(source, tmp_path / "data")
-    monkeypatch.chdir(tmp_path / "two")
-    with pytest.raises(StudyError, match=r"was written on .* from .*/one/images/train.* is not .*/two/"):
-        files.prepare(source, tmp_path / "data")
-
-
-def test_classes_that_look_alike_are_told_apart(tmp_path):
-    source = pictures(tmp_path, ["\u00e9t\u00e9", "b"])
-    (tmp_path / "test" / "\u00e9t\u00e9").rename(tmp_path / "test" / "e\u0301te\u0301")
-    with pytest.raises(StudyError, match=r"'e\\u0301te\\u0301', '\\xe9t\\xe9'\); both need"):
-        files.prepare(source, tmp_path / "data")
-
-
-def test_one_class_is_refused(tmp_path):
-    opened = files.prepare(pictures(tmp_path, ["a"]), tmp_path / "data")
-    with pytest.raises(StudyError, match="there is one class alone"):
-        files.check(opened, None)
-
-
-def test_a_changed_class_name_in_the_sidecar_is_noticed(prepared):
-    source, data, folder = prepared
-    path = folder / "images.json"
-    path.write_text(path.read_text().replace("class1", "class7"))
-    with pytest.raises(StudyError, match="sidecar is missing or damaged"):
-        files.open_images(source, data)
-
-
 # --- timm's factory -----------------------------------------------------------------------------
-
-
-def test_timms_factory_reads_a_folder_as_we_do(tmp_path):
-    """Numbered classes in timm's order, which is ours."""
-    ours = files.prepare(pictures(tmp_path, ["1", "2", "10"]), tmp_path / "data")
-    source = spec.Images(source="timm", dataset="", root=str(tmp_path), train="train", test="test")
-    theirs = files.prepare(source, tmp_path / "data")
-    assert theirs.classes == ours.classes == ("1", "2", "10")
-    assert theirs.subsets == ours.subsets
-
-    def content(opened) -> set:
-        return {(int(opened.labels[index]), pixels.tobytes()) for index, pixels in whole(opened).items()}
-
-    assert content(theirs) == content(ours)
 
 
 def test_timms_factory_has_torchvisions_sets(tmp_path):

@@ -425,27 +425,6 @@ def test_a_file_that_is_not_the_one_named_is_told(tmp_path):
 # --- repositories and names of the hub --------------------------------------------------------------
 
 
-@pytest.fixture
-def repository(tmp_path, monkeypatch):
-    """A cache of the hub as it is after a download of somebody's own model: (name, commit, its network)."""
-    torch.manual_seed(3)
-    network = timm.create_model("test_resnet", num_classes=5)
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    folder = tmp_path / "hub" / "models--me--mine"
-    snapshot = folder / "snapshots" / commit
-    snapshot.mkdir(parents=True)
-    timm.models._hub.save_config_for_hf(network, snapshot / "config.json")
-    safetensors.torch.save_file(
-        {key: tensor.contiguous() for key, tensor in network.state_dict().items()},
-        snapshot / "model.safetensors",
-    )
-    (folder / "refs").mkdir()
-    (folder / "refs" / "main").write_text(commit)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    return "me/mine", commit, network
-
-
 @pytest.mark.parametrize("scheme", ["hf-hub:", "hf_hub:"])
 def test_a_repository_of_the_hub_is_pinned_by_commit_and_content(repository, tmp_path, scheme):
     name, commit, network = repository
