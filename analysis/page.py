@@ -17,6 +17,7 @@ from itables import JavascriptFunction
 from itables.javascript import generate_init_offline_itables_html
 
 from analysis import exhibits, style
+from analysis.findings import Finding
 from analysis.measures import label
 
 FOLDER = Path(__file__).parent
@@ -97,7 +98,7 @@ def render(
     drawn: Mapping[str, str],
     *,
     subtitle: str,
-    conclusions: list[str],
+    findings: list[Finding],
     coverage: list[str],
     unfinished: pd.DataFrame | None,
     about: list[str],
@@ -109,7 +110,7 @@ def render(
         sections: what it shows, in this order.
         drawn: the SVG of each figure, by the exhibit's name.
         subtitle: what was studied.
-        conclusions: how it came out, a sentence each.
+        findings: how it came out.
         coverage: what it is made of, a sentence each.
         unfinished: trials that failed or are missing, as text; None if there are none.
         about: how the numbers were made, a sentence each.
@@ -125,7 +126,7 @@ def render(
         title="Knowledge transfer between trained models",
         subtitle=subtitle,
         css=(FOLDER / "report.css").read_text(encoding="utf-8"),
-        conclusions=conclusions,
+        findings=findings,
         coverage=coverage,
         unfinished=unfinished,
         about=about,

@@ -22,11 +22,12 @@ if __name__ == "__main__":  # not this folder, whose statistics.py would stand f
 
 import pandas as pd
 
-from analysis import beyond_accuracy, exhibits, flips, page, readable, style, success_report, timm_results
+from analysis import beyond_accuracy, exhibits, flips, page, readable, style, timm_results
 from analysis.atlas_results import AGAIN, load_atlas
 from analysis.atlas_statements import statements
 from analysis.coverage import coverage, unfinished
 from analysis.fetch import fetched
+from analysis.findings import findings
 from analysis.results import ResultsError, load, planned, points, read, require_columns, told, write
 
 NEEDED = [  # columns of `trials`, beside those that `results.load` checks
@@ -81,7 +82,7 @@ def report(results: Path, out: Path, equal: float, gap: float, atlas: str | None
         *([exhibits.several(sweep)] if len(sweep.several) else []),
         *(made(sweep) for made in exhibits.LAST if len(sweep.tested)),
     ]
-    conclusions = success_report.conclusions(sweep.summary, equal) if len(sweep.tested) else []
+    found = findings(sweep.summary, sweep.tested) if len(sweep.tested) else []
     plan = planned(results)
     lines = coverage(plan, sweep)
     done = sweep.finished
@@ -105,14 +106,14 @@ def report(results: Path, out: Path, equal: float, gap: float, atlas: str | None
         sections,
         {exhibit.name: contents[f"figures/{exhibit.name}.svg"] for exhibit in shown},
         subtitle=subtitle,
-        conclusions=conclusions,
+        findings=found,
         coverage=lines,
         unfinished=left,
         about=ABOUT,
     )
     _progress(f"writing to {out}")
     written = write(out, contents | {"report.html": html})
-    return "\n".join([subtitle, *lines, "", *conclusions]), written
+    return "\n".join([subtitle, *lines, "", *(one.text for one in found)]), written
 
 
 def _timm(results: Path, done: pd.DataFrame) -> str | None:
