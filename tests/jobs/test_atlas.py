@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 
@@ -178,6 +179,9 @@ def test_timms_whole_zoo_is_planned_offline():
     count = int(planned.stdout.split("hub")[1].split()[0])
     assert count > 1500
     assert f"{count * (count - 1):,} ordered pairs" in planned.stdout
+    assert re.search(
+        r"50,000 images on one RTX \d+: \d+ h \d+ min of forward passes, of the 1,\d+ models", planned.stdout
+    )
 
 
 # --- interruptions ------------------------------------------------------------------------------
