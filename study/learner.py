@@ -82,7 +82,7 @@ class Learner(nn.Module):
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         self.optimizer = _optimizer(trained, training, lr, fused)
         self.schedule = _schedule(self.optimizer, training, lr, steps)
-        self.clip_grad = training.clip_grad
+        self.clip_grad, self.batch_norm = training.clip_grad, training.batch_norm
         # What is too small for float16 is scaled up, and a step whose gradients overflow is left out.
         self.scaler = torch.amp.GradScaler(self.device.type) if precision == "float16" else None
         self.slow_decay = slow and slow.decay(steps)
@@ -139,6 +139,10 @@ class Learner(nn.Module):
             self.student.eval()
             for part in self.student.heads:
                 part.train()
+        if self.batch_norm == "fixed":
+            for part in self.student.modules():
+                if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                    part.eval()
 
     @torch.no_grad()
     def end_epoch(self) -> None:

@@ -176,6 +176,8 @@ class Training(Strict):
     `optimizer` is torch's SGD or AdamW, or any other of timm's by its name. The learning rate rises linearly
     over `warmup`, a share of all steps, to where the schedule begins. `clip_grad` is the largest norm that
     all gradients together may have. With `transforms` every epoch has a view of its own (`study.views`).
+    BatchNorm normalises by each batch, and its statistics follow; `batch_norm: fixed` keeps those that the
+    model has, which a few images of another kind than it was trained on would spoil.
     """
 
     epochs: int = Field(ge=1)
@@ -186,6 +188,7 @@ class Training(Strict):
     schedule: Schedule = "constant"
     warmup: float = Field(default=0, ge=0, lt=1, exclude_if=lambda share: share == 0)
     clip_grad: float | None = Field(default=None, gt=0, exclude_if=_unset)
+    batch_norm: Literal["batch", "fixed"] = Field(default="batch", exclude_if=lambda by: by == "batch")
     transforms: Annotated[tuple[AnyTransform, ...], AfterValidator(_one_of_each)] = ()
 
     @model_validator(mode="after")

@@ -78,6 +78,22 @@ def test_a_head_alone_is_trained_and_statistics_stay(study, workspace):
     assert any(name.endswith("running_mean") for name in changed(whole.student, before))
 
 
+def test_fixed_statistics_of_batch_norm_stay_and_normalise(study, workspace):
+    """Its scale and shift are trained all the same; a batch of one is one like any other."""
+    student = workspace.student(study.zoo["resnet"])
+    pixels, *_ = batch(0)
+    expected = student.eval()(pixels)
+    one = plain(student, training=TRAINING.model_copy(update={"batch_norm": "fixed"}))
+    one.begin_epoch()
+    assert torch.equal(student(pixels), expected)
+    assert torch.allclose(student(pixels[:1]), expected[:1], atol=1e-5)
+    before = copied(student)
+    steps(one, 0, 1)
+    moved = changed(student, before)
+    assert not any("running" in name or "num_batches" in name for name in moved)
+    assert any(".bn" in name or "norm" in name for name in moved)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_student_computes_in_the_precision_and_losses_are_in_float32(study, workspace, precision):
     student = workspace.student(study.zoo["mixer"])
