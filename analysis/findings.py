@@ -112,7 +112,7 @@ def findings(summary: pd.DataFrame, tested: pd.DataFrame, reference: str = "kl")
         "control": "success_size_of_the_transfer",
         "harms": "forest" if taught else "success_size_of_the_transfer",
         "methods": "method_differences",
-        "limits": "summary",
+        "limits": "about",
     }
     module = template.make_module(said)
     texts = {name: " ".join(getattr(module, name)().split()) for name in links}
