@@ -17,8 +17,7 @@ debian = missing=""; for package in $(1); do \
 demo: $(VENV)/installed-semantics
 	$(BIN)/python jobs/transfer_sweep.py studies/demo.yaml
 	$(BIN)/python jobs/atlas.py studies/demo.yaml
-	$(BIN)/python analysis/success_rate.py results/demo
-	$(BIN)/python analysis/complementarity.py results/demo
+	$(BIN)/python jobs/gallery.py studies/demo.yaml
 	$(BIN)/python analysis/report.py results/demo
 
 # The way that ImageNet takes, on photographs that packages ship. What is there is not run again.

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import linalg, stats
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
@@ -38,6 +38,35 @@ def accuracy_difference(rho_pos: Floats) -> Floats:
 def disagreement(rho_pos: Floats) -> Floats:
     """D [M, M]: share of samples that one of the two gets right and the other wrong, rho_pos + rho_neg."""
     return np.round(rho_pos + rho_pos.T, 12)
+
+
+def scaled(apart: Floats) -> tuple[Floats, Floats]:
+    """A map of models by how much they disagree: classical scaling (Torgerson 1952) in two dimensions.
+
+    D counts samples on which one of two models is right and the other wrong, so N D is the squared distance
+    of their vectors of zeros and ones, and the map is that of the two principal components of these.
+
+    Args:
+        apart: [M, M], as `disagreement` gives it; the diagonal does not matter.
+
+    Returns:
+        Places [M, 2], whose squared distances are shares of the samples where two dimensions are enough, and
+        the shares [2] that the two have of all variance; NaN where no two models disagree.
+    """
+    count = len(apart)
+    squared = np.where(np.eye(count, dtype=bool), 0.0, apart)
+    means = squared.mean(axis=0)
+    inner = -(squared - means - means[:, None] + squared.mean()) / 2
+    few = min(2, count)
+    values, vectors = linalg.eigh(inner, subset_by_index=[count - few, count - 1])
+    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
+    largest = np.abs(vectors).argmax(axis=0)
+    vectors = vectors * np.sign(vectors[largest, np.arange(few)])  # of either sign: always the same one
+    places = np.zeros((count, 2))
+    places[:, :few] = vectors * np.sqrt(values)
+    total = np.trace(inner)
+    shares = np.full(2, np.nan) if total <= 0 else np.pad(values, (0, 2 - few)) / total
+    return places, shares
 
 
 def levels(delta: Floats) -> np.ndarray:

@@ -6,7 +6,6 @@ Left out on purpose: intervals of minima and maxima, for which no bootstrap work
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,20 +13,19 @@ import pandas as pd
 
 from analysis import atlas_measures as measures
 from analysis.atlas_results import Atlas, Floats
-from analysis.statistics import pair_bootstrap, pair_mean, pair_median, pair_pearson, pair_spearman
+from analysis.inference import pair_bootstrap, pair_mean, pair_median, pair_pearson, pair_spearman
+from analysis.statements import TEACHING, Statements
 
 
 def statements(atlas: Atlas, gap: float = 5.0) -> pd.DataFrame:
-    """All numbers of the report, one row each; `low` and `high` bound a 95 % interval (NaN: none).
+    """All numbers of the atlas, as rows of `statements` with the subject 'atlas'.
+
+    A number that is one pair's has it as its level. What is not defined is NaN, such as the mean over
+    stronger teachers where there are none.
 
     Args:
         atlas: as `load_atlas` gives it.
         gap: teachers weaker by so many percentage points, or more, are looked at by themselves.
-
-    Returns:
-        Columns name, value, low, high, n (how many things the value is of: pairs, or what its meaning
-        says), unit, student and teacher (of a value that is one pair's, else empty), and meaning. What
-        is not defined is NaN, such as the mean over stronger teachers where there are none.
     """
     rows = _Rows(len(atlas.models))
     delta = measures.accuracy_difference(atlas.rho_pos)
@@ -40,27 +38,26 @@ def statements(atlas: Atlas, gap: float = 5.0) -> pd.DataFrame:
     _meaning(rows, atlas)
     _families(rows, atlas, delta, gap)
     _published(rows, atlas)
-    return pd.DataFrame(rows.rows)
+    return rows.table()
 
 
-class _Rows:
+class _Rows(Statements):
     """Collects the rows; intervals resample the models."""
 
     def __init__(self, models: int):
+        super().__init__()
         self.models = models
-        self.rows: list[dict] = []
 
     def number(self, name: str, value: float, n: int, unit: str, meaning: str, **more) -> None:
-        row = {"name": name, "value": float(value), "low": math.nan, "high": math.nan, "n": int(n)}
-        self.rows.append(row | {"unit": unit, "student": "", "teacher": "", "meaning": meaning} | more)
+        self.add("atlas", name, value, n, about=(unit, meaning), **more)
 
-    def estimate(self, name: str, statistic: Callable, n: int, unit: str, meaning: str) -> None:
-        low, high = pair_bootstrap(statistic, self.models)
+    def estimate(self, name: str, statistic: Callable, n: int, unit: str, meaning: str, **more) -> None:
+        interval = pair_bootstrap(statistic, self.models)
         value = statistic(np.ones((1, self.models)))[0]
-        self.number(name, value, n, unit, meaning, low=low, high=high)
+        self.number(name, value, n, unit, meaning, interval=interval, **more)
 
-    def mean(self, name: str, values: Floats, unit: str, meaning: str) -> None:
-        self.estimate(name, pair_mean(values), np.isfinite(values).sum(), unit, meaning)
+    def mean(self, name: str, values: Floats, unit: str, meaning: str, **more) -> None:
+        self.estimate(name, pair_mean(values), np.isfinite(values).sum(), unit, meaning, **more)
 
 
 def _sizes(rows: _Rows, atlas: Atlas) -> None:
@@ -81,8 +78,8 @@ def _knowledge(rows: _Rows, atlas: Atlas, delta: Floats, gap: float) -> None:
 
     def of_one(name: str, values: Floats, at: int, meaning: str, n: int) -> None:
         student, teacher = np.unravel_index(at, values.shape)
-        pair = {"student": names[student], "teacher": names[teacher]}
-        rows.number(name, values[student, teacher], n, "fraction", meaning, **pair)
+        pair = f"{names[teacher]}{TEACHING}{names[student]}"
+        rows.number(name, values[student, teacher], n, "fraction", meaning, level=pair)
 
     rows.mean("rho_pos_mean", rho_pos, "fraction", f"mean rho_pos {every}")
     median = pair_median(rho_pos)
@@ -222,7 +219,7 @@ def _spread(rows: _Rows, atlas: Atlas, delta: Floats) -> None:
         for teachers in measures.LEVELS:
             chosen = measures.where(level == teachers, values)
             meant = f"{meaning}: mean over pairs with {teachers} teachers"
-            rows.mean(f"{name}_{teachers}", chosen, unit, f"{meant} (by {measures.EQUAL:g} point)")
+            rows.mean(name, chosen, unit, f"{meant} (by {measures.EQUAL:g} point)", level=teachers)
 
 
 def _matrix(atlas: Atlas, values: Floats) -> Floats:

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.measures import PAIR, by_order_of_methods, in_order
+from analysis.inference import crossed_bootstrap
+from analysis.measures import PAIR
+from analysis.methods import by_order_of_methods, in_order
 from analysis.results import read, require_columns
-from analysis.statistics import crossed_bootstrap
 
 SCORES = ("top5_accuracy", "negative_log_likelihood", "calibration_error")
 COLUMNS = [f"student_{score}_{when}" for score in SCORES for when in ("before", "after")]

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from analysis import flips
-from analysis.measures import in_order, label
+from analysis.methods import in_order, label
 from analysis.results import UNIT
 
 if TYPE_CHECKING:
-    from analysis.exhibits import Sweep
+    from analysis.material import Material
 
 NAMED = 3  # trials, in a sentence
 
 
-def coverage(plan: pd.DataFrame | None, sweep: Sweep) -> list[str]:
-    """What the numbers come from, a sentence each; `plan` as `results.planned` gives it."""
-    trials, done = sweep.recorded, sweep.finished
+def coverage(material: Material) -> list[str]:
+    """What the numbers come from, a sentence each."""
+    plan, trials, done = material.plan, material.recorded, material.finished
     failed = len(trials) - len(done)
     missing = 0 if plan is None else (~plan["trial"].isin(trials["trial"])).sum()
     total = len(trials) + missing
@@ -29,11 +29,11 @@ def coverage(plan: pd.DataFrame | None, sweep: Sweep) -> list[str]:
     ]
     if missing:
         lines.append("This sweep is not finished: every number is of the trials that are, and may change.")
-    uneven = sweep.tested.groupby("method").size()
+    uneven = material.all_tested.groupby("method").size()
     if missing and uneven.nunique() > 1:
         counts = ", ".join(f"{label(method)} {count}" for method, count in uneven.items())
         lines.append(f"Finished trials by method: {counts}; methods are compared on the pairs both have.")
-    lines += _several(plan, sweep)
+    lines += _several(material)
     seeds = done["seed"].nunique()
     spread = done.groupby([name for name in UNIT if name != "seed"], dropna=False)["transfer_delta"].std()
     lines.append(
@@ -52,7 +52,7 @@ def coverage(plan: pd.DataFrame | None, sweep: Sweep) -> list[str]:
             f"Data {row.data} (SHA-256 {row.data_sha256[:12]}…): {row.classes:,} classes, "
             f"{row.transfer_samples:,} samples to transfer on, {row.evaluation_samples:,} to evaluate."
         )
-    lines.append(_predictions(sweep))
+    lines.append(_predictions(material))
     versions = [
         f"{name} {', '.join(sorted(done[f'{name}_version'].dropna().unique()))}"
         for name in ("torch", "timm", "study")
@@ -65,12 +65,14 @@ def coverage(plan: pd.DataFrame | None, sweep: Sweep) -> list[str]:
     return lines
 
 
-def _several(plan: pd.DataFrame | None, sweep: Sweep) -> list[str]:
+def _several(material: Material) -> list[str]:
     """How many trials of several teachers finished, method by method and way by way; nothing without any."""
-    known = sweep.several if plan is None or "combine" not in plan else plan.dropna(subset="combine")
+    plan = material.plan
+    recorded = material.recorded.dropna(subset="combine")
+    known = recorded if plan is None or "combine" not in plan else plan.dropna(subset="combine")
     if known.empty:
         return []
-    done = known["trial"].isin(sweep.finished["trial"])
+    done = known["trial"].isin(material.finished["trial"])
     counts = known.assign(done=done, way=_way(known)).groupby(["method", "way"])["done"].agg(["sum", "size"])
     parts = [
         f"{label(method)} {way} {row['sum']} of {row['size']}"
@@ -85,11 +87,11 @@ def _way(trials: pd.DataFrame) -> pd.Series:
     return trials["combine"] + (", " + trials["order"].astype(object)).fillna("")
 
 
-def _predictions(sweep: Sweep) -> str:
+def _predictions(material: Material) -> str:
     """Whether the trials' measures are those of the stored predictions."""
-    absent = flips.without_predictions(sweep.flips, sweep.recorded)
-    apart = flips.disagreements(sweep.flips, sweep.recorded)
-    checked = len(sweep.finished) - len(absent)
+    absent = flips.without_predictions(material.flips_by_class, material.recorded)
+    apart = flips.disagreements(material.flips_by_class, material.recorded)
+    checked = len(material.finished) - len(absent)
     text = f"Gains, losses and positive flips of {checked:,} trials were counted again from their predictions"
     if len(apart):
         names = ", ".join(apart["trial"].unique()[:NAMED])

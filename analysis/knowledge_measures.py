@@ -12,8 +12,8 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from analysis.measures import by_order_of_methods, in_order
-from analysis.statistics import bootstrap_interval, crossed_bootstrap
+from analysis.inference import bootstrap_interval, crossed_bootstrap
+from analysis.methods import by_order_of_methods, in_order
 
 BINS, IN_A_BIN = 8, 6  # of Delta_acc: at most so many, of at least so many pairs
 TOP = 0.25  # of the pairs in a bin: what Fig. 4b of the paper shows

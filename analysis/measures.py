@@ -10,12 +10,11 @@ teachers. Left out on purpose: any choice of the best setting; every trial count
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
-from analysis.statistics import (
+from analysis.inference import (
     benjamini_hochberg,
     bootstrap_interval,
     crossed_bootstrap,
@@ -24,21 +23,16 @@ from analysis.statistics import (
     spearman_interval,
     wilson_interval,
 )
+from analysis.methods import by_order_of_methods, in_order
+from analysis.statements import Statements
 
-LABELS = {  # in the order of every table and figure; other methods follow alphabetically
-    "xe": "XE (control)",
-    "kl": "KL",
-    "xe_kl": "XE-KL",
-    "xe_kl_mcl": "XE-KL+MCL",
-    "kl_dp": "KL+DP",
-    "kl_dp_unsupervised": "KL+DP (unsup.)",
-}
 LEVELS = {
     "weaker": ["weaker"],
     "equal": ["equal"],
     "stronger": ["stronger"],
     "not_stronger": ["weaker", "equal"],
 }
+UNIT = ["student", "teacher", "seed"]
 SIGNIFICANCE = 0.05
 MARGIN = 1.645  # a clear success is above so many standard deviations of chance: one-sided 5 %
 PAIR = ["method", "student", "teacher"]
@@ -64,11 +58,59 @@ PROPERTIES = {  # of students: name: how it is made of their pairs
     "accuracy": lambda pairs: pairs["student_accuracy_before"].astype(float),
 }
 
-
-def in_order(methods: Iterable[str]) -> list[str]:
-    """The methods in the fixed order of `LABELS`, then the others alphabetically."""
-    known = list(LABELS)
-    return sorted(set(methods), key=lambda m: (known.index(m) if m in LABELS else len(known), m))
+_BOTH = "[95 % interval over students and teachers]"
+MEANINGS = {  # of each measure: unit and meaning
+    "trials": ("count", "finished trials: a student, a teacher, a seed"),
+    "failed": ("count", "trials that failed and are in no other number"),
+    "pairs": ("count", "pairs of a student and a teacher, over whose seeds deltas are averaged"),
+    "students": ("count", "students"),
+    "teachers": ("count", "teachers"),
+    "seeds": ("count", "seeds"),
+    "better": ("count", f"trials that got better: exact McNemar test, q < {SIGNIFICANCE}, corrected for all"),
+    "worse": ("count", f"trials that got worse: exact McNemar test, q < {SIGNIFICANCE}, corrected for all"),
+    "significant_positive": ("count", f"trials that got better: p < {SIGNIFICANCE}, not corrected"),
+    "significant_negative": ("count", f"trials that got worse: p < {SIGNIFICANCE}, not corrected"),
+    "success_rate": ("fraction", f"pairs with a delta above 0; chance gives half of them {_BOTH}"),
+    "success_rate_independent": ("fraction", "the same [95 % interval if pairs were independent: Wilson]"),
+    "clear_success_rate": (
+        "fraction",
+        f"pairs with a delta above {MARGIN:g} times the evaluation's noise; about 5 % by chance {_BOTH}",
+    ),
+    "clear_success_rate_independent": ("fraction", "the same [95 % interval if pairs were independent]"),
+    "success_student_median": ("fraction", "success rate of each student over its teachers: median"),
+    "success_student_q1": ("fraction", "success rate of each student: lower quartile"),
+    "success_student_q3": ("fraction", "success rate of each student: upper quartile"),
+    "delta_mean": ("fraction", f"transfer delta, accuracy after minus before: mean over pairs {_BOTH}"),
+    "delta_mean_given_teachers": ("fraction", "the same [95 % interval over students, with these teachers]"),
+    "delta_positive": ("count", "pairs with a delta above 0"),
+    "delta_negative": ("count", "pairs with a delta below 0"),
+    "delta_wilcoxon_p": ("p-value", "signed-rank test of the deltas, as if pairs were independent"),
+    "delta_median": ("fraction", "transfer delta: median over pairs"),
+    "delta_min": ("fraction", "smallest transfer delta of a trial"),
+    "delta_max": ("fraction", "largest transfer delta of a trial"),
+    "seed_sd": ("fraction", "a pair's delta over its seeds: standard deviation, root mean square over pairs"),
+    "noise": ("fraction", "a delta's standard deviation by chance, sqrt(gained + lost)/samples: mean"),
+    "knowledge_gain_median": ("fraction", "samples wrong before, right after: median over trials"),
+    "knowledge_loss_median": ("fraction", "samples right before, wrong after: median over trials"),
+    "transfer_rate_median": (
+        "fraction",
+        "share gained of the samples that only the teacher got right before: median over trials",
+    ),
+    "difference_mean": ("fraction", f"one delta minus the other on the same pair and seed: mean {_BOTH}"),
+    "difference_mean_given_teachers": ("fraction", "the same [95 % interval over students alone]"),
+    "difference_positive": ("count", "pairs on which the first method is above"),
+    "difference_negative": ("count", "pairs on which the first method is below"),
+    "difference_wilcoxon_p": ("p-value", "signed-rank test, as if pairs were independent"),
+    "difference_wilcoxon_q": ("p-value", "the same, adjusted (Benjamini-Hochberg) for all comparisons"),
+    **{
+        f"{name}_and_{outcome}": (
+            "correlation",
+            f"Spearman's, of a student's {what} with its {of} [95 % interval over students]",
+        )
+        for name, what in (("log10_parameters", "size"), ("accuracy", "accuracy before"))
+        for outcome, of in (("delta_mean", "mean delta"), ("success_rate", "success rate"))
+    },
+}
 
 
 def teacher_level(accuracy_difference: pd.Series, equal: float = 1.0) -> pd.Series:
@@ -150,14 +192,6 @@ def over_seeds(trials: pd.DataFrame) -> pd.DataFrame:
     return by_order_of_methods(pairs.reset_index())
 
 
-def by_order_of_methods(table: pd.DataFrame, by: Sequence[str] = PAIR) -> pd.DataFrame:
-    """The table sorted by these of its columns, `method` in the fixed order; ties keep their places."""
-    order = pd.CategoricalDtype(in_order(table["method"]), ordered=True)
-    by = [name for name in by if name in table]
-    table = table.astype({"method": order}).sort_values(by, ignore_index=True, kind="stable")
-    return table.astype({"method": object})
-
-
 def per_student(trials: pd.DataFrame) -> pd.DataFrame:
     """Success of each student with each method: one row a (method, student), in the fixed order.
 
@@ -191,153 +225,149 @@ def _root_mean_square(values: pd.Series) -> float:
     return float(np.sqrt((values.dropna() ** 2).mean()))
 
 
-def paired_with(
-    trials: pd.DataFrame, reference: str = "kl", on: tuple[str, ...] = ("student", "teacher", "seed")
-) -> pd.DataFrame:
-    """Each pair's difference from the reference method on the same student and teacher, or student.
+def by_method(trials: pd.DataFrame, equal: float = 1.0) -> pd.DataFrame:
+    """What each method did, as rows of `statements`: the subjects are the methods, in the fixed order.
 
-    Differences are taken seed by seed, then averaged over the seeds that both methods finished.
-
-    Args:
-        trials: as `load` gives them.
-        reference: the method to compare with.
-        on: what two trials must share; ("student", "seed") compares with a control without a teacher.
-
-    Returns:
-        One row a (method, student, teacher) of every other method: `seeds`, the mean `transfer_delta`,
-        `delta_reference`, `difference` of the two, and `accuracy_difference` over those seeds, as
-        fractions. Empty without the reference.
-    """
-    done = trials[trials["status"] == "ok"]
-    base = done.loc[done["method"] == reference, [*on, "transfer_delta"]]
-    base = base.rename(columns={"transfer_delta": "delta_reference"})
-    matched = done[done["method"] != reference].merge(base, on=list(on), validate="many_to_one")
-    matched = matched.assign(difference=matched["transfer_delta"] - matched["delta_reference"])
-    means = ["transfer_delta", "delta_reference", "difference", "accuracy_difference"]
-    values = matched.astype(dict.fromkeys(means, float)).groupby(PAIR, dropna=False)
-    # All are sums of multiples of 1/samples: without the noise of floating point, equal is equal.
-    pairs = values[means].mean().round(12)
-    pairs.insert(0, "seeds", values["seed"].nunique())
-    return by_order_of_methods(pairs.reset_index())
-
-
-def by_method(
-    trials: pd.DataFrame, equal: float = 1.0, reference: str = "kl", control: str = "xe"
-) -> pd.DataFrame:
-    """The table by method: one row a method in the fixed order; rates and deltas are fractions.
-
-    Of trials (student, teacher, method, seed): `trials` finished and `failed`, `delta_min`, `delta_max`,
-    `significant_positive` and `significant_negative` (McNemar's p < 0.05), `better` and `worse` (q < 0.05,
-    see `tested`), `noise` (mean), `knowledge_*` and `transfer_rate_median`.
-
-    Of pairs, which is everything else: a student and a teacher, or a student alone with a method without a
-    teacher, after averaging over seeds. `pairs` is their number, `success_rate` the share with a mean
-    delta > 0, `clear_success_rate` that above the evaluation's noise; `seed_sd` is the root mean square
-    of the deltas' spread over seeds (NaN of one seed). Columns that start with `delta` measure the
-    transfer delta, with `over_reference` its difference from the reference's delta on the same student,
-    teacher and seed, with `over_control` its difference from the control's on the same student and seed;
-    `_weaker`, `_equal`, `_stronger`, `_not_stronger` are the pairs with such teachers. Each comes with
-    `_trials` (its pairs), `_mean`, `_positive` and `_negative` (pairs above and below 0), `_wilcoxon_p`.
-
-    `_low` and `_high` bound 95 % intervals by a bootstrap of whole students and whole teachers
-    (`crossed_bootstrap`; of students alone without teachers), except `*_given_teachers_*`, which draw
-    students alone and so say nothing of other teachers than these, `*_wilson_*`, which take pairs as
-    independent, and `success_student_median_*`, of students. What does not exist is NaN: an interval of
-    one student and one teacher, the weaker teachers of the control, a method's difference from itself.
+    Counts and tests are of trials, everything else of pairs: a student and a teacher, or a student alone with
+    a method without a teacher, after averaging over seeds. `MEANINGS` says what each measure is. Levels of
+    the delta are 'all' and those of `LEVELS`. Intervals draw whole students and teachers
+    (`crossed_bootstrap`), but those of measures that are called otherwise.
 
     Args:
         trials: as `load` gives them.
         equal: half width, in percentage points, of the band of equal teachers (`teacher_level`).
-        reference: the method that the others are paired with.
-        control: the method without a teacher.
     """
     done = tested(trials)
-    pairs, over_reference, over_control = (
-        table.assign(level=teacher_level(table["accuracy_difference"], equal))
-        for table in (
-            over_seeds(done),
-            paired_with(trials, reference),
-            paired_with(trials, control, on=("student", "seed")),
-        )
-    )
-    rows = []
+    pairs = over_seeds(done)
+    pairs = pairs.assign(level=teacher_level(pairs["accuracy_difference"], equal))
+    said = Statements(MEANINGS)
     for method in in_order(trials["method"]):
-        mine, units, paired, controlled = (
-            table[table["method"] == method] for table in (done, pairs, over_reference, over_control)
-        )
-        rates = units.groupby("student")["success"].mean()
-        significant, gained = mine["p"] < SIGNIFICANCE, mine["gained"] > mine["lost"]
-        row = {
-            "method": method,
-            "label": label(method),
-            "trials": len(mine),
-            "failed": int((trials["method"] == method).sum()) - len(mine),
-            "pairs": len(units),
-            "students": units["student"].nunique(),
-            "teachers": units["teacher"].nunique(),
-            "seeds": mine["seed"].nunique(),
-            **_share("success", units),
-            **_share("clear_success", units),
-            "success_student_median": rates.median(),
-            "success_student_q1": rates.quantile(0.25),
-            "success_student_q3": rates.quantile(0.75),
-            **_bounds("success_student_median", bootstrap_interval(rates, np.nanmedian)),
-            **_effect("delta", units, "transfer_delta"),
-            "delta_median": units["transfer_delta"].median(),
-            "delta_min": mine["transfer_delta"].min(),
-            "delta_max": mine["transfer_delta"].max(),
-            "seed_sd": _root_mean_square(units["delta_sd"]),
-            "significant_positive": int((significant & gained).sum()),
-            "significant_negative": int((significant & ~gained).sum()),
-            "better": int((mine["verdict"] == "better").sum()),
-            "worse": int((mine["verdict"] == "worse").sum()),
-            "noise": mine["noise"].mean(),
-            "knowledge_gain_median": mine["knowledge_gain"].median(),
-            "knowledge_loss_median": mine["knowledge_loss"].median(),
-            "transfer_rate_median": mine["transfer_rate"].median(),
-            **_effect("over_control", controlled, "difference"),
-            **_effect("over_reference", paired, "difference"),
-        }
-        for name, levels in LEVELS.items():
-            row |= _effect(f"delta_{name}", units[units["level"].isin(levels)], "transfer_delta")
-            row |= _effect(f"over_reference_{name}", paired[paired["level"].isin(levels)], "difference")
-        rows.append(row)
-    return pd.DataFrame(rows)
+        mine, units = (table[table["method"] == method] for table in (done, pairs))
+        failed = int((trials["method"] == method).sum()) - len(mine)
+        _counts(said, method, mine, units, failed)
+        _success(said, method, units)
+        for level in ("all", *LEVELS):
+            of_level = units if level == "all" else units[units["level"].isin(LEVELS[level])]
+            effect(said, method, "delta", of_level, of_level["transfer_delta"].astype(float), level)
+        _of_trials(said, method, mine, units)
+    return said.table()
 
 
-def method_differences(trials: pd.DataFrame, equal: float = 1.0) -> pd.DataFrame:
-    """Every two methods with a teacher, on the same pairs of models: how much more does one transfer?
+def _counts(said: Statements, method: str, mine: pd.DataFrame, units: pd.DataFrame, failed: int) -> None:
+    counts = {"trials": len(mine), "failed": failed, "pairs": len(units), "seeds": mine["seed"].nunique()}
+    counts |= {f"{role}s": units[role].nunique() for role in ("student", "teacher")}
+    counts |= {verdict: int((mine["verdict"] == verdict).sum()) for verdict in ("better", "worse")}
+    significant, gained = mine["p"] < SIGNIFICANCE, mine["gained"] > mine["lost"]
+    counts["significant_positive"] = int((significant & gained).sum())
+    counts["significant_negative"] = int((significant & ~gained).sum())
+    for name, count in counts.items():
+        said.add(method, name, count, len(mine) + failed * (name == "failed"))
 
-    Differences are taken seed by seed, then averaged over the seeds that both finished.
+
+def _success(said: Statements, method: str, units: pd.DataFrame) -> None:
+    for name in ("success", "clear_success"):
+        interval = crossed_bootstrap(units[name], units["student"], units["teacher"], bounds=(0, 1))
+        rate = units[name].mean()
+        said.add(method, f"{name}_rate", rate, len(units), interval=interval)
+        interval = wilson_interval(units[name].sum(), len(units))
+        said.add(method, f"{name}_rate_independent", rate, len(units), interval=interval)
+    rates = units.groupby("student")["success"].mean()
+    interval = bootstrap_interval(rates, np.nanmedian)
+    said.add(method, "success_student_median", rates.median(), len(rates), interval=interval)
+    for part, quantile in (("q1", 0.25), ("q3", 0.75)):
+        said.add(method, f"success_student_{part}", rates.quantile(quantile), len(rates))
+
+
+def _of_trials(said: Statements, method: str, mine: pd.DataFrame, units: pd.DataFrame) -> None:
+    said.add(method, "delta_median", units["transfer_delta"].median(), len(units))
+    said.add(method, "seed_sd", _root_mean_square(units["delta_sd"]), len(units))
+    for part in ("min", "max"):
+        said.add(method, f"delta_{part}", mine["transfer_delta"].agg(part), len(mine))
+    said.add(method, "noise", mine["noise"].mean(), len(mine))
+    for name in ("knowledge_gain", "knowledge_loss", "transfer_rate"):
+        said.add(method, f"{name}_median", mine[name].astype(float).median(), mine[name].notna().sum())
+
+
+def effect(
+    said: Statements, subject: str, name: str, units: pd.DataFrame, values: pd.Series, level: str
+) -> float:
+    """The mean of some pairs' values with its intervals, and signs; returns its signed-rank p."""
+    students, teachers = units["student"], units["teacher"]
+    intervals = {"": crossed_bootstrap(values, students, teachers)}
+    intervals["_given_teachers"] = crossed_bootstrap(values, students)
+    for of, interval in intervals.items():
+        said.add(subject, f"{name}_mean{of}", values.mean(), len(values), level=level, interval=interval)
+    for sign, count in (("positive", (values > 0).sum()), ("negative", (values < 0).sum())):
+        said.add(subject, f"{name}_{sign}", count, len(values), level=level)
+    p = paired_wilcoxon(values, np.zeros(len(values)))
+    said.add(subject, f"{name}_wilcoxon_p", p, len(values), level=level)
+    return p
+
+
+def paired(trials: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
+    """What method `a` transfers more than `b` to the same student from the same teacher.
+
+    Differences are taken seed by seed, then averaged over the seeds that both finished. If `b` has no teacher
+    (the control), it is that of the same student and seed.
+
+    Args:
+        trials: as `load` gives them.
+
+    Returns:
+        One row a (student, teacher) that both finished: `seeds`, the mean `difference` of the deltas and
+        `accuracy_difference`, as fractions.
+    """
+    done = trials.loc[trials["status"] == "ok", ["method", *UNIT, "transfer_delta", "accuracy_difference"]]
+    mine, base = (done[done["method"] == method] for method in (a, b))
+    on = ["student", "seed"] if base["teacher"].isna().all() else UNIT
+    matched = mine.merge(base[[*on, "transfer_delta"]], on=on, suffixes=("", "_b"), validate="many_to_one")
+    difference = (matched["transfer_delta"] - matched["transfer_delta_b"]).astype(float)
+    matched = matched.assign(
+        difference=difference, accuracy_difference=matched["accuracy_difference"].astype(float)
+    )
+    values = matched.groupby(["student", "teacher"], dropna=False)
+    # All are sums of multiples of 1/samples: without the noise of floating point, equal is equal.
+    pairs = values[["difference", "accuracy_difference"]].mean().round(12)
+    pairs.insert(0, "seeds", values["seed"].nunique())
+    return pairs.reset_index()
+
+
+def minus(a: str, b: str) -> str:
+    """The subject of a difference between two methods."""
+    return f"{a} minus {b}"
+
+
+def differences(trials: pd.DataFrame, equal: float = 1.0, control: str = "xe") -> pd.DataFrame:
+    """Every two methods with a teacher on the same pairs of models, and each against the control.
 
     Args:
         trials: as `load` gives them.
         equal: half width, in percentage points, of the band of equal teachers (`teacher_level`).
+        control: the method without a teacher.
 
     Returns:
-        One row a (a, b, level) with at least one pair, where method `a` comes after `b` in the fixed order
-        and `level` is "all", "weaker", "equal" or "stronger": `pairs`; `mean` of a's delta minus b's, a
-        fraction, with `low` and `high`, its 95 % interval (`crossed_bootstrap`), and `given_teachers_low`
-        and `_high`, the narrower one that says nothing of other teachers; `better`, pairs on which a is
-        above b, and `worse`; `wilcoxon_p` as if pairs were independent, and `wilcoxon_q`, adjusted
-        (Benjamini-Hochberg) for all rows.
+        Rows of `statements` of the subjects 'a minus b', where `a` comes after `b` in the fixed order, on
+        the levels 'all' and those of `LEVELS` that have a pair; 'all' alone where `b` is the control. `q`
+        adjusts for all comparisons with teachers, but 'not_stronger', which two others make up.
     """
-    done = trials[(trials["status"] == "ok") & trials["teacher"].notna()]
-    done = done.astype({"transfer_delta": float, "accuracy_difference": float})
-    deltas = done.pivot_table("transfer_delta", ["student", "teacher", "seed"], "method")
-    level = teacher_level(done.groupby(["student", "teacher"])["accuracy_difference"].mean(), equal)
-    rows = []
-    for b, a in itertools.combinations(in_order(done["method"]), 2):
-        difference = (deltas[a] - deltas[b]).dropna().groupby(["student", "teacher"]).mean().round(12)
-        units = difference.rename("difference").reset_index().assign(level=level[difference.index].to_numpy())
-        for name in ("all", "weaker", "equal", "stronger"):
-            of_level = units if name == "all" else units[units["level"] == name]
+    done = trials[trials["status"] == "ok"]
+    taught = in_order(done.loc[done["teacher"].notna(), "method"])
+    contrasts = [(a, b) for b, a in itertools.combinations(taught, 2)]
+    contrasts += [(a, control) for a in taught if control in set(done["method"]) - set(taught)]
+    said, tests = Statements(MEANINGS), {}
+    for a, b in contrasts:
+        units = paired(done, a, b)
+        level = teacher_level(units["accuracy_difference"], equal)
+        for name in ("all", *LEVELS) if b != control else ("all",):
+            of_level = units if name == "all" else units[level.isin(LEVELS[name])]
             if len(of_level):
-                rows.append({"a": a, "b": b, "level": name} | _difference(of_level))
-    names = ["a", "b", "level", "pairs", "mean", "low", "high", "given_teachers_low", "given_teachers_high"]
-    names += ["better", "worse", "wilcoxon_p"]
-    table = pd.DataFrame(rows, columns=names)
-    return table.assign(wilcoxon_q=benjamini_hochberg(table["wilcoxon_p"].astype(float)))
+                p = effect(said, minus(a, b), "difference", of_level, of_level["difference"], name)
+                if b != control and name != "not_stronger":
+                    tests[minus(a, b), name] = (p, len(of_level))
+    adjusted = benjamini_hochberg([p for p, _ in tests.values()])
+    for ((subject, name), (_, n)), q in zip(tests.items(), adjusted, strict=True):
+        said.add(subject, "difference_wilcoxon_q", q, n, level=name)
+    return said.table()
 
 
 def student_properties(trials: pd.DataFrame) -> pd.DataFrame:
@@ -350,73 +380,22 @@ def student_properties(trials: pd.DataFrame) -> pd.DataFrame:
         trials: as `load` gives them.
 
     Returns:
-        One row a (method, property, outcome): `property` is "log10_parameters" or "accuracy" before the
-        transfer, where the table has it; `outcome` is the student's "delta_mean" or "success_rate" over
-        its pairs; `n` students; `rho` (Spearman) with `low` and `high`, its 95 % interval, NaN for fewer
-        than four students or where one of the two does not vary.
+        Rows of `statements`: of each method the measures '<property>_and_<outcome>', the property one of
+        `PROPERTIES`, where the table has it, the outcome a student's 'delta_mean' or 'success_rate' over its
+        pairs. NaN for fewer than four students, or where one of the two does not vary.
     """
     pairs = over_seeds(trials)
-    rows = []
-    for name, made in PROPERTIES.items():
-        try:
-            valued = pairs.assign(property=made(pairs))
-        except KeyError:  # a table from before it was recorded
-            continue
-        table = valued.groupby(["method", "student"], as_index=False).agg(
-            property=("property", "mean"),
-            delta_mean=("transfer_delta", "mean"),
-            success_rate=("success", "mean"),
-        )
-        for method, students in table.dropna(subset="property").groupby("method"):
-            for outcome in ("delta_mean", "success_rate"):
-                rho, low, high = spearman_interval(students["property"], students[outcome].round(12))
-                row = {"method": method, "property": name, "outcome": outcome, "n": len(students)}
-                rows.append(row | {"rho": rho, "low": low, "high": high})
-    columns = ["method", "property", "outcome", "n", "rho", "low", "high"]
-    return by_order_of_methods(pd.DataFrame(rows, columns=columns))
-
-
-def _bounds(name: str, interval: tuple[float, float]) -> dict:
-    return {f"{name}_low": float(interval[0]), f"{name}_high": float(interval[1])}
-
-
-def _share(name: str, units: pd.DataFrame) -> dict:
-    """The share of units with a success of this name, and its intervals."""
-    interval = crossed_bootstrap(units[name], units["student"], units["teacher"], bounds=(0, 1))
-    return {
-        f"{name}_rate": units[name].mean(),
-        **_bounds(f"{name}_wilson", wilson_interval(units[name].sum(), len(units))),
-        **_bounds(name, interval),
-    }
-
-
-def _difference(units: pd.DataFrame) -> dict:
-    values = units["difference"]
-    low, high = crossed_bootstrap(values, units["student"], units["teacher"])
-    return {
-        "pairs": len(values),
-        "mean": values.mean(),
-        "low": low,
-        "high": high,
-        "better": int((values > 0).sum()),
-        "worse": int((values < 0).sum()),
-        "wilcoxon_p": paired_wilcoxon(values, np.zeros(len(values))),
-    }
-
-
-def _effect(name: str, units: pd.DataFrame, column: str) -> dict:
-    values = units[column].astype(float)
-    return {
-        f"{name}_trials": len(values),
-        f"{name}_mean": values.mean(),
-        **_bounds(name, crossed_bootstrap(values, units["student"], units["teacher"])),
-        **_bounds(f"{name}_given_teachers", crossed_bootstrap(values, units["student"])),
-        f"{name}_positive": int((values > 0).sum()),
-        f"{name}_negative": int((values < 0).sum()),
-        f"{name}_wilcoxon_p": paired_wilcoxon(values, np.zeros(len(values))),
-    }
-
-
-def label(method: str) -> str:
-    """The method's name in tables and figures."""
-    return LABELS.get(method, method)
+    said = Statements(MEANINGS)
+    for method in in_order(pairs["method"]):
+        mine = pairs[pairs["method"] == method]
+        for name, made in PROPERTIES.items():
+            try:
+                valued = mine.assign(property=made(mine)).dropna(subset="property")
+            except KeyError:  # a table from before it was recorded
+                continue
+            students = valued.groupby("student")[["property", "transfer_delta", "success"]].mean()
+            outcomes = {"delta_mean": students["transfer_delta"], "success_rate": students["success"]}
+            for outcome, values in outcomes.items():
+                rho, *interval = spearman_interval(students["property"], values.round(12))
+                said.add(method, f"{name}_and_{outcome}", rho, len(students), interval=interval)
+    return said.table()

@@ -1,26 +1,26 @@
 """The report as one HTML page that needs nothing but itself: text, figures as SVG, tables, and a script.
 
-The page is made of `report.jinja` and `report.css`. The table of all trials is a DataTable (through
-itables, which carries the library, so that the page asks no server for it): sorted, filtered and paged by
-keyboard as by mouse. Left out on purpose: any number that is not in the exhibits or the trials.
-"""
+The page is made of `templates/page.jinja` and `page.css`, the same as Markdown of `markdown.jinja`. The
+table of all trials is a DataTable (through itables, which carries the library, so that the page asks no
+server for it): sorted, filtered and paged by keyboard as by mouse. Left out on purpose: any number that is
+not in the exhibits or the trials."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import itables
-import jinja2
 import pandas as pd
 from itables import JavascriptFunction
 from itables.javascript import generate_init_offline_itables_html
 
-from analysis import exhibits, style
+from analysis import style, text
+from analysis.exhibit import Made, Section
 from analysis.findings import Finding
-from analysis.measures import label
+from analysis.methods import label
 
-FOLDER = Path(__file__).parent
+SHORT = 40  # rows, up to which a table is shown at once
 COLUMNS = {  # of the table of all trials: header, and what becomes of the values
     "student": ("student", None),
     "teacher": ("teacher", None),
@@ -92,47 +92,68 @@ def _trials_table(tested: pd.DataFrame) -> str:
     )
 
 
-def render(
-    sweep: exhibits.Sweep,
-    sections: list[exhibits.Section],
-    drawn: Mapping[str, str],
-    *,
-    subtitle: str,
-    findings: list[Finding],
-    coverage: list[str],
-    unfinished: pd.DataFrame | None,
-    about: list[str],
-) -> str:
-    """The page.
+@dataclass(frozen=True)
+class Report:
+    """What a report says.
 
-    Args:
-        sweep: the trials.
-        sections: what it shows, in this order.
-        drawn: the SVG of each figure, by the exhibit's name.
+    Attributes:
         subtitle: what was studied.
         findings: how it came out.
         coverage: what it is made of, a sentence each.
         unfinished: trials that failed or are missing, as text; None if there are none.
-        about: how the numbers were made, a sentence each.
+        sections: what it shows, in this order.
+        trials: the finished ones.
+        methods: what they do, by what they are called here.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+
+    subtitle: str
+    findings: list[Finding]
+    coverage: list[str]
+    unfinished: pd.DataFrame | None
+    sections: list[Section]
+    trials: pd.DataFrame
+    methods: Mapping[str, str] = field(default_factory=dict)
+    title: str = "Knowledge transfer between trained models"
+
+
+def html(report: Report, drawn: Mapping[str, str | None]) -> str:
+    """The page.
+
+    Args:
+        report: what it says.
+        drawn: the SVG of each figure, by the exhibit's name.
+    """
+    return (
+        text.environment(html=True)
+        .get_template("page.jinja")
+        .render(
+            report=report,
+            css=(text.TEMPLATES / "page.css").read_text(encoding="utf-8"),
+            about=_about(),
+            short=SHORT,
+            inline=lambda one: style.inline(drawn[one.name], one.name, one.title),
+            trials=_trials_table(report.trials) if len(report.trials) else "",
+            library=generate_init_offline_itables_html(itables.options.dt_bundle)
+            if len(report.trials)
+            else "",
+        )
     )
-    return environment.get_template("report.jinja").render(
-        title="Knowledge transfer between trained models",
-        subtitle=subtitle,
-        css=(FOLDER / "report.css").read_text(encoding="utf-8"),
-        findings=findings,
-        coverage=coverage,
-        unfinished=unfinished,
-        about=about,
-        sections=sections,
-        short=exhibits.SHORT,
-        inline=lambda exhibit: style.inline(drawn[exhibit.name], exhibit.name, exhibit.title),
-        trials=_trials_table(sweep.finished),
-        library=generate_init_offline_itables_html(itables.options.dt_bundle),
-    )
+
+
+def markdown(report: Report) -> str:
+    """The same as Markdown, with the figures as files beside it; long tables are files alone."""
+    template = text.environment().get_template("markdown.jinja")
+    return template.render(report=report, about=_about(), short=SHORT, table=text.markdown)
+
+
+def table_markdown(made: Made) -> str:
+    """A table as a Markdown file, with what its columns mean."""
+    lines = [f"# {made.title}", "", *text.markdown(made.cells), ""]
+    lines += [f"- **{one.header}**: {one.meaning}." for one in made.shown.columns if one.meaning]
+    return "\n".join([*lines, ""])
+
+
+def _about() -> list[str]:
+    """How the numbers were made, a sentence each."""
+    lines = (text.TEMPLATES / "about.md").read_text(encoding="utf-8").split("\n- ")
+    return [" ".join(line.removeprefix("- ").split()) for line in lines]

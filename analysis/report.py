@@ -1,176 +1,224 @@
 """The report of a study: every figure and table, from its Parquet files, in one page and as files.
 
     python analysis/report.py RESULTS [--out DIR] [--equal POINTS] [--gap POINTS] [--atlas STUDY]
+    python analysis/report.py RESULTS OTHERS    # two studies side by side, on the pairs both have
 
 After "Fantastic Gains and Where to Find Them" (arXiv 2310.17653): its figures and tables for whatever models
 the results hold, with intervals and tests that the paper does not have. Writes `report.html`, which needs no
-network, each figure as SVG and PNG with its numbers, and each table as CSV and Markdown.
+network, the same as `report.md`, each figure as SVG and PNG with its numbers, each table as CSV and Markdown,
+and every number of the tables as a row of `statements.parquet`.
 
-Reads nothing but the Parquet files under RESULTS. A sweep that is not finished, or has failed trials, gives a
-report that says so.
-"""
+Reads nothing but the Parquet files under RESULTS, a folder or a URL. A sweep that is not finished, or has
+failed trials, gives a report that says so; an atlas without trials one of the atlas."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-if __name__ == "__main__":  # not this folder, whose statistics.py would stand for Python's own
+if __name__ == "__main__":  # the project's folder, not this one
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import pandas as pd
 
-from analysis import beyond_accuracy, exhibits, flips, page, readable, style, timm_results
-from analysis.atlas_results import AGAIN, load_atlas
-from analysis.atlas_statements import statements
+from analysis import exhibits, page, statements, style, text, timm_results
+from analysis.atlas_results import AGAIN
+from analysis.both import Both
 from analysis.coverage import coverage, unfinished
+from analysis.exhibit import Made, section
 from analysis.fetch import fetched
-from analysis.findings import findings
-from analysis.results import ResultsError, load, planned, points, read, require_columns, told, write
+from analysis.findings import Finding, findings
+from analysis.material import Material
+from analysis.methods import ABOUT, in_order, label
+from analysis.results import ResultsError, points, read, require_columns, told, write
 
-NEEDED = [  # columns of `trials`, beside those that `results.load` checks
-    *("student_timm", "student_family", "student_parameters", "student_accuracy_before"),
-    *("student_accuracy_after", "teachers", "teacher_timm", "teacher_family", "teacher_parameters"),
-    *("teacher_accuracy", "rho_pos_before", "rho_neg_before", "rho_pos_after", "rho_neg_after", "epochs"),
-    *("transfer_samples", "data", "data_sha256", "classes", "device", "finished", "torch_version"),
-    *("timm_version", "seconds", "seconds_load", "seconds_train", "seconds_evaluate", "study_version"),
-]
-ABOUT = [
-    "A trial is one student, teacher, method and seed. Its transfer delta is the student's top-1 accuracy "
-    "after minus before, on evaluation images that no model was trained on.",
-    "Seeds of a pair are averaged before anything is counted or compared; trials are tested one by one.",
-    "Tests of a trial are exact McNemar tests of the samples it gained against those it lost, corrected for "
-    "all trials (Benjamini-Hochberg: q).",
-    "Intervals of means and differences resample students and teachers, both of which are drawn: pairs that "
-    "share one are not independent (pigeonhole bootstrap, widened for small numbers of them). They tell how "
-    "other models like these might differ, not other data. analysis/statistics.py has each with its source.",
-    "A clear success is a delta above 1.645 standard deviations of the evaluation's noise, which a method "
-    "that changes nothing but by chance reaches one time in twenty.",
-    "Files beside this page hold the numbers of every figure and table as fractions in [0, 1]; the page "
-    "shows percent and percentage points.",
-]
+LIST = "files.txt"  # of the files of a report
+WIDTH = 120  # of the console
+PRINTED = ("size_of_the_transfer", "both_by_method")  # tables that the console shows
 
 
-def _atlas(results: Path, study: str | None, gap: float) -> exhibits.Section:
-    """The atlas, where there is one."""
-    if study is None and not any((results / "atlas").glob("[!.]*.parquet")):
-        why = "no atlas is recorded; jobs/atlas.py STUDY makes it"
-        return exhibits.complementarity(None, None, gap, why)
-    atlas = load_atlas(results, study)
-    return exhibits.complementarity(atlas, statements(atlas, gap), gap, "")
-
-
-def report(results: Path, out: Path, equal: float, gap: float, atlas: str | None) -> tuple[str, list[Path]]:
+def report(material: Material, out: Path) -> tuple[str, list[Path]]:
     """Write the report into `out`; returns what to print, and the files written.
 
     Raises:
         ResultsError: the results cannot be read, or the folder cannot be written.
     """
-    _progress(f"reading {results}")
-    columns = dict.fromkeys([*NEEDED, *beyond_accuracy.COLUMNS, *timm_results.OF_TRIALS])
-    trials = load(results, list(columns), several=True)
-    require_columns(trials, NEEDED, results / "trials", "run the study again in a new folder")
-    _progress(f"counting the predictions of {len(trials):,} trials")
-    counted = flips.class_flips(results, trials)
-    sweep = exhibits.Sweep.of(trials, results, counted, equal)
-    _progress("comparing methods, students and teachers")
-    sections = [
-        *(made(sweep) for made in exhibits.FIRST if len(sweep.tested)),
-        _atlas(results, atlas, gap),
-        *([exhibits.several(sweep)] if len(sweep.several) else []),
-        *(made(sweep) for made in exhibits.LAST if len(sweep.tested)),
-    ]
-    found = findings(sweep.summary, sweep.tested) if len(sweep.tested) else []
-    plan = planned(results)
-    lines = coverage(plan, sweep)
-    done = sweep.finished
-    subtitle = (
+    sections = exhibits.SECTIONS
+    if material.all_tested.empty:  # an atlas, or trials of several teachers, alone
+        sections = [exhibits.atlas] + [exhibits.several] * len(material.recorded[:1])
+    found = findings(material) or _of_atlas(material)
+    made = []
+    for module in sections:
+        material.progress(f"drawing: {module.TITLE}")
+        made.append(section(module, material))
+    made = [one for one in made if one is not None]
+    shown = [each for one in made for each in one.exhibits]
+    contents = _older(out) | _files(shown)
+    left = None if material.recorded.empty else unfinished(material.plan, material.recorded)
+    report = page.Report(
+        subtitle=_subtitle(material),
+        findings=found,
+        coverage=[] if material.recorded.empty else coverage(material),
+        unfinished=left,
+        sections=made,
+        trials=material.finished,
+        methods={label(name): ABOUT[name] for name in in_order(material.finished["method"]) if name in ABOUT},
+    )
+    numbers = statements.together(one.statements for one in shown)
+    drawn = {name: contents[f"figures/{name}.svg"] for name in (one.name for one in shown)}
+    contents |= {
+        "statements.parquet": numbers.to_parquet,
+        "tables/timm_results.csv": _timm(material),
+        "tables/all_trials.csv": report.trials[list(page.COLUMNS)].to_csv(index=False),
+        "tables/unfinished.csv": None if left is None else left.to_csv(index=False),
+        "report.md": page.markdown(report),
+        "report.html": page.html(report, drawn),
+    }
+    material.progress(f"writing to {out}")
+    written = write(out, contents | _listed(contents))
+    return _printed(report, shown), written
+
+
+def _printed(report: page.Report, shown: list[Made]) -> str:
+    """What the console shows: the findings, and the main table."""
+    lines = [report.subtitle, *report.coverage, "", *(one.text for one in report.findings), ""]
+    lines = [textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False) for line in lines]
+    tables = [text.aligned(one.cells) for one in shown if one.name in PRINTED and one.cells is not None]
+    return "\n".join([*lines, *(line for table in tables for line in table)])
+
+
+def compare(results: tuple[Path, Path], out: Path) -> tuple[str, list[Path]]:
+    """Write what differs between two studies into `out`; returns what to print, and the files written.
+
+    Raises:
+        ResultsError: the results cannot be read, have nothing in common, or the folder cannot be written.
+    """
+    both = Both(*results, _progress)
+    (made,) = [section(exhibits.both, both)]
+    contents = _files(made.exhibits)
+    trials = both.trials["method"].size
+    report = page.Report(
+        subtitle=f"{both.names[1]} against {both.names[0]}: {trials:,} trials that both have",
+        findings=[Finding(line, "both_by_method") for line in both.findings()],
+        coverage=[],
+        unfinished=None,
+        sections=[made],
+        trials=pd.DataFrame(),
+        title="Two transfer studies side by side",
+    )
+    drawn = {one.name: contents[f"figures/{one.name}.svg"] for one in made.exhibits}
+    numbers = statements.together(one.statements for one in made.exhibits)
+    contents |= {"statements.parquet": numbers.to_parquet, "report.md": page.markdown(report)}
+    written = write(out, contents | {"report.html": page.html(report, drawn)})
+    return _printed(report, made.exhibits), written
+
+
+def _subtitle(material: Material) -> str:
+    """What was studied."""
+    done = material.finished
+    if material.recorded.empty:
+        atlas = material.atlas
+        return (
+            f"Atlas of {atlas.study}: {len(atlas.models):,} models, {atlas.samples:,} samples and "
+            f"{atlas.classes:,} classes of the {atlas.split} split"
+        )
+    return (
         f"{', '.join(sorted(done['study'].unique()))}: {len(done):,} trials of {done['student'].nunique()} "
         f"students, {done['teachers'].explode().nunique()} teachers and {done['method'].nunique()} methods"
     )
-    shown = [exhibit for section in sections for exhibit in section.exhibits]
-    _progress(f"drawing {sum(exhibit.drawing is not None for exhibit in shown)} figures")
-    left = unfinished(plan, trials)
-    # A table a method: those of methods that are no longer there are found by their names.
-    older = (path for folder in ("figures", "tables") for path in (out / folder).glob("several_teachers_*"))
-    contents = {f"{path.parent.name}/{path.name}": None for path in older} | _files(shown)
-    contents |= {
-        "tables/timm_results.csv": _timm(results, done),
-        "tables/all_trials.csv": done[list(page.COLUMNS)].to_csv(index=False),
-        "tables/unfinished.csv": None if left is None else left.to_csv(index=False),
-    }
-    html = page.render(
-        sweep,
-        sections,
-        {exhibit.name: contents[f"figures/{exhibit.name}.svg"] for exhibit in shown},
-        subtitle=subtitle,
-        findings=found,
-        coverage=lines,
-        unfinished=left,
-        about=ABOUT,
-    )
-    _progress(f"writing to {out}")
-    written = write(out, contents | {"report.html": html})
-    return "\n".join([subtitle, *lines, "", *(one.text for one in found)]), written
 
 
-def _timm(results: Path, done: pd.DataFrame) -> str | None:
+def _of_atlas(material: Material) -> list[Finding]:
+    """What an atlas without trials found."""
+    if not material.recorded.empty:
+        return []
+    return [Finding(line, "fig_1a") for line in exhibits.atlas.lines(material)[:3]]
+
+
+def _timm(material: Material) -> str | None:
     """Models of the atlas on the same images, and students, in the columns of timm's results."""
-    folder, on = results / "models", {"samples": "evaluation_samples", "data_sha256": "data_sha256"}
-    models = pd.DataFrame(columns=["status", "source", "name", "accuracy", "parameters", *on])
+    folder, on = material.folder / "models", {"samples": "evaluation_samples", "data_sha256": "data_sha256"}
+    needed = ["status", "source", "name", "accuracy", "parameters", *on]
+    models = pd.DataFrame(columns=needed)
     if any(folder.glob("[!.]*.parquet")):
         models = read(folder, AGAIN)
-        require_columns(models, ["status", "source", "name", "accuracy", "parameters", *on], folder, AGAIN)
-    for column, of_trials in on.items():
+        require_columns(models, needed, folder, AGAIN)
+    done = material.finished
+    for column, of_trials in on.items() if len(done) else ():
         models = models[models[column].isin(done[of_trials])]
     rows = timm_results.of_models(models)
-    return timm_results.csv(pd.concat([rows, timm_results.of_students(done, rows)]))
+    students = [timm_results.of_students(done, rows)] if len(done) else []
+    return timm_results.csv(pd.concat([rows, *students]))
 
 
-def _progress(text: str) -> None:
-    """What is going on, for one who waits."""
-    print(f"report: {text}", file=sys.stderr, flush=True)
+def _older(out: Path) -> dict[str, None]:
+    """Files of an earlier report, which this one may not have; files of anybody else stay."""
+    listed = (out / LIST).read_text(encoding="utf-8").splitlines() if (out / LIST).exists() else []
+    return {name: None for name in listed if re.fullmatch(r"(figures|tables)/[\w.-]+", name)}
 
 
-def _files(shown: list[exhibits.Exhibit]) -> dict[str, Callable | str | None]:
+def _listed(contents: Mapping[str, object]) -> dict[str, str]:
+    """The list of the files, for the next report."""
+    return {LIST: "".join(f"{name}\n" for name, content in contents.items() if content is not None)}
+
+
+def _files(shown: list[Made]) -> dict[str, Callable | str | None]:
     """The contents of the exhibits' files, by name; None for those that these results do not have."""
     contents: dict[str, Callable | str | None] = {}
-    for exhibit in shown:
-        made = {f"figures/{name}": save for name, save in style.files(exhibit.name, exhibit.drawing).items()}
-        csv = None if exhibit.numbers is None else exhibit.numbers.to_csv(index=False)
-        made |= dict.fromkeys((f"figures/{exhibit.name}.csv", f"tables/{exhibit.name}.csv"), csv)
-        if exhibit.cells is not None:
-            lines = [f"# {exhibit.title}", "", *readable.markdown(exhibit.cells), ""]
-            lines += [f"- **{header}**: {meaning}." for header, meaning in exhibit.meanings.items()]
-            made[f"tables/{exhibit.name}.md"] = "\n".join([*lines, ""])
-        contents |= {name: content if name in exhibit.files else None for name, content in made.items()}
-    notes = [f"- **{exhibit.name}** ({exhibit.title}): {exhibit.note}" for exhibit in shown if exhibit.note]
+    for one in shown:
+        made = {f"figures/{name}": save for name, save in style.files(one.name, one.shown.drawing).items()}
+        csv = None if one.shown.numbers is None else one.shown.numbers.to_csv(index=False)
+        made |= dict.fromkeys((f"figures/{one.name}.csv", f"tables/{one.name}.csv"), csv)
+        if one.cells is not None:
+            made[f"tables/{one.name}.md"] = page.table_markdown(one)
+        contents |= {name: content if name in one.files else None for name, content in made.items()}
+    notes = [f"- **{one.name}** ({one.title}): {one.note}" for one in shown if one.note]
     return contents | {"figures/README.md": "\n".join(["# How to read the figures", "", *notes, ""])}
+
+
+def _progress(line: str) -> None:
+    """What is going on, for one who waits."""
+    print(f"report: {line}", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status: 0, or 2 for bad input, told in one sentence."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    help_results = "results folder, which holds trials/, or a data set of the hub: hf://datasets/USER/NAME"
-    parser.add_argument("results", metavar="RESULTS", help=help_results)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default RESULTS/analysis)")
+    help_results = (
+        "results folder, or its URL (s3://, gs://, hdfs://, hf://datasets/USER/NAME); of two, what differs"
+    )
+    parser.add_argument("results", nargs="+", metavar="RESULTS", help=help_results)
+    help_out = "where to write (default RESULTS/analysis, of two RESULTS/analysis/against_OTHERS)"
+    parser.add_argument("--out", type=Path, metavar="DIR", help=help_out)
     help_equal = "teachers within POINTS percentage points of the student's accuracy are equal (default 1.0)"
     parser.add_argument("--equal", type=points, default=1.0, metavar="POINTS", help=help_equal)
     help_gap = "atlas: look at teachers weaker by POINTS or more by themselves (default 5)"
     parser.add_argument("--gap", type=points, default=5.0, metavar="POINTS", help=help_gap)
     parser.add_argument("--atlas", metavar="STUDY", help="whose atlas, where the folder holds several")
     options = parser.parse_args(arguments)
+    if len(options.results) > 2:
+        parser.error(f"of {len(options.results)} results two at most can be compared")
     try:
-        results, out = fetched(options.results)
-        out = options.out or out
-        text, written = report(results, out, options.equal, options.gap, options.atlas)
+        places = [fetched(results) for results in options.results]
+        (results, out), others = places[0], [folder for folder, _ in places[1:]]
+        if others:
+            out = options.out or out / f"against_{others[0].name}"
+            printed, written = compare((results, others[0]), out)
+        else:
+            out = options.out or out
+            material = Material(results, options.equal, options.gap, options.atlas, _progress)
+            printed, written = report(material, out)
     except (ResultsError, PermissionError) as error:
         print(f"error: {told(error)}", file=sys.stderr)
         return 2
     counts = {kind: sum(path.parent.name == kind for path in written) for kind in ("figures", "tables")}
-    print(text, "", *(f"{kind}: {count} files in {out / kind}" for kind, count in counts.items()), sep="\n")
+    print(
+        printed, "", *(f"{kind}: {count} files in {out / kind}" for kind, count in counts.items()), sep="\n"
+    )
     print(f"report: {out / 'report.html'}")
     return 0
 

@@ -26,6 +26,7 @@ KEYS = [
 ]
 MEASURES = ["evaluation_samples", "transfer_delta", "knowledge_gain", "knowledge_loss"]
 TEACHER_MEASURES = ["accuracy_difference"]  # and transfer_rate, which may be null
+NEEDED = [*KEYS, *MEASURES, *TEACHER_MEASURES, "transfer_rate"]
 UNIT = ["method", "student", "teacher", "combine", "order", "seed"]
 READ_ERRORS = (OSError, ValueError, pa.ArrowException)
 TOGETHER = 64  # files: what each says of its columns takes a quarter of a MiB until they are put together
@@ -60,15 +61,11 @@ def load(results: Path | str, columns: Sequence[str] | None = None, *, several: 
     """
     folder = Path(results) / "trials"
     if not folder.is_dir():
-        remedy = (
-            "fetch it from its URL first" if ":/" in str(results) else "give that of a study that has run"
-        )
-        raise ResultsError(f"{folder}: no such folder of results; {remedy}")
-    needed = [*KEYS, *MEASURES, *TEACHER_MEASURES, "transfer_rate"]
-    wanted = None if columns is None else {*needed, *columns}
-    trials = read(folder, "run its trial again", wanted, needed)
+        raise ResultsError(f"{folder}: no such folder of results; give that of a study that has run")
+    wanted = None if columns is None else {*NEEDED, *columns}
+    trials = read(folder, "run its trial again", wanted, NEEDED)
     if len(trials):
-        require_columns(trials, needed, folder, "run the study again in a new folder")
+        require_columns(trials, NEEDED, folder, "run the study again in a new folder")
         plan = planned(results)
         if plan is not None:
             trials = trials[trials["trial"].isin(plan["trial"])].reset_index(drop=True)
@@ -87,6 +84,12 @@ def load(results: Path | str, columns: Sequence[str] | None = None, *, several: 
             f"{folder}: none of the {len(trials)} recorded trials finished (the first failed with: "
             f"{trials['reason'].iloc[0]}); mend that and run the study again"
         )
+    _check(folder, trials, done)
+    return trials
+
+
+def _check(folder: Path, trials: pd.DataFrame, done: pd.DataFrame) -> None:
+    """Refuse trials that lack a value, and two that differ in their settings alone."""
     for rows, names in [
         (trials, ["study", "method", "student"]),
         (done, ["seed", *MEASURES]),
@@ -106,7 +109,6 @@ def load(results: Path | str, columns: Sequence[str] | None = None, *, several: 
             f"(such as {twice['trial'].iloc[0]} and {twice['trial'].iloc[1]}); keep one setting in a folder "
             "and move the other files elsewhere"
         )
-    return trials
 
 
 def one_teacher(trials: pd.DataFrame) -> pd.DataFrame:

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import reference
-from analysis.measures import by_order_of_methods
-from analysis.statistics import crossed_bootstrap
+from analysis.inference import crossed_bootstrap
+from analysis.methods import by_order_of_methods
 
 SINGLE = {"single mean": "mean", "single min": "min", "single max": "max"}  # over the teachers one by one
 BEST = "single max"
@@ -77,35 +77,9 @@ def by_student(several: pd.DataFrame, units: pd.DataFrame, recorded: pd.DataFram
         papers_teachers=reference.papers_teachers(done, recorded),
     )
     known = units.set_index(["method", "student", "teacher"])["transfer_delta"]
-    means = [*CHANGES, "noise"]
     rows = []
     for (method, teachers, student), mine in done.groupby(OF, sort=False):
-        first = mine.iloc[0]
-        papers = method, first["papers_student"]
-        names = sorted(set(first["names"]))
-        alone = known.reindex([(method, student, name) for name in names])
-        missing = [name for name, delta in zip(names, alone, strict=True) if pd.isna(delta)]
-        found = {
-            way: {
-                "transfer_delta": alone.agg(of),
-                "published": reference.of_several(*papers, first["papers_teachers"], way),
-            }
-            for way, of in SINGLE.items()
-            if not missing
-        }
-        for way, seeds in mine.groupby("way"):
-            combine, taught = seeds[["combine", "papers_teachers"]].iloc[0]
-            found[way] = {
-                "seeds": seeds["seed"].nunique(),
-                **seeds[means].astype(float).mean().round(12),
-                "published": reference.of_several(*papers, taught, combine),
-            }
-        about = {
-            **{"method": method, "teachers": teachers, "student": student, "students": 1},
-            "student_accuracy_before": first["student_accuracy_before"],
-            "single_missing": " + ".join(missing) or None,
-        }
-        rows += [about | {"way": way} | found[way] for way in ways_in_order(found)]
+        rows += _of_student(mine, known, {"method": method, "teachers": teachers, "student": student})
     columns = [*OF, "way", "students", "student_accuracy_before", "seeds", *CHANGES, "low", "high", "noise"]
     columns += ["over_best", "published", "difference", "published_over_best", "single_missing"]
     table = pd.DataFrame(rows, columns=columns)
@@ -117,6 +91,36 @@ def by_student(several: pd.DataFrame, units: pd.DataFrame, recorded: pd.DataFram
     table = pd.concat([table, pd.DataFrame(_means(table), columns=columns)], ignore_index=True)
     table["difference"] = table["transfer_delta"] - table["published"].astype(float)
     return by_order_of_methods(table, ["method", "teachers"])
+
+
+def _of_student(mine: pd.DataFrame, known: pd.Series, about: dict) -> list[dict]:
+    """The rows of a student, its teachers one by one and in every way, as `by_student` has them."""
+    first = mine.iloc[0]
+    papers = about["method"], first["papers_student"]
+    names = sorted(set(first["names"]))
+    alone = known.reindex([(about["method"], about["student"], name) for name in names])
+    absent = [name for name, delta in zip(names, alone, strict=True) if pd.isna(delta)]
+    found = {
+        way: {
+            "transfer_delta": alone.agg(of),
+            "published": reference.of_several(*papers, first["papers_teachers"], way),
+        }
+        for way, of in SINGLE.items()
+        if not absent
+    }
+    for way, seeds in mine.groupby("way"):
+        combine, taught = seeds[["combine", "papers_teachers"]].iloc[0]
+        found[way] = {
+            "seeds": seeds["seed"].nunique(),
+            **seeds[[*CHANGES, "noise"]].astype(float).mean().round(12),
+            "published": reference.of_several(*papers, taught, combine),
+        }
+    about = about | {
+        "students": 1,
+        "student_accuracy_before": first["student_accuracy_before"],
+        "single_missing": " + ".join(absent) or None,
+    }
+    return [about | {"way": way} | found[way] for way in ways_in_order(found)]
 
 
 def missing(table: pd.DataFrame) -> list[str]:

@@ -18,6 +18,9 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.methods import label
 
 BLACK, WHITE, GRID, SHADE, GREY = "#000000", "#ffffff", "#dddddd", "#eeeeee", "#777777"
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
@@ -115,6 +118,14 @@ def legend(drawing: Figure, handles: Sequence, size: str, columns: int = 1) -> N
         title=size,
         title_fontsize=10,
     )
+
+
+def method_handles(methods: dict[str, tuple[str, str]]) -> list[Line2D]:
+    """The legend of methods, whose colours and markers are those of `styles`."""
+    return [
+        Line2D([], [], color=color, marker=marker, linewidth=2, label=label(method))
+        for method, (color, marker) in methods.items()
+    ]
 
 
 def up_to(values: Iterable[float], room: float = 1.08) -> float:

@@ -16,7 +16,8 @@ import pandas as pd
 
 from analysis import reference
 from analysis.knowledge_measures import taught
-from analysis.measures import by_order_of_methods, in_order
+from analysis.methods import by_order_of_methods, in_order
+from analysis.text import Number
 
 STUDENT = ["student", "student_family", "student_accuracy_before", "student_parameters"]
 
@@ -126,20 +127,26 @@ def table_7(units: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(["student", "accuracy_difference"], ignore_index=True)
 
 
-def success_rates(units: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
+def success_rates(units: pd.DataFrame, of_methods: dict[str, dict[str, Number]]) -> pd.DataFrame:
     """Success rates by method, beside those that the paper states for its 400 pairs.
 
     Args:
         units: as `comparable` makes them.
-        summary: as `measures.by_method` makes it.
+        of_methods: the numbers of `measures.by_method`, by method and name.
 
     Returns:
         One row a method with a teacher: `pairs`, `success_rate` with its interval, `success_student_median`,
         and, where these are the paper's 20 x 20 pairs in its setting, `published` as it is printed (text,
         since some are bounds) and the `statistic` it is.
     """
-    columns = ["method", "pairs", "success_rate", "success_low", "success_high", "success_student_median"]
-    table = summary.loc[summary["delta_trials"].gt(0) & summary["teachers"].gt(0), columns]
+    rows = []
+    for method in in_order(taught(units)["method"]):
+        known = of_methods[method]
+        rate = known["success_rate"]
+        row = {"method": method, "pairs": int(known["pairs"].value), "success_rate": rate.value}
+        row |= {"success_rate_low": rate.low, "success_rate_high": rate.high}
+        rows.append(row | {"success_student_median": known["success_student_median"].value})
+    table = pd.DataFrame(rows)
     published = reference.table("success_rates").assign(
         method=lambda rows: rows["method"].replace("kl_dp_supervised", "kl_dp")
     )

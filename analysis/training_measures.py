@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.measures import by_order_of_methods
+from analysis.methods import by_order_of_methods
 from analysis.results import ResultsError, read, require_columns
 
 COLUMNS = [

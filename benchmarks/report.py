@@ -4,7 +4,8 @@ The sweep never ran: `tests.analysis.sweeps` writes its results folder, as `jobs
 with `--single` as a sweep does, three files a trial. The real command (analysis/report.py) is timed as a
 whole, its start included, with its peak memory. Beside it the part that reads the predictions, a hundred
 million rows of them, stands next to a limit: decoding the columns that it needs, with the same threads, and
-doing nothing with them; and loading the trials next to pandas reading them. Files are warm in the cache.
+doing nothing with them; next to a peer, DuckDB, that counts the same in one query of SQL; and loading the
+trials next to pandas reading them. Files are warm in the cache.
 
 Last, the page of two thousand trials is opened in headless Chromium, until its table is there and all its
 figures are in the document.
@@ -88,6 +89,41 @@ def decode(results: Path) -> None:
         list(pool.map(read, sorted((results / "predictions").glob("*.parquet"))))
 
 
+COUNTED = """
+    select trial, label as class, count(*) as samples,
+        count_if(coalesce(teacher, -1) = label and student_before <> label) as flips,
+        count_if(coalesce(teacher, -1) = label and student_before <> label and student_after = label)
+            as flips_gained,
+        count_if(student_before <> label and student_after = label) as gained,
+        count_if(student_before = label and student_after <> label) as lost
+    from read_parquet('{}/predictions/*.parquet') group by trial, label"""
+
+
+def by_duckdb(results: Path) -> pd.DataFrame:
+    """What `flips.class_flips` gives, by DuckDB, but that a trial in two files is counted twice."""
+    import duckdb
+
+    with duckdb.connect(config={"threads": CORES}) as database:
+        return database.sql(COUNTED.format(results)).df()
+
+
+def peer(results: Path) -> None:
+    """Figures of DuckDB, in a process of its own."""
+    found = by_duckdb(results).sort_values(["trial", "class"], ignore_index=True)
+    memory = peak_memory("self")
+    trials = load(results, [])
+    expected = flips.class_flips(results, trials).astype({"trial": object})
+    columns = ["class", *flips.COUNTS]
+    if not (found[columns].to_numpy() == expected[columns].to_numpy()).all():
+        raise SystemExit("DuckDB counts otherwise")
+    seconds = in_turns(
+        ROUNDS, duckdb=lambda: by_duckdb(results), count=lambda: flips.class_flips(results, trials)
+    )
+    figure("flips counted by DuckDB", seconds["duckdb"], "s")
+    figure("flips counted by DuckDB: peak memory", [memory], "GiB")
+    figure("flips counted: ours / DuckDB", seconds["count"] / seconds["duckdb"], "ratio")
+
+
 def needed_bytes(results: Path) -> int:
     """Bytes on disk of these columns."""
     total = 0
@@ -163,15 +199,20 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=10_000, metavar="N", help="default: %(default)s")
     parser.add_argument("--single", action="store_true", help="a file a trial, as before jobs/compact.py")
     parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--peer", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     if options.here:
         part(options.here)
         return
+    if options.peer:
+        peer(options.peer)
+        return
     with tempfile.TemporaryDirectory() as folder:
         results, page = Path(folder) / "results", Path(folder) / "page"
         write(results, options.seeds, options.samples, single=options.single)
         subprocess.run([sys.executable, __file__, "--here", results], check=True)
+        subprocess.run([sys.executable, __file__, "--peer", results], check=True)
         command = [sys.executable, ROOT / "analysis" / "report.py"]
         seconds, memory = zip(*(watched([*command, results]) for _ in range(ROUNDS)), strict=True)
         files = "a file each" if options.single else "in merged files"

@@ -22,9 +22,8 @@ SCRIPTS = {
     "outputs": "jobs/outputs.py",
     "compact": "jobs/compact.py",
     "push": "jobs/push.py",
+    "gallery": "jobs/gallery.py",
     "report": "analysis/report.py",
-    "success": "analysis/success_rate.py",
-    "complementarity": "analysis/complementarity.py",
     "convert": "study/models/convert.py",
 }
 

@@ -684,8 +684,8 @@ def _with_models(zoo: dict[str, Any], budget: Any) -> dict[str, Any]:
 class Study(Strict):
     """A whole study, as its YAML file says it.
 
-    `keep: true` is short for `all`; students that others are made from are kept in any case.
-    """
+    `keep: true` is short for `all`; students that others are made from are kept in any case. `pictures:
+    false` keeps images out of the results (`jobs/gallery.py`), where they are not for everybody's eyes."""
 
     name: Name
     data: Data
@@ -696,6 +696,7 @@ class Study(Strict):
     budget: Budget
     seeds: list[Seed] = Field(default=[0], min_length=1)
     keep: Keep = "never"
+    pictures: bool = True
     resources: Resources = Resources()
     outputs: Annotated[FrozenOutputs, BeforeValidator(_in_full)] = FrozenOutputs()
     trackers: list[Tracker] = Field(default=[])

@@ -133,9 +133,9 @@ def test_sql_says_the_same(page, done):
 def test_the_package_says_the_same(page, done):
     sweep, names, _, _ = page
     assert sorted(names["trials"]["trial"]) == sorted(sweep.trials["trial"])
-    summary = names["summary"].set_index("method")
-    assert summary["trials"].to_dict() == done["method"].value_counts().to_dict()
-    assert summary.loc["kl_dp", "delta_mean"] == pytest.approx(
+    summary = names["summary"].set_index(["measure", "level", "subject"])["value"]
+    assert summary["trials", "all"].to_dict() == done["method"].value_counts().to_dict()
+    assert summary["delta_mean", "all", "kl_dp"] == pytest.approx(
         done.loc[done["method"] == "kl_dp", "transfer_delta"].mean()
     )
 

@@ -26,7 +26,7 @@ import yaml
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from analysis import report, success_rate
+from analysis import report
 from jobs import _console
 from study import frozen, spec, transfer
 from study import workspace as workspaces
@@ -553,7 +553,7 @@ def test_another_users_results(own, tmp_path, plan, capsys, case, job, mode):
             done = run_here(job, tmp_path / "study.yaml")
             status, said = done.returncode, done.stderr
         else:
-            status, said = success_rate.main([str(results)]), capsys.readouterr().err
+            status, said = report.main([str(results)]), capsys.readouterr().err
     finally:
         os.seteuid(0)
     assert (status, "Traceback" in said) == (2, False), said

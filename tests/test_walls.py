@@ -57,5 +57,13 @@ def test_study_runs_where_ray_and_ffcv_are_not_installed():
 
 
 def test_analysis_imports_no_model_code():
-    loaded = loaded_by("import analysis.success_rate")
+    loaded = loaded_by("import analysis.report")
     assert not loaded & {"torch", "torchvision", "timm", "ray", "ffcv", "study"}
+
+
+def test_functions_of_the_analysis_are_short_and_its_modules_hide_none_of_pythons():
+    for path in (ROOT / "analysis").rglob("*.py"):
+        assert path.stem not in sys.stdlib_module_names, path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 60, (path, node.name)

@@ -24,7 +24,7 @@ from __future__ import annotations
 import functools
 import io
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -179,7 +179,7 @@ class Batches:
             return
         if self._transform is not None:
             for sample, target in zip(samples, into, strict=True):
-                target[:] = self._transform(self._image(sample)).permute(1, 2, 0)
+                target[:] = self._transform(self._file.image(sample)).permute(1, 2, 0)
             return
         decoded = np.empty(file.largest, dtype=np.uint8)
         address, target = file.data.ctypes.data, into.ctypes.data
@@ -191,29 +191,10 @@ class Batches:
                 # Nothing is cropped, scaled or flipped here: only so are the pixels FFCV's.
                 whole = (height, width, 0, 0, 1, 1, False, False)
                 if file.imdecode(source, size, height, width, decoded.ctypes.data, *whole):
-                    raise self._damaged(sample)
+                    raise self._file.damaged(sample)
                 source = decoded.ctypes.data
             file.resize(0, source, height, width, *crop, target, *self.size)
             target += 3 * self.size[0] * self.size[1]
-
-    def _image(self, sample: int) -> Image.Image:
-        """A whole sample as PIL has it."""
-        file, start = self._file, self._file.starts[sample]
-        content = file.data[start : start + file.bytes[sample]]
-        if not file.jpeg[sample]:
-            return Image.fromarray(content.reshape(file.heights[sample], file.widths[sample], 3))
-        try:
-            image = Image.open(io.BytesIO(content), formats=["JPEG"])
-            image.load()
-        except OSError as error:
-            raise self._damaged(sample) from error
-        return image
-
-    def _damaged(self, sample: int) -> StorageError:
-        return StorageError(
-            f"{self._file.path}: the JPEG of sample {sample} is damaged; remove the folder "
-            f"{self._file.path.parent} and prepare the data again"
-        )
 
 
 def _timms(crop: Crop) -> Callable[[Image.Image], Tensor]:
@@ -337,6 +318,36 @@ class _File:
         self.bytes = np.zeros(len(image), dtype=np.int64)
         self.bytes[opened.alloc_table["sample_id"]] = opened.alloc_table["size"]
         self.largest = int((3 * self.heights * self.widths).max(initial=0))
+
+    def image(self, sample: int) -> Image.Image:
+        """A whole sample as PIL has it."""
+        content = self.data[self.starts[sample] : self.starts[sample] + self.bytes[sample]]
+        if not self.jpeg[sample]:
+            return Image.fromarray(content.reshape(self.heights[sample], self.widths[sample], 3))
+        try:
+            image = Image.open(io.BytesIO(content), formats=["JPEG"])
+            image.load()
+        except OSError as error:
+            raise self.damaged(sample) from error
+        return image
+
+    def damaged(self, sample: int) -> StorageError:
+        return StorageError(
+            f"{self.path}: the JPEG of sample {sample} is damaged; remove the folder {self.path.parent} and "
+            "prepare the data again"
+        )
+
+
+def whole(images: Images, indices: Iterable[int]) -> Iterator[Image.Image]:
+    """Samples by their indices, as PIL has them, whole and not resized.
+
+    Raises:
+        StorageError: an image is damaged.
+    """
+    file = _open(images.path, images.sha256)
+    place = np.argsort(file.indices)
+    for index in indices:
+        yield file.image(place[np.searchsorted(file.indices, index, sorter=place)])
 
 
 @functools.cache

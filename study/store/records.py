@@ -156,6 +156,27 @@ def read(results: Location, table: str, name: str, columns: Sequence[str] | None
         raise kind(_unreadable(results, table, name, error)) from error
 
 
+def of_trial(results: Location, table: str, trial: str, columns: Sequence[str]) -> pa.Table:
+    """The rows of a trial or model, from its own file or from the merged ones that it stands in, once.
+
+    Raises:
+        MissingError: there are none.
+        StudyError: a file is damaged.
+    """
+    with contextlib.suppress(MissingError):
+        return read(results, table, trial, columns)
+    key = TABLES[table].names[0]
+    for path in _merged(storage.files(results / table, ".parquet")):
+        try:
+            with storage.open_file(path) as stream:
+                rows = pq.read_table(stream, columns=list(columns), filters=[(key, "==", trial)])
+        except (OSError, pa.ArrowException) as error:
+            raise StudyError(_unreadable(results, table, path.stem, error)) from error
+        if len(rows):
+            return rows
+    raise MissingError(f"{results / table}: nothing is recorded there of {trial}")
+
+
 def reasons(results: Location, table: str, names: Iterable[str]) -> dict[str, str]:
     """Why those of some trials or models failed that did, by id."""
     found = {}

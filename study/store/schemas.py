@@ -6,6 +6,7 @@ Transfer, one file a trial and one a study, under the results folder:
 - `predictions/<trial>.parquet`: one row an evaluation sample, what the three models said of it;
 - `history/<trial>.parquet`: one row an epoch of the transfer; none of a soup, which is an average;
 - `evaluations/<trial>.parquet`: one row another evaluation set, where the study names such (`data.also`);
+- `gallery/<trial>.parquet`: one row a picture, of some trials (`study.gallery`);
 - `plans/<study>.parquet`: one row a trial the study now consists of. A study that was edited leaves
   the records of its former trials where they are; the plan says which ones count.
 
@@ -335,13 +336,36 @@ CLASSES = _schema(
 )
 
 
+_SURE = "its probability of that class"
+GALLERY = _schema(
+    "gallery",
+    _TRIAL,
+    (
+        "kind",
+        _S,
+        "'known' (before the transfer the teacher was right and the student wrong), 'gained' (the student "
+        "was wrong before and is right after) or 'lost' (the reverse)",
+    ),
+    ("of", _I, "samples of this kind in the trial, of which this is one drawn by chance"),
+    ("index", _I, "index of the sample in the .beton file"),
+    ("picture", pa.binary(), "the whole image, small, as WebP"),
+    ("label", _S, "its class, in words where they are known"),
+    ("student_before", _S, "the class that the student said before the transfer"),
+    ("student_before_confidence", pa.float32(), _SURE),
+    ("teacher", _S, "the class that the teacher said"),
+    ("teacher_confidence", pa.float32(), _SURE),
+    ("student_after", _S, "the class that the student said after the transfer"),
+    ("student_after_confidence", pa.float32(), _SURE),
+)
+
+
 def _by_name(*tables: pa.Schema) -> dict[str, pa.Schema]:
     return {table.metadata[b"table"].decode(): table for table in tables}
 
 
 TRANSFER_TABLES = _by_name(TRIALS, PREDICTIONS, HISTORY, EVALUATIONS, PLANS)
 ATLAS_TABLES = _by_name(MODELS, MODEL_PREDICTIONS, ATLAS, PAIRS, PAIR_CLASSES, CLASSES)
-TABLES = TRANSFER_TABLES | ATLAS_TABLES
+TABLES = TRANSFER_TABLES | ATLAS_TABLES | _by_name(GALLERY)
 
 
 def describe(schema: pa.Schema) -> list[tuple[str, str, str]]:

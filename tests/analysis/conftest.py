@@ -34,7 +34,6 @@ def run(results, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
         f"import runpy, sys; sys.argv[0] = {str(script)!r}; sys.path[0] = {str(script.parent)!r}\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "except SystemExit as end: assert end.code == 0\n"
-        "import statistics; statistics.median([1])\n"
         "print({'torch', 'torchvision', 'timm', 'ray', 'ffcv', 'study'} & set(sys.modules))"
     )
     command = [sys.executable, "-c", code, str(results), "--out", str(out)]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis import beyond_accuracy
-from analysis.statistics import crossed_bootstrap
+from analysis.inference import crossed_bootstrap
 from study.store import records, schemas
 
 

@@ -16,23 +16,20 @@ from scipy import stats
 from scipy.special import xlogy
 
 from analysis import atlas_measures as measures
-from analysis import atlas_report
+from analysis import report
 from analysis.atlas_results import load_atlas
 from analysis.atlas_statements import statements
+from analysis.exhibits import atlas as told
+from analysis.material import Material
 from analysis.results import ResultsError
 from tests.analysis import atlases
 
 ROOT = Path(__file__).resolve().parents[2]
-FIGURES = ["complementarity_1a", "complementarity_1b", "complementarity_2a", "complementarity_2b"]
-FIGURES += ["complementarity_heatmap"]
-TABLES = ["complementarity.md", "complementarity_models.csv", "complementarity_models.parquet"]
-TABLES += ["complementarity_statements.csv", "complementarity_timm.csv"]
-
-# (the script is run, not imported: jobs/ has one of the same name)
+FIGURES = ["fig_1a", "fig_1b", "fig_2a", "fig_2b", "heatmap"]
 
 
 def command(*arguments):
-    line = [sys.executable, str(ROOT / "analysis" / "complementarity.py"), *map(str, arguments)]
+    line = [sys.executable, str(ROOT / "analysis" / "report.py"), *map(str, arguments)]
     return subprocess.run(line, capture_output=True, text=True, timeout=120, cwd="/", check=False)
 
 
@@ -40,8 +37,14 @@ def refused(*arguments):
     """Run the command on bad input; returns the one sentence it must say."""
     done = command(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    return done.stderr
+    *progress, sentence = done.stderr.splitlines()
+    assert sentence.startswith("error: ") and all(line.startswith("report: ") for line in progress)
+    return sentence
+
+
+def sentences(results, gap=5.0):
+    """What is said of the atlas in a folder, by subject."""
+    return dict(line.split(": ", 1) for line in told.lines(Material(results, gap=gap)))
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +65,13 @@ def content(zoo):
 
 
 @pytest.fixture(scope="module")
-def atlas(content, tmp_path_factory):
-    return load_atlas(atlases.write(tmp_path_factory.mktemp("atlas"), content))
+def folder(content, tmp_path_factory):
+    return atlases.write(tmp_path_factory.mktemp("atlas"), content)
+
+
+@pytest.fixture(scope="module")
+def atlas(folder):
+    return load_atlas(folder)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +81,11 @@ def right(zoo):
 
 @pytest.fixture(scope="module")
 def table(atlas):
-    return statements(atlas, 3).set_index("name")
+    table = statements(atlas, 3)
+    pair = table["level"].str.contains(" teaching ")
+    level = table["level"].where(~pair & (table["level"] != "all"), "")
+    names = table["measure"] + ("_" + level).where(level != "", "")
+    return table.assign(name=names).set_index("name")
 
 
 def ordered(count):
@@ -126,7 +138,7 @@ def test_models_of_before_are_left_out_and_failed_ones_listed(content, tmp_path)
     }
     atlas = load_atlas(atlases.write(tmp_path, changed))
     assert len(atlas.models) == 7
-    assert atlas_report.failures(atlas) == ["a: NaN", "b: no weights"]
+    assert told.failures(atlas) == ["a: NaN", "b: no weights"]
 
 
 def test_a_study_is_chosen_by_name(content, tmp_path):
@@ -276,6 +288,27 @@ def test_clusters_keep_families_together_and_neighbours_alike():
     assert abs(np.diff(b)).sum() == 1  # the two kinds are not mixed
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 7), st.integers(2, 40), st.integers(0, 99))
+def test_the_map_is_that_of_the_principal_components_of_what_is_right(models, samples, seed):
+    right = np.random.default_rng(seed).random((models, samples)) < 0.7
+    apart = (right[:, None] != right[None]).mean(axis=2)
+    places, shares = measures.scaled(apart)
+    centred = (right - right.mean(axis=0)) / np.sqrt(samples)
+    if not centred.any():
+        assert np.isnan(shares).all() and not places.any()
+        return
+    singular = np.linalg.svd(centred, compute_uv=False)
+    expected = np.zeros(2)
+    expected[: min(2, models)] = (singular**2 / (singular**2).sum())[:2]
+    np.testing.assert_allclose(shares, expected, atol=1e-9)
+    np.testing.assert_allclose((places**2).sum(axis=0), expected * (singular**2).sum(), atol=1e-9)
+    flat = (places[:, None] - places[None]) ** 2
+    assert (flat.sum(axis=2) <= apart + 1e-9).all()  # a projection brings nothing further apart
+    if models <= 3:
+        np.testing.assert_allclose(flat.sum(axis=2), apart, atol=1e-9)
+
+
 def test_bins_hold_medians_and_quartiles_of_equally_many():
     draw = np.random.default_rng(0)
     x = draw.normal(size=100)
@@ -324,11 +357,11 @@ def test_statements_equal_loops(atlas, right, zoo, table):
     value = table["value"]
     assert value["rho_pos_mean"] == pytest.approx(np.mean(values))
     assert value["rho_pos_median"] == pytest.approx(np.median(values))
-    names = atlas.models["name"]
+    names = atlas.models["name"].tolist()
     for key, chosen in [("rho_pos_min", min), ("rho_pos_max", max)]:
         assert value[key] == pytest.approx(chosen(values))
-        pair = tuple(names.tolist().index(table.loc[key, role]) for role in ("student", "teacher"))
-        assert rho[pair] == chosen(values)
+        teacher, student = map(names.index, table.loc[key, "level"].split(" teaching "))
+        assert rho[student, teacher] == chosen(values)
     assert value["pairs_with_flips"] == pytest.approx(np.mean([v > 0 for v in values]))
     weaker = {(s, t): v for (s, t), v in rho.items() if round(100 * (accuracy[t] - accuracy[s]), 9) <= -3}
     assert value["weaker_pairs"] == len(weaker) > 0
@@ -419,9 +452,9 @@ def test_deviations_are_listed_largest_first(content, tmp_path):
         row = models["name"] == name
         models.loc[row, "published_accuracy"] = models.loc[row, "accuracy"] - deviation
     atlas = load_atlas(atlases.write(tmp_path, content | {"models": models}))
-    first, second = atlas_report.deviations(atlas)
+    first, second = told.deviations(atlas)
     assert first.startswith("model-0001 -4.00 (") and second.startswith("model-0000 +3.00 (")
-    (text,) = (t for subject, t, _ in atlas_report.conclusions(atlas, statements(atlas)) if "Publ" in subject)
+    text = sentences(tmp_path)["Published accuracies"]
     assert text.startswith("2 of the 5 models that have one are off it by more than 0.5 points: model-0001")
 
 
@@ -445,27 +478,26 @@ def thin(kind):
 
 @pytest.mark.parametrize("kind", ["two", "clones", "perfect", "one flip", "one family", "no classes"])
 def test_thin_zoos_give_a_report_without_nan(kind, tmp_path):
-    atlas = load_atlas(atlases.write(tmp_path, thin(kind)))
-    table = statements(atlas)
-    text = atlas_report.console(atlas, table) + atlas_report.markdown(atlas, table)
+    assert report.main([str(atlases.write(tmp_path, thin(kind)))]) == 0
+    text = (tmp_path / "analysis" / "report.md").read_text()
     assert not re.search(r"\bnan\b|\binf\b", text)
-    written = atlas_report.report(atlas, table, tmp_path / "out")
-    left_out = 2 * (1 + (kind == "no classes"))
-    assert len(written) == len(TABLES) + 2 * len(FIGURES) - left_out
+    figures = {path.stem for path in (tmp_path / "analysis" / "figures").glob("*.svg")}
+    expected = {*FIGURES, "map_of_models"} - {"fig_2b"} - ({"fig_2a"} if kind == "no classes" else set())
+    assert figures == expected - ({"map_of_models"} if kind in ("clones", "perfect") else set())
 
 
-def test_without_a_text_model_the_figure_is_left_out_and_an_old_one_removed(content, atlas, tmp_path):
+def test_without_a_text_model_the_figure_is_left_out_and_an_old_one_removed(content, tmp_path):
     out = tmp_path / "out"
-    atlas_report.report(atlas, statements(atlas), out)
-    assert (out / "complementarity_2b.svg").exists()
+    whole = atlases.write(tmp_path / "whole", content)
+    assert report.main([str(whole), "--out", str(out)]) == 0
+    assert (out / "figures" / "fig_2b.svg").exists()
     bare = content | {"classes": content["classes"].drop(columns=["embedder", "embedding"])}
-    atlas = load_atlas(atlases.write(tmp_path, bare))
-    table = statements(atlas)
-    written = atlas_report.report(atlas, table, out)
-    assert not list(out.glob("*2b*")) and sorted(written) == sorted(out.iterdir())
-    told, text = atlas_report.console(atlas, table), (out / "complementarity.md").read_text()
+    results = atlases.write(tmp_path / "bare", bare)
+    assert report.main([str(results), "--out", str(out)]) == 0
+    assert not list(out.rglob("*2b*"))
     how = "pip install -r requirements-semantics.txt"
-    assert how in told.replace("\n ", "") and how in text and "complementarity_2b" not in text
+    assert how in sentences(results)["Meaning of the top classes"]
+    assert how in (out / "report.md").read_text()
 
 
 # ---------------------------------------------------------------- the command
@@ -479,65 +511,51 @@ def out(tmp_path_factory):
 @pytest.fixture(scope="module")
 def done(content, out):
     results = atlases.write(out.parent / "results", content)
-    return command(results, "--out", out, "--study", "demo", "--gap", "3")
+    return command(results, "--out", out, "--atlas", "demo", "--gap", "3")
 
 
-def test_command_writes_everything_and_says_where(done, out):
-    assert (done.returncode, done.stderr) == (0, "")
-    names = TABLES + [f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")]
-    assert sorted(path.name for path in out.iterdir()) == sorted(names)  # and nothing temporary
-    assert sorted(done.stdout.splitlines()[-len(names) :]) == sorted(str(out / name) for name in names)
-    told = done.stdout.split(str(out))[0]
-    assert max(map(len, told.splitlines())) <= 120
-    assert "weaker by 3 points or more" in told and "466 pairs of 301 models" in told
-
-    rows = pd.read_csv(out / "complementarity_statements.csv")
-    columns = ["name", "value", "low", "high", "n", "unit", "student", "teacher", "meaning"]
-    assert rows.columns.tolist() == columns
-    text = (out / "complementarity.md").read_text()
-    for row in rows.itertuples():
-        assert f"| {row.name} | " in text
-    models = pd.read_parquet(out / "complementarity_models.parquet")
+def test_an_atlas_alone_makes_a_report(done, out):
+    assert done.returncode == 0
+    assert max(map(len, done.stdout.split(str(out))[0].splitlines())) <= 120
+    assert "weaker by 3 points or more" in done.stdout
+    assert "466 pairs of 301 models" in done.stdout.replace("\n", " ").replace("  ", " ")
+    rows = pd.read_parquet(out / "statements.parquet")
+    text = (out / "tables" / "atlas_statements.md").read_text()
+    for row in rows[rows["subject"] == "atlas"].itertuples():
+        assert f"| {row.measure}" in text
+    models = pd.read_csv(out / "tables" / "atlas_models.csv")
     assert len(models) == 9 and set(models["source"]) == {"hub", "seed"}
-    pd.testing.assert_frame_equal(pd.read_csv(out / "complementarity_models.csv"), models, check_dtype=False)
+    page = (out / "report.html").read_text()
     for name in FIGURES:
-        assert f"({name}.png)" in text
-        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert "<svg" in (out / f"{name}.svg").read_text()
+        assert f"(figures/{name}.png)" in (out / "report.md").read_text()
+        assert (out / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert f'<article id="{name}">' in page
+    assert len(pd.read_csv(out / "tables" / "timm_results.csv")) == 7
 
 
 def test_an_atlas_of_before_has_no_ceilings_by_probabilities(content, tmp_path):
     older = content | {"pairs": content["pairs"].drop(columns=["ensemble_accuracy", "kappa_p"])}
-    found = load_atlas(atlases.write(tmp_path, older))
-    table = statements(found, 3)
-    assert {"union_gain_mean"} == set(table["name"]) & {
+    table = statements(load_atlas(atlases.write(tmp_path, older)), 3)
+    assert {"union_gain_mean"} == set(table["measure"]) & {
         "union_gain_mean",
         "ensemble_gain_mean",
         "kappa_p_mean",
     }
-    told = {subject: text for subject, text, _ in atlas_report.conclusions(found, table, 3)}["Ceilings"]
-    assert told.startswith("an oracle") and "probabilities" not in told
+    text = sentences(tmp_path)["Ceilings"]
+    assert text.startswith("an oracle") and "probabilities" not in text
 
 
-def test_every_number_told_is_a_statement(atlas):
+def test_every_number_told_is_a_statement(folder, atlas):
     """Each value with its interval, as the sentences have it, is one of the rows, rounded."""
-    table = statements(atlas, 3)
     known = set()
     for factor, unit, digits in [(100, " %", 2), (100, " points", 2), (1, "", 2), (100, " %", 0)]:
-        for row in table.itertuples():
+        for row in statements(atlas, 3).itertuples():
             value, low, high = (f"{factor * v:.{digits}f}" for v in (row.value, row.low, row.high))
-            known.add(f"{value}{unit} [{low}, {high}]")
-    told = " ".join(text for _, text, _ in atlas_report.conclusions(atlas, table, 3))
-    found = re.findall(r"-?[\d.]+(?: %| points)? \[[^]]+\]", told)
+            known.add(f"{value}{unit} [{low}, {high}]".replace("-", "\N{MINUS SIGN}"))
+    found = re.findall(
+        r"\N{MINUS SIGN}?[\d.]+(?: %| points)? \[[^]]+\]", " ".join(sentences(folder, 3).values())
+    )
     assert len(found) > 15 and set(found) <= known
-
-
-def test_equal_results_give_equal_bytes_in_another_process(atlas, done, out, tmp_path):
-    assert done.returncode == 0
-    written = atlas_report.report(atlas, statements(atlas, 3), tmp_path, 3)
-    assert len(written) == 15
-    for path in written:
-        assert path.read_bytes() == (out / path.name).read_bytes(), path.name
 
 
 def test_a_large_zoo_stays_small_in_memory(tmp_path):
@@ -545,36 +563,26 @@ def test_a_large_zoo_stays_small_in_memory(tmp_path):
     tables = atlases.tables(zoo, pairs=466, embeddings=atlases.meanings(20))
     results = atlases.write(tmp_path / "results", tables)
     code = (
-        f"import re; from analysis import complementarity; "
-        f"status = complementarity.main([{str(results)!r}]); "
+        f"import re; from analysis import report; "
+        f"status = report.main([{str(results)!r}]); "
         # Not getrusage's ru_maxrss: that of a child begins at what its parent had.
         "print(status, re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
     status, kibibytes = map(int, done.stdout.splitlines()[-1].split())
-    assert status == 0 and "89,700 ordered pairs" in done.stdout
+    assert status == 0 and "over 89,700 ordered" in done.stdout
     assert kibibytes < 600 * 1024
-    svg = (results / "analysis" / "complementarity_1a.svg").stat().st_size
+    svg = (results / "analysis" / "figures" / "fig_1a.svg").stat().st_size
     assert svg < 500_000  # pixels, and not a mark a pair
-
-
-def test_the_wall_holds():
-    code = (
-        "import sys; import analysis.complementarity; "
-        "print(sorted({'torch', 'torchvision', 'timm', 'ray', 'ffcv', 'study'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout == "[]\n"
 
 
 # ---------------------------------------------------------------- bad input
 
 
 def test_missing_folders_are_refused(tmp_path):
-    assert f"{tmp_path / 'none'}: no such folder" in refused(tmp_path / "none")
-    sentence = refused(tmp_path)
-    assert f"{tmp_path / 'atlas'}: no atlas is recorded" in sentence
-    assert "run jobs/atlas.py STUDY" in sentence
+    assert f"{tmp_path / 'none' / 'trials'}: no such folder" in refused(tmp_path / "none")
+    with pytest.raises(ResultsError, match=r"no atlas is recorded there; run jobs/atlas\.py STUDY"):
+        load_atlas(tmp_path)
 
 
 @pytest.mark.parametrize("points", ["-1", "nan"])

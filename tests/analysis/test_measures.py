@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from analysis import measures
-from analysis.statistics import crossed_bootstrap, spearman_interval
+from analysis.inference import crossed_bootstrap, spearman_interval
+from analysis.statements import COLUMNS, numbers
 from tests.analysis import by_hand
 
 SAMPLES = 1_000
@@ -113,11 +114,11 @@ def test_a_mean_of_nothing_is_no_success_through_the_noise_of_floating_point():
     assert np.mean([row["transfer_delta"] for row in rows]) > 0  # 3e-19
     assert not measures.over_seeds(pd.DataFrame(rows))["success"].any()
     taught = [row | {"method": "kl_dp", "transfer_delta": 0.0} for row in rows]
-    assert measures.paired_with(pd.DataFrame(rows + taught))["difference"].tolist() == [0]
-    (row,) = (
-        measures.method_differences(pd.DataFrame(rows + taught)).query("level == 'all'").to_dict("records")
-    )
-    assert (row["better"], row["worse"], row["mean"]) == (0, 0, 0)
+    both = pd.DataFrame(rows + taught)
+    assert measures.paired(both, "kl_dp", "kl")["difference"].tolist() == [0]
+    (row,) = numbers(measures.differences(both)).values()
+    names = ("difference_positive", "difference_negative", "difference_mean")
+    assert [row[name].value for name in names] == [0, 0, 0]
 
 
 def test_what_a_table_has_beyond_the_guaranteed_is_averaged_or_kept():
@@ -130,19 +131,23 @@ def test_what_a_table_has_beyond_the_guaranteed_is_averaged_or_kept():
 
 
 def test_by_method_counts_pairs_of_seeds_and_tests_trials():
-    summary = measures.by_method(pd.DataFrame(SEEDS)).set_index("method")
-    kl, xe = summary.loc["kl"], summary.loc["xe"]
-    assert kl[["trials", "failed", "pairs", "students", "teachers", "seeds"]].tolist() == [6, 1, 3, 2, 2, 3]
-    assert xe[["trials", "failed", "pairs", "students", "teachers", "seeds"]].tolist() == [2, 0, 1, 1, 0, 2]
-    assert kl["success_rate"] == pytest.approx(2 / 3) and kl["clear_success_rate"] == pytest.approx(1 / 3)
-    assert kl["delta_mean"] == pytest.approx(29 / 3 / SAMPLES)  # pairs count alike, whatever their seeds
-    assert SAMPLES * kl["delta_min"] == -10 and SAMPLES * kl["delta_max"] == 30  # of trials
-    assert SAMPLES * kl["seed_sd"] == pytest.approx(math.sqrt((50 + 100) / 2))
-    assert (kl["better"], kl["worse"]) == (1, 0)
-    assert (kl["significant_positive"], kl["significant_negative"]) == (2, 0)
+    trials = pd.DataFrame(SEEDS)
+    summary = numbers(measures.by_method(trials)) | numbers(measures.differences(trials))
+    kl, xe = summary["kl"], summary["xe"]
+    counted = ["trials", "failed", "pairs", "students", "teachers", "seeds"]
+    assert [kl[name].value for name in counted] == [6, 1, 3, 2, 2, 3]
+    assert [xe[name].value for name in counted] == [2, 0, 1, 1, 0, 2]
+    assert kl["success_rate"].value == pytest.approx(2 / 3)
+    assert kl["clear_success_rate"].value == pytest.approx(1 / 3)
+    mean = kl["delta_mean"].value
+    assert mean == pytest.approx(29 / 3 / SAMPLES)  # pairs count alike, whatever their seeds
+    assert SAMPLES * kl["delta_min"].value == -10 and SAMPLES * kl["delta_max"].value == 30  # of trials
+    assert SAMPLES * kl["seed_sd"].value == pytest.approx(math.sqrt((50 + 100) / 2))
+    assert (kl["better"].value, kl["worse"].value) == (1, 0)
+    assert (kl["significant_positive"].value, kl["significant_negative"].value) == (2, 0)
     # Seed by seed: A-weak +8 and -9 (no control of seed 2), A-even +28 and +21; B has no control.
-    assert kl["over_control_trials"] == 2
-    assert SAMPLES * kl["over_control_mean"] == pytest.approx((-0.5 + 24.5) / 2)
+    over = summary["kl minus xe"]["difference_mean"]
+    assert over.n == 2 and SAMPLES * over.value == pytest.approx((-0.5 + 24.5) / 2)
 
 
 # ---------------------------------------------------------------- differences between methods
@@ -163,7 +168,8 @@ def test_differences_equal_those_counted_by_hand(found):
         trial(*cell[:3], *pair, seed=cell[3]) if ok else failed(*cell[:3], seed=cell[3])
         for cell, (*pair, ok) in found.items()
     ]
-    table = measures.method_differences(pd.DataFrame(rows))
+    table = measures.differences(pd.DataFrame(rows))
+    found_numbers = numbers(table[~table["subject"].str.endswith(" minus xe")])
     expected = {}
     for b, a in itertools.combinations(["kl", "kl_dp", "new"], 2):
         for student, teacher in itertools.product("AB", DIFFERENCES):
@@ -177,30 +183,39 @@ def test_differences_equal_those_counted_by_hand(found):
                 level = {"weak": "weaker", "even": "equal", "strong": "stronger"}[teacher]
                 for name in ("all", level):
                     expected.setdefault((a, b, name), []).append(np.mean(both) / SAMPLES)
-    assert {(r["a"], r["b"], r["level"]) for r in table.to_dict("records")} == set(expected)
-    assert not table.duplicated(["a", "b", "level"]).any()
-    for row in table.to_dict("records"):
-        values = expected[row["a"], row["b"], row["level"]]
-        assert row["pairs"] == len(values)
-        assert row["mean"] == pytest.approx(np.mean(values), abs=1e-12)
-        assert (row["better"], row["worse"]) == (sum(v > 0 for v in values), sum(v < 0 for v in values))
-        assert 0 < row["wilcoxon_p"] <= row["wilcoxon_q"] <= 1
-    assert table["wilcoxon_q"].tolist() == pytest.approx(step_up(table["wilcoxon_p"].tolist()))
+    said = {
+        (*subject.split(" minus "), name.removeprefix("difference_mean").lstrip("_") or "all")
+        for subject, row in found_numbers.items()
+        for name in row
+        if name.startswith("difference_mean") and "given" not in name
+    }
+    assert {one for one in said if one[2] != "not_stronger"} == set(expected)
+    tests = []
+    for (a, b, level), values in expected.items():
+        row, of = found_numbers[f"{a} minus {b}"], "" if level == "all" else f"_{level}"
+        mean = row[f"difference_mean{of}"]
+        assert mean.n == len(values) and mean.value == pytest.approx(np.mean(values), abs=1e-12)
+        assert row[f"difference_positive{of}"].value == sum(v > 0 for v in values)
+        assert row[f"difference_negative{of}"].value == sum(v < 0 for v in values)
+        tests.append([row[f"difference_wilcoxon_{kind}{of}"].value for kind in "pq"])
+        assert 0 < tests[-1][0] <= tests[-1][1] <= 1
+    assert [q for _, q in tests] == pytest.approx(step_up([p for p, _ in tests]))
 
 
 def test_differences_have_the_interval_and_test_of_their_pairs():
     draw = np.random.default_rng(0)
     grid = [(s, t) for s in "ABCD" for t in DIFFERENCES]
     samples = {(m, *pair): int(draw.integers(0, 60)) for m in ("kl", "kl_dp") for pair in grid}
-    table = measures.method_differences(pd.DataFrame([trial(*cell, g, 30) for cell, g in samples.items()]))
-    row = table.set_index("level").loc["all"]
+    table = measures.differences(pd.DataFrame([trial(*cell, g, 30) for cell, g in samples.items()]))
+    found = numbers(table)
+    assert list(found) == ["kl_dp minus kl"]
+    row = found["kl_dp minus kl"]
     values = np.array([samples["kl_dp", *pair] - samples["kl", *pair] for pair in grid]) / SAMPLES
     interval = crossed_bootstrap(values, *np.array(grid).T)
-    assert (row["a"], row["b"], row["pairs"]) == ("kl_dp", "kl", 12)
-    assert (row["low"], row["high"]) == pytest.approx(interval)
-    assert row["wilcoxon_p"] == pytest.approx(stats.wilcoxon(values).pvalue)
-    assert table["wilcoxon_q"].tolist() == pytest.approx(step_up(table["wilcoxon_p"].tolist()))
-    assert (table["wilcoxon_q"] > table["wilcoxon_p"]).any()
+    mean = row["difference_mean"]
+    assert mean.n == 12 and (mean.low, mean.high) == pytest.approx(interval)
+    assert row["difference_wilcoxon_p"].value == pytest.approx(stats.wilcoxon(values).pvalue)
+    assert row["difference_wilcoxon_q"].value > row["difference_wilcoxon_p"].value
 
 
 # ---------------------------------------------------------------- properties of students
@@ -215,23 +230,22 @@ def test_properties_of_students_are_ranked_with_what_they_gained():
         for t, delta in zip(("weak", "even"), pair, strict=True)
     ]
     few = [trial("xe", s, None, 2, 1, student_parameters=size[s]) for s in "ABC"]
-    table = measures.student_properties(pd.DataFrame(few + rows))
-    assert table["method"].tolist() == ["xe", "xe", "kl", "kl"]
-    assert set(table["property"]) == {"log10_parameters"}  # accuracies are not in this table
-    kl = table[table["method"] == "kl"].set_index("outcome")
+    found = numbers(measures.student_properties(pd.DataFrame(few + rows)))
+    assert list(found) == ["xe", "kl"]
+    outcomes = {
+        "delta_mean": [sum(pair) for pair in deltas.values()],
+        "success_rate": [sum(delta > 0 for delta in pair) for pair in deltas.values()],
+    }
+    # Accuracies are not in this table.
+    assert set(found["kl"]) == {f"log10_parameters_and_{outcome}" for outcome in outcomes}
     sizes = [size[s] for s in deltas]
-    for outcome, values in [
-        ("delta_mean", [sum(pair) for pair in deltas.values()]),
-        ("success_rate", [sum(delta > 0 for delta in pair) for pair in deltas.values()]),
-    ]:
-        row = kl.loc[outcome]
-        assert tuple(row[["rho", "low", "high"]]) == pytest.approx(spearman_interval(sizes, values))
-        assert row["n"] == 5
-    assert table.loc[table["method"] == "xe", ["rho", "low", "high"]].isna().all(axis=None)
-    assert table.loc[table["method"] == "xe", "n"].tolist() == [3, 3]
+    for outcome, values in outcomes.items():
+        one = found["kl"][f"log10_parameters_and_{outcome}"]
+        assert (one.value, one.low, one.high) == pytest.approx(spearman_interval(sizes, values))
+        assert one.n == 5
+    assert all(not one.known and one.n == 3 for one in found["xe"].values())
 
 
 def test_properties_that_no_table_has_give_an_empty_table():
     table = measures.student_properties(pd.DataFrame([trial("kl", "A", "weak", 1, 2)]))
-    assert table.empty
-    assert table.columns.tolist() == ["method", "property", "outcome", "n", "rho", "low", "high"]
+    assert table.empty and table.columns.tolist() == COLUMNS

@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import exhibits, flips, report, style
+from analysis import report, statements, style
 from analysis.coverage import coverage
-from analysis.measures import label
-from analysis.results import planned
+from analysis.material import Material
+from analysis.methods import LABELS, label
+from analysis.text import Number
 from tests.analysis import atlases, sweeps
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,28 +110,44 @@ def test_equal_results_give_equal_bytes(results, written, tmp_path):
         assert (tmp_path / name).read_bytes() == (written / name).read_bytes(), name
 
 
-def test_the_command_runs_without_the_models_code_and_beside_its_statistics(run):
-    """With Python's own statistics module, too, which this folder has a namesake of."""
+def test_the_command_runs_without_the_models_code(run):
     out, done = run
     assert done.stdout.splitlines()[-1] == "set()"
     assert f"report: {out / 'report.html'}" in done.stdout
-    assert "drawing 20 figures" in done.stderr  # progress, apart from the results
+    assert "report: drawing: What is transferred" in done.stderr  # progress, apart from the results
 
 
 # --- every number is that of the rows -------------------------------------------------------------
 
 
-def test_success_rates_and_means(written, trials):
-    table = numbers(written, "fig_4a_success_rates").set_index("method")
+@pytest.fixture(scope="module")
+def said(written) -> dict[str, dict[str, Number]]:
+    return statements.numbers(pd.read_parquet(written / "statements.parquet"))
+
+
+def test_success_rates_and_means(written, trials, said):
     for method, mine in trials.groupby("method"):
         units = mine.groupby(["student", "teacher"], dropna=False)["transfer_delta"].mean()
-        row = table.loc[method]
-        assert row["trials"] == len(mine) and row["pairs"] == len(units)
-        assert row["delta_mean"] == pytest.approx(units.mean())
-        assert row["success_rate"] == pytest.approx((units > 1e-12).mean())
-        assert row["delta_low"] <= row["delta_mean"] <= row["delta_high"]
+        row = said[method]
+        assert row["trials"].value == len(mine) and row["pairs"].value == len(units)
+        assert row["delta_mean"].value == pytest.approx(units.mean())
+        assert row["success_rate"].value == pytest.approx((units > 1e-12).mean())
+        assert row["delta_mean"].low <= row["delta_mean"].value <= row["delta_mean"].high
         per_student = (units > 1e-12).groupby("student").mean()
-        assert row["success_student_median"] == pytest.approx(per_student.median())
+        assert row["success_student_median"].value == pytest.approx(per_student.median())
+
+
+def test_every_number_of_a_table_is_a_statement(written):
+    """One row a number: found by subject, measure and level, each with its unit and meaning."""
+    table = pd.read_parquet(written / "statements.parquet")
+    assert list(table) == statements.COLUMNS
+    assert not table.duplicated(["subject", "measure", "level"]).any()
+    assert (table["meaning"].str.len() > 3).all() and (table["unit"] != "").all()
+    known = table.dropna(subset="low")
+    assert ((known["low"] <= known["value"]) & (known["value"] <= known["high"])).mean() > 0.99
+    one = numbers(written, "table_1").iloc[0]
+    mine = table[(table["subject"] == one["student"]) & (table["measure"] == "table_1.kl_mean")]
+    assert mine["value"].item() == one["kl_mean"] and mine["unit"].item() == "fraction"
 
 
 def test_tests_of_trials_are_those_of_their_predictions(results, written, trials):
@@ -164,13 +181,18 @@ def test_tests_of_trials_are_those_of_their_predictions(results, written, trials
     assert ((table["low"] < table["transfer_delta"]) & (table["transfer_delta"] < table["high"])).all()
 
 
-def test_differences_between_methods(written, trials):
-    table = numbers(written, "method_differences")
+def test_differences_between_methods(written, trials, said):
     wide = trials.pivot_table("transfer_delta", ["student", "teacher", "seed"], "method")
-    for row in table[table["level"] == "all"].sample(5, random_state=0).itertuples():
-        units = (wide[row.a] - wide[row.b]).dropna().groupby(["student", "teacher"]).mean()
-        assert row.pairs == len(units) and row.mean == pytest.approx(units.mean())
-        assert row.low <= row.mean <= row.high
+    checked = 0
+    for subject, row in said.items():
+        a, _, b = subject.partition(" minus ")
+        if b in wide and b != "xe":
+            units = (wide[a] - wide[b]).dropna().groupby(["student", "teacher"]).mean()
+            mean = row["difference_mean"]
+            assert mean.n == len(units) and mean.value == pytest.approx(units.mean())
+            assert mean.low <= mean.value <= mean.high
+            checked += 1
+    assert checked == 10
 
 
 def test_transfer_rates_by_class_are_those_of_the_predictions(results, written, trials):
@@ -214,16 +236,17 @@ def test_all_trials_are_listed(written, trials):
     assert len(numbers(written, "unfinished")) == 15
 
 
-def test_cells_of_the_page_are_the_numbers_of_the_files(written):
-    table = numbers(written, "fig_4a_success_rates").set_index("label")
+def test_cells_of_the_page_are_the_numbers_of_the_files(written, said):
     page = (written / "report.html").read_text()
-    size = page.partition('<article id="success_size_of_the_transfer">')[2].partition("</article>")[0]
+    size = page.partition('<article id="size_of_the_transfer">')[2].partition("</article>")[0]
     rows = re.findall(r"<tr>(?:<td>[^<]*</td>)+</tr>", size)
-    assert len(rows) == len(table)
+    methods = {label(method): method for method in said if method in LABELS}
+    assert len(rows) == len(methods)
     for row in rows:
         cells = re.findall(r"<td>([^<]*)</td>", row)
-        mean, low, high = (100 * table.loc[cells[0], f"delta_{part}"] for part in ("mean", "low", "high"))
-        assert cells[1].startswith(f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]")
+        mean = said[methods[cells[0]]]["delta_mean"]
+        shown = [f"{100 * value:+.2f}" for value in (mean.value, mean.low, mean.high)]
+        assert cells[1] == "{} [{}, {}]".format(*shown).replace("-", "\N{MINUS SIGN}")
 
 
 def test_cells_of_markdown_are_the_numbers_of_the_files(written):
@@ -234,7 +257,8 @@ def test_cells_of_markdown_are_the_numbers_of_the_files(written):
     for number, cells in zip(table.itertuples(), rows[2:], strict=True):
         assert cells[place["student"]] == number.student
         for header, value in (("Δ_acc", number.accuracy_difference), ("KL", number.kl)):
-            assert cells[place[header]] == ("-" if np.isnan(value) else f"{100 * value:+.2f}")
+            shown = f"{100 * value:+.2f}".replace("-", "\N{MINUS SIGN}")
+            assert cells[place[header]] == ("–" if np.isnan(value) else shown)
 
 
 def test_the_prose_says_that_predictions_agree_only_if_they_do(tmp_path):
@@ -243,9 +267,7 @@ def test_the_prose_says_that_predictions_agree_only_if_they_do(tmp_path):
     path = sorted((tmp_path / "predictions").glob("*.parquet"))[0]
 
     def said() -> str:
-        counted = flips.class_flips(tmp_path, sweep.trials)
-        made = exhibits.Sweep.of(sweep.trials, tmp_path, counted, 1.0)
-        return " ".join(coverage(planned(tmp_path), made))
+        return " ".join(coverage(Material(tmp_path)))
 
     assert "were counted again from their predictions and agree." in said()
     table = pd.read_parquet(path)
@@ -273,7 +295,7 @@ def test_the_smallest_sweep(tmp_path):
 
 def test_the_control_alone(tmp_path):
     page = made(tmp_path, sweeps.simulate(4, 1, methods=["xe"], samples=200))
-    assert "No trial has a teacher" in page and "XE (control)" in page
+    assert "Left out: no trial has a teacher" in page and "XE (control)" in page
 
 
 def test_unknown_methods_and_families_and_names_that_are_no_words(tmp_path):
@@ -289,18 +311,27 @@ def test_unknown_methods_and_families_and_names_that_are_no_words(tmp_path):
 
 
 def test_what_is_not_there_is_told_and_its_older_files_are_removed(tmp_path):
-    figures = tmp_path / "analysis" / "figures"
-    old = [figures / f"{name}.{kind}" for name in ("learning_curves", "fig_1a") for kind in ("svg", "csv")]
-    kept = figures / "somebodys.svg"
-    figures.mkdir(parents=True)
-    for path in (*old, kept):
-        path.write_text("old")
+    out = tmp_path / "analysis"
     sweep = sweeps.simulate(2, 2, methods=["kl"], samples=100)
+    made(tmp_path, sweep)
+    atlases.write(tmp_path, atlases.tables(atlases.simulate(3, 100, 5), pairs=2))
+    assert report.main([str(tmp_path)]) == 0
+    old = [out / "figures" / f"{name}.svg" for name in ("learning_curves", "fig_1a", "fig_5a_top_classes")]
+    assert all(path.exists() for path in old)
+    kept = out / "figures" / "somebodys.svg"
+    kept.write_text("theirs")
+    for table in ("predictions", "history", "atlas"):
+        for path in (tmp_path / table).iterdir():
+            path.unlink()
     page = made(tmp_path, sweep, predictions=False, history=False)
     for why in ("no trial&#39;s predictions are there", "there is no history", "no atlas is recorded"):
         assert f"Left out: {why}" in page
     assert "have no predictions (such as" in page
     assert not any(path.exists() for path in old) and kept.exists()
+    names = (out / "files.txt").read_text().splitlines()
+    assert sorted(names) == sorted(
+        str(path.relative_to(out)) for path in out.rglob("*.*") if path not in (kept, out / "files.txt")
+    )
 
 
 def test_a_folder_without_results_is_refused(capsys, tmp_path):

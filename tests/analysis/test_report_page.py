@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 
+import numpy as np
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
 from analysis import measures
+from analysis.atlas_results import load_atlas
+from analysis.methods import label
 from analysis.results import load
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -71,7 +74,7 @@ def test_nothing_goes_wrong_and_nothing_leaves_the_page(open_page, written):
 def test_all_figures_are_drawn(open_page, written):
     page = open_page()
     names = sorted(path.stem for path in (written / "figures").glob("*.svg"))
-    assert len(names) == 20
+    assert len(names) == 21
     for name in names:
         figure = page.locator(f"article#{name} svg[role=img]")
         box = figure.bounding_box()
@@ -113,7 +116,7 @@ def test_sorting_by_keyboard(open_page, results):
 def test_filtering_by_student_teacher_and_method_by_keyboard(open_page, results, header, value):
     page = open_page()
     tested = measures.tested(load(results))
-    tested["method"] = tested["method"].map(measures.label)
+    tested["method"] = tested["method"].map(label)
     cell = page.locator(".dt-scroll-head thead th", has=page.get_by_text(header, exact=True))
     cell.locator("button.dtcc-button_dropdown").focus()
     page.keyboard.press("Enter")
@@ -133,6 +136,38 @@ def test_searching(open_page, results):
     page.locator(".dt-search input").fill(trial)
     page.wait_for_function("document.querySelectorAll('#all-trials tbody tr').length == 1")
     assert column(page, "trial") == [trial]
+
+
+def test_pairs_of_the_atlas_can_be_pointed_at_and_searched(open_page, results):
+    page = open_page()
+    atlas = load_atlas(results)
+    names = atlas.models["name"].tolist()
+    look, said = page.locator("#lookup .lookup"), page.locator("#lookup output")
+    rows = look.locator("tbody th").all_inner_texts()
+    assert sorted(rows) == sorted(names)
+    look.locator("tbody tr").nth(1).locator("td").nth(3).hover()
+    student, teacher = (names.index(rows[place]) for place in (1, 3))
+    value = 100 * atlas.rho_pos[student, teacher]
+    assert said.inner_text() == f"{rows[3]} knows {value:.2f} % that {rows[1]} does not"
+    look.locator("input").fill(names[2])
+    known = 100 * atlas.rho_pos[:, 2]
+    best = int(np.nanargmax(known))
+    assert said.inner_text().startswith(f"{names[2]} knows most beside {names[best]} ({known[best]:.2f} %); ")
+    assert look.locator("tbody tr.found th").all_inner_texts() == [names[2]]
+    look.locator("input").fill("no such")
+    assert said.inner_text() == "No such model."
+    look.locator("input").fill("")
+    assert look.locator(".found").count() == 0
+
+
+def test_the_first_screen_says_what_was_found(open_page):
+    page = open_page(viewport={"width": 1400, "height": 900})
+    first = page.locator(".findings li").first
+    assert "helped" in first.inner_text() and "percentage points" in first.inner_text()
+    box = page.locator(".findings li").last.bounding_box()
+    assert box["y"] + box["height"] < 900
+    links = page.locator(".findings a").evaluate_all("all => all.map(one => one.getAttribute('href'))")
+    assert all(page.locator(link).count() == 1 for link in links)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

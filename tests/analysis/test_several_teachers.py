@@ -10,8 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import exhibits, flips, measures, reference, report, several_teachers, training_figures
+from analysis import exhibits, measures, reference, report, several_teachers
 from analysis.coverage import coverage, unfinished
+from analysis.exhibit import Made
+from analysis.exhibit import section as made_section
+from analysis.exhibits import several as figures
+from analysis.material import Material
+from analysis.methods import in_order
 from analysis.results import ResultsError, load, one_teacher, planned
 from analysis.training_measures import load_history
 from tests.analysis import sweeps
@@ -77,6 +82,7 @@ def written(made_up, tmp_path_factory) -> tuple[Path, Path]:
     older = folder / "analysis" / "tables" / "several_teachers_table_former.md"  # of a method that is gone
     older.parent.mkdir(parents=True)
     older.write_text("old")
+    (folder / "analysis" / "files.txt").write_text(f"tables/{older.name}\n")
     assert report.main([str(folder)]) == 0
     return folder, folder / "analysis"
 
@@ -205,7 +211,7 @@ def test_every_number_is_that_of_the_rows(made_up):
     several = trials[trials["combine"].notna()]
     methods = set(several["method"])
     assert methods == {"kl", "xe_kl", "kl_dp"}
-    assert table["method"].drop_duplicates().tolist() == measures.in_order(methods)
+    assert table["method"].drop_duplicates().tolist() == in_order(methods)
     for row in table[table["student"].notna()].itertuples():
         mine = several[(several["method"] == row.method) & (several["student"] == row.student)]
         alone = one_teacher(trials).query("method == @row.method and student == @row.student")
@@ -297,13 +303,13 @@ def test_the_curve_goes_on_over_the_stages(papers, tmp_path):
     assert last["knowledge_gain"] == pytest.approx(trial["knowledge_gain"])
     assert last["knowledge_loss"] == pytest.approx(trial["knowledge_loss"])
 
-    drawing = training_figures.sequences(table)
-    assert len(drawing.axes) == training_figures.PANELS
+    drawing = figures._sequences(table)
+    assert len(drawing.axes) == figures.PANELS
     first = drawing.axes[0]
     assert first.get_title() == "PiT-B: KL+DP, ascending"
     assert [text.get_text() for text in first.texts] == ASCENDING.split(" → ")
     assert [line.get_xdata()[0] for line in first.lines if line.get_linestyle() == "--"] == [5, 10]
-    gained = next(line for line in first.lines if line.get_color() == training_figures.style.GREEN)
+    gained = next(line for line in first.lines if line.get_color() == figures.style.GREEN)
     np.testing.assert_allclose(gained.get_ydata(), 100 * curve["knowledge_gain"])
     np.testing.assert_array_equal(gained.get_xdata(), np.arange(1, 16))
 
@@ -327,23 +333,21 @@ def test_without_an_evaluation_of_each_epoch_there_is_no_curve(made_up, tmp_path
     last = history.groupby("trial")["epoch"].transform("max")
     history.loc[history["epoch"] < last, ["student_accuracy", "knowledge_gain", "knowledge_loss"]] = np.nan
     figure = shown(replace(made_up, history=history), tmp_path)["several_teachers_fig_11"]
-    assert figure.drawing is None
+    assert figure.shown.drawing is None
     assert figure.note.startswith("Left out: no sequence that finished was evaluated after each epoch")
 
 
 # --- the report -----------------------------------------------------------------------------------
 
 
-def shown(sweep: sweeps.Sweep, folder: Path) -> dict[str, exhibits.Exhibit]:
+def shown(sweep: sweeps.Sweep, folder: Path) -> dict[str, Made]:
     """The exhibits of several teachers of a sweep, by name."""
     sweeps.write(folder, sweep, predictions=False)
-    section = exhibits.several(gathered(folder))
-    return {exhibit.name: exhibit for exhibit in section.exhibits}
+    return {one.name: one for one in made_section(exhibits.several, Material(folder)).exhibits}
 
 
-def gathered(folder: Path) -> exhibits.Sweep:
-    trials = load(folder, several=True)
-    return exhibits.Sweep.of(trials, folder, flips.class_flips(folder, trials), 1.0)
+def signed(value: float) -> str:
+    return f"{100 * value:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def section(page: str) -> str:
@@ -394,9 +398,9 @@ def test_the_report_has_a_table_a_method_and_what_it_is_made_of(written, made_up
         soup = numbers[(numbers["way"] == "soup") & numbers["student"].notna()].set_index("student")
         place = rows[0].index("soup")
         for cells in rows[2:-1]:
-            assert cells[place] == f"{100 * soup.loc[cells[0], 'transfer_delta']:+.2f}"
+            assert cells[place] == signed(soup.loc[cells[0], "transfer_delta"])
         mean = numbers[(numbers["way"] == "soup") & numbers["student"].isna()].iloc[0]
-        text = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * mean[["transfer_delta", "low", "high"]]))
+        text = "{} [{}, {}]".format(*map(signed, mean[["transfer_delta", "low", "high"]]))
         assert rows[-1][place] == text
     svg = (out / "figures" / "several_teachers_fig_11.svg").read_text()
     words = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", svg))
@@ -436,7 +440,7 @@ def test_the_papers_tables_stand_beside_ours(papers, tmp_path):
     assert cells.loc["Twins", "single max, paper"] == cells.loc["Twins", "single max"] == "+0.26"
     assert cells.loc["mean of 3 students", "sequential, ascending: over best %"] == "+58"
     assert "sequential, descending, paper" not in cells
-    lines = exhibits.several(gathered(tmp_path)).lines
+    lines = exhibits.several.lines(Material(tmp_path))
     said = "KL+DP, sequential, ascending: +58 % (mean of 3 students; of the paper's numbers +58 %)"
     assert any(said in line for line in lines)
 
@@ -448,7 +452,7 @@ def test_a_sweep_that_is_not_finished_says_what_is_missing(tmp_path):
     assert "Not finished, so left out, also from means: student-0" in table.note
     recorded, plan = sweep.trials.set_index("trial"), sweep.plans.dropna(subset="combine")
     done = plan["trial"].isin(recorded.index[recorded["status"] == "ok"]).sum()
-    lines = coverage(planned(tmp_path), gathered(tmp_path))
+    lines = coverage(Material(tmp_path))
     assert any(f"Of several teachers {done} of {len(plan)} trials finished" in line for line in lines)
     left = unfinished(planned(tmp_path), sweep.trials).set_index("trial")
     missing = plan[~plan["trial"].isin(recorded.index)]

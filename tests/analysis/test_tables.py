@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis import measures, reference, tables
+from analysis.statements import numbers
 from tests.analysis import sweeps
 
 PAPERS = ["kl", "kl_dp", "kl_dp_unsupervised"]
@@ -156,7 +157,7 @@ def test_foreign_models_have_no_published_numbers():
     for made in (tables.table_1, tables.table_3, tables.table_8, tables.table_7):
         table = made(units)
         assert len(table) and table.filter(like="published").isna().all(axis=None)
-    rates = tables.success_rates(units, measures.by_method(trials))
+    rates = tables.success_rates(units, numbers(measures.by_method(trials)))
     assert rates["published"].isna().all() and "xe" not in set(rates["method"])
 
 
@@ -165,7 +166,7 @@ def test_success_rates_stand_beside_the_papers_only_for_its_400_pairs():
     trials = sweeps.simulate(students, teachers, methods=["kl", "kl_dp"], samples=50_000, classes=1000).trials
     trials = trials.assign(transfer_samples=128_117)
     summary = measures.by_method(trials)
-    rates = tables.success_rates(units_of(trials), summary).set_index("method")
+    rates = tables.success_rates(units_of(trials), numbers(summary)).set_index("method")
     assert rates.loc["kl_dp", "published"] == "92.5" and rates.loc["kl", "published"] == "<40"
     mine = trials[trials["method"] == "kl"]
     assert rates.loc["kl", "success_rate"] == pytest.approx((mine["transfer_delta"] > 0).mean())
@@ -173,7 +174,7 @@ def test_success_rates_stand_beside_the_papers_only_for_its_400_pairs():
     seven = tables.table_7(units_of(trials)).set_index(["student", "teacher"])
     assert np.isnan(seven.loc[("PiT-B", "SWSL-ResNext101"), "kl_published"])
     without = trials.drop(mine.index[0])
-    rates = tables.success_rates(units_of(without), measures.by_method(without)).set_index("method")
+    rates = tables.success_rates(units_of(without), numbers(measures.by_method(without))).set_index("method")
     assert pd.isna(rates.loc["kl", "published"]) and rates.loc["kl_dp", "published"] == "92.5"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from analysis import fetch, report, results, success_rate
+from analysis import fetch, report, results
 from study.store import storage
 from tests.analysis import atlases, sweeps
 from tests.jobs.running import refused, run_here
@@ -50,10 +50,11 @@ def test_pandas_reads_them_as_the_card_says(pushed, folder):
 def test_the_analysis_reads_them_from_there(pushed, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for place in ("hf://datasets/me/demo", str(folder)):
-        assert success_rate.main([place, *([] if place[:2] == "hf" else ["--out", "here"])]) == 0
+        assert report.main([place, *([] if place[:2] == "hf" else ["--out", "here"])]) == 0
     capsys.readouterr()
     there = tmp_path / "results" / "demo" / "analysis"
-    assert (there / "success_rate.csv").read_text() == (tmp_path / "here" / "success_rate.csv").read_text()
+    for name in ("statements.parquet", "report.md"):
+        assert (there / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
 
 
 def test_the_report_lists_models_in_timms_columns(pushed, tmp_path, capsys):
@@ -141,7 +142,7 @@ def test_a_hub_that_fails_is_a_sentence_and_leaves_nothing(the_hub, folder, monk
     ],
 )
 def test_a_data_set_that_is_not_there_is_a_sentence(pushed, place, words, capsys):
-    assert success_rate.main([place]) == 2
+    assert report.main([place]) == 2
     said = capsys.readouterr().err.strip()
     assert said.startswith(f"error: {place}: ")
     assert "\n" not in said
@@ -152,5 +153,5 @@ def test_a_data_set_that_is_not_there_is_a_sentence(pushed, place, words, capsys
 def test_a_hub_that_does_not_answer_the_analysis_is_a_sentence(pushed, capsys):
     the_hub, _ = pushed
     the_hub.fail(503)
-    assert success_rate.main(["hf://datasets/me/demo"]) == 2
+    assert report.main(["hf://datasets/me/demo"]) == 2
     assert "cannot be fetched" in capsys.readouterr().err

@@ -291,7 +291,7 @@ def test_an_atlas_alone_has_a_card_too(tmp_path, out):
     place = atlases.write(tmp_path / "results", atlases.tables(atlases.simulate(4, 200, 10)))
     made = dataset.gather(place, out)
     text = dataset.card(made, "me/x")
-    assert "analysis/complementarity.py hf://datasets/me/x" in text
+    assert "analysis/report.py hf://datasets/me/x" in text
     assert "**Trials**" not in text
     assert yaml.safe_load(text.split("---")[1])["configs"][0]["config_name"] == "models"
     assert replace(made, models=[]).trials == []

@@ -1,6 +1,6 @@
-"""The figures of what is transferred, after Figs. 5, 7 and 8 of arXiv 2310.17653: one panel a method.
+"""What is transferred, and by whom it is gained: Figs. 5, 7 and 8 of arXiv 2310.17653, one panel a method.
 
-The tables they draw are those of `knowledge_measures`. Where one method's panel is empty, it says why.
+Where one method's panel is empty, it says why.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatterSciNotation, NullFormatter
 
-from analysis import style
-from analysis.measures import in_order, label
+from analysis import flips, knowledge_measures, style
+from analysis.exhibit import LeftOut, Shown, exhibit
+from analysis.methods import in_order, label
 
+TITLE = "What is transferred, and by whom it is gained"
 GAIN = "knowledge gain (% of samples)"
 LOSS = "knowledge loss (% of samples)"
 DELTA = "transfer delta (percentage points)"
@@ -32,6 +34,70 @@ DIFFERENCES = ListedColormap(
     ),
     "differences",
 )
+
+
+@exhibit("Fig. 5a")
+def fig_5a_top_classes(taught, flips_by_class, trials):
+    """The classes of a pair are sorted by its positive flips; the fewest that hold a share of them are its
+    top classes (median number: {{ classes }}). If transfer favoured the teacher's areas of expertise, rates
+    would fall from left to right. Where one class holds several of the shares, so do its points."""
+    if flips_by_class.empty:
+        raise LeftOut("no trial's predictions are there")
+    rates = flips.top_class_rates(flips_by_class)
+    table = knowledge_measures.rates_of_top_classes(rates, trials)
+    if table.empty:
+        raise LeftOut("no trial has positive flips")
+    counts = table.groupby("share")["classes"].median().items()
+    classes = ", ".join(f"{share:.0%}: {count:g}" for share, count in counts)
+    keys = ["method", "family", "share"]
+    return Shown(table, _top_classes(table), keys=keys, facts={"classes": classes})
+
+
+@exhibit("Fig. 5b")
+def fig_5b_transfer_rate_by_size(taught):
+    """The transfer rate is the share of the samples that only the teacher got right before, which the student
+    gets right afterwards. A mark is a student, larger for more teachers; lines join a family. It says nothing
+    of what was lost meanwhile: see Fig. 7."""
+    by_student = knowledge_measures.by_student(taught).dropna(subset=["transfer_rate"])
+    if by_student.empty:
+        raise LeftOut("no teacher got a sample right that its student got wrong")
+    return Shown(by_student, _by_size(by_student), keys=["method", "student"])
+
+
+@exhibit("Fig. 7")
+def fig_7_gain_against_loss(taught):
+    """A mark is a pair. Above the line more was gained than lost, by the delta. Two methods with the same
+    delta may differ in how much they rewrite."""
+    columns = [
+        *("method", "student", "teacher", "seeds", "student_family", "student_parameters"),
+        *("accuracy_difference", "knowledge_gain", "knowledge_loss", "transfer_delta"),
+    ]
+    units = taught.dropna(subset=["student_family", "student_parameters"])
+    shown = {"family": "family", "size": "size", "teacher": "teacher's accuracy"}
+    return [
+        Shown(
+            units[columns],
+            _gain_against_loss(units, by),
+            name=f"fig_7_gain_loss_by_{by}",
+            title=f"Fig. 7, by {what}",
+        )
+        for by, what in shown.items()
+    ]
+
+
+@exhibit("Fig. 8")
+def fig_8_students_that_differ(taught):
+    """A line joins two students that differ in this and are alike in the rest: accuracies within {{
+    accuracy|number("g") }} points, sizes within a factor of {{ size|number("g") }}, or one family. Each is
+    a mean over the teachers that both had. Few pairs are few pairs: no interval is drawn, since pairs share
+    students."""
+    facts = {"accuracy": knowledge_measures.NEAR_ACCURACY, "size": knowledge_measures.NEAR_SIZE}
+    shown = []
+    for part, varied in knowledge_measures.PROPERTIES.items():
+        table = knowledge_measures.controlled_pairs(taught, varied)
+        name, title = f"fig_8{part}_{varied}", f"Fig. 8{part}"
+        shown.append(Shown(table, _controlled(table, varied), facts=facts, name=name, title=title))
+    return shown
 
 
 def _by_method(title: str, methods: list[str], **shared) -> tuple[Figure, dict[str, Axes]]:
@@ -52,7 +118,7 @@ def _families(names) -> tuple[dict, list[Line2D]]:
     return styles, handles
 
 
-def top_classes(table: pd.DataFrame) -> Figure:
+def _top_classes(table: pd.DataFrame) -> Figure:
     """Fig. 5a: transfer rate in the classes that hold the top shares of the pair's complementary knowledge.
 
     Args:
@@ -82,7 +148,7 @@ def top_classes(table: pd.DataFrame) -> Figure:
     return drawing
 
 
-def by_size(table: pd.DataFrame) -> Figure:
+def _by_size(table: pd.DataFrame) -> Figure:
     """Fig. 5b: transfer rate against the student's size, by family.
 
     Args:
@@ -129,7 +195,7 @@ def _short(parameters: float) -> str:
     return f"{parameters:.0f}"
 
 
-def gain_against_loss(units: pd.DataFrame, by: str) -> Figure:
+def _gain_against_loss(units: pd.DataFrame, by: str) -> Figure:
     """Fig. 7: what each pair's student gained against what it lost.
 
     Args:
@@ -185,66 +251,64 @@ def gain_against_loss(units: pd.DataFrame, by: str) -> Figure:
     return drawing
 
 
-def controlled(table: pd.DataFrame, varied: str) -> Figure:
+VARIED = {  # of two students: what the figure says, and its axis
+    "accuracy": ("accuracy: same family, similar size", "accuracy before (%)"),
+    "size": ("size: same family, similar accuracy", "parameters of the student"),
+    "family": ("family: similar size and accuracy", "family of the student"),
+}
+
+
+def _controlled(table: pd.DataFrame, varied: str) -> Figure:
     """Fig. 8: students that differ in one property and are alike in the others, joined by a line.
 
     Args:
         table: as `knowledge_measures.controlled_pairs` makes it.
         varied: 'accuracy', 'size' or 'family'.
     """
-    what = {
-        "accuracy": "accuracy: same family, similar size",
-        "size": "size: same family, similar accuracy",
-        "family": "family: similar size and accuracy",
-    }[varied]
+    what, text = VARIED[varied]
     methods = in_order(table["method"])
     drawing, panels = _by_method(f"Students that differ in {what}", methods or ["none"])
-    families = [*table.get("family_a", []), *table.get("family_b", [])]
-    styles, handles = _families(families)
-    order = list(styles)
+    styles, handles = _families([*table.get("family_a", []), *table.get("family_b", [])])
     for method, panel in panels.items():
         mine = table[table["method"] == method]
         if mine.empty:
             style.nothing(panel, "no two students\nare alike in the others")
             panel.set_title("")
             continue
-        panel.axhline(0, color=style.BLACK, linewidth=1)
-        ends = np.empty((len(mine), 2, 2))  # pair, side, (x, y)
-        for k, side in enumerate(("a", "b")):
-            ends[:, k, 1] = 100 * mine[f"transfer_delta_{side}"]
-            ends[:, k, 0] = {
-                "accuracy": 100 * mine[f"accuracy_{side}"],
-                "size": mine[f"parameters_{side}"],
-                "family": mine[f"family_{side}"].map(order.index),
-            }[varied]
-        one_family = mine["family_a"] == mine["family_b"]
-        lines = [
-            styles[name][0] if same else style.GREY
-            for name, same in zip(mine["family_a"], one_family, strict=True)
-        ]
-        dense = len(mine) > DENSE_PAIRS
-        panel.add_collection(
-            LineCollection(
-                ends, colors=lines, linewidths=0.4 if dense else 1.2, alpha=0.8, rasterized=dense, zorder=2
-            )
-        )
-        for k, side in enumerate(("a", "b")):
-            for family, (color, marker) in styles.items():
-                x, y = ends[(mine[f"family_{side}"] == family).to_numpy(), k].T
-                panel.plot(x, y, color=color, marker=marker, linestyle="", markersize=3 if dense else 6)
+        _joined(panel, mine, varied, styles)
         if varied == "size":
             _log_sizes(panel, pd.concat([table["parameters_a"], table["parameters_b"]]))
         if varied == "family":
-            panel.set_xticks(range(len(order)), [style.FAMILY_LABELS.get(name, name) for name in order])
-            panel.set_xlim(-0.4, len(order) - 0.6)
-    text = {
-        "accuracy": "accuracy before (%)",
-        "size": "parameters of the student",
-        "family": "family of the student",
-    }[varied]
+            panel.set_xticks(range(len(styles)), [style.FAMILY_LABELS.get(name, name) for name in styles])
+            panel.set_xlim(-0.4, len(styles) - 0.6)
     style.axis_labels(list(panels.values()), text, DELTA)
     pairs = len(table.drop_duplicates(["student_a", "student_b"]))
     style.legend(
         drawing, handles, f"{pairs} pairs of students, each over the teachers both had", len(handles) or 1
     )
     return drawing
+
+
+def _joined(panel: Axes, mine: pd.DataFrame, varied: str, styles: dict[str, tuple[str, str]]) -> None:
+    """A line and two marks a pair of students."""
+    panel.axhline(0, color=style.BLACK, linewidth=1)
+    ends = np.empty((len(mine), 2, 2))  # pair, side, (x, y)
+    for k, side in enumerate(("a", "b")):
+        ends[:, k, 1] = 100 * mine[f"transfer_delta_{side}"]
+        ends[:, k, 0] = {
+            "accuracy": 100 * mine[f"accuracy_{side}"],
+            "size": mine[f"parameters_{side}"],
+            "family": mine[f"family_{side}"].map(list(styles).index),
+        }[varied]
+    one_family = mine["family_a"] == mine["family_b"]
+    colors = [
+        styles[name][0] if same else style.GREY
+        for name, same in zip(mine["family_a"], one_family, strict=True)
+    ]
+    dense = len(mine) > DENSE_PAIRS
+    look = {"linewidths": 0.4 if dense else 1.2, "alpha": 0.8, "rasterized": dense, "zorder": 2}
+    panel.add_collection(LineCollection(ends, colors=colors, **look))
+    for k, side in enumerate(("a", "b")):
+        for family, (color, marker) in styles.items():
+            x, y = ends[(mine[f"family_{side}"] == family).to_numpy(), k].T
+            panel.plot(x, y, color=color, marker=marker, linestyle="", markersize=3 if dense else 6)

@@ -206,28 +206,10 @@ def crossed_bootstrap(
     Trials that share a student are not independent, nor are those that share a teacher. So students and
     teachers are each drawn with replacement, independently, and a trial's weight is the number of times
     its student was drawn times that of its teacher: the pigeonhole bootstrap (Owen, "The pigeonhole
-    bootstrap", Annals of Applied Statistics 1, 2007). Not every student needs to have met every teacher.
-    A model that is a student in some trials and a teacher in others is drawn in each role by itself, as
-    if they were two models. Without teachers, or with one only, students alone are drawn, and the other
-    way round: what did not vary says nothing about how it might.
-
-    The quantiles of resamples of few levels lie too close: of 6 x 4 or 12 x 3, plain 95 % intervals hold
-    the mean as rarely as 83 % or 76 % of the time. So the distances of both from the estimate are stretched
-    by the factor that makes Student's t of a normal distribution's quantiles:
-
-        k = sqrt((S/(S-1) v_S + T/(T-1) v_T) / (v_S + v_T)) t_df / z
-
-    v_S and v_T are the variances of resamples of students alone and of teachers alone, S and T the numbers
-    of levels, and df those of Satterthwaite for the sum: between min(S, T) - 1 and S + T - 2. It is the
-    correction of Hesterberg's expanded percentile interval (see `bootstrap_interval`), but of distances: no
-    quantile of two or three teachers lies further out than the outermost of them.
-
-    Measured for the mean of normal effects of students, teachers, or both, and noise, 95 % intervals of
-    6 x 6, 6 x 4, 20 x 20 and 40 x 6 hold it 93 to 97 % of the time, of 6 x 2 91 to 98 %, and where half of
-    the trials are missing 96 to 98 %; of strongly skewed effects (lognormal) 92 %, and of shares near 0
-    or 1 of 6 x 6 trials 88 %. They are conservative where neither students nor teachers have an effect of
-    their own: then the bootstrap's variance has three times the noise's (Owen), and the interval is 1.8 (20
-    x 20) to 2.1 (6 x 4) times as wide as need be and holds the mean in 99.9 %.
+    bootstrap", Annals of Applied Statistics 1, 2007). Not every student needs to have met every teacher, and
+    a model in both roles is drawn in each by itself. What did not vary (a single teacher) is not drawn.
+    Quantiles of few levels lie too close, so they are stretched (`_stretch`); docs/statistics.md says how
+    often the interval holds.
 
     Args:
         values: [N] finite numbers, one a trial.
@@ -255,34 +237,40 @@ def crossed_bootstrap(
         raise ValueError("needs finite values, a student each, and a teacher for all of them or for none")
     if max(S, T) < 2:
         return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    ones = np.ones((1, max(S, 1))), np.ones((1, max(T, 1)))
-    drawn = [
-        _multiplicities(rng, n, resamples) if n > 1 else one for n, one in zip((S, T), ones, strict=True)
-    ]
-    of_teacher = np.maximum(of_teacher, 0)
+    ones, drawn = _multiplicities_of(S, T, resamples, seed)
     evaluate = _crossed_mean if statistic == "mean" else _crossed_statistic(statistic)
-    of_weights = evaluate(values, of_student, of_teacher, ones)
-
+    of_weights = evaluate(values, of_student, np.maximum(of_teacher, 0), ones)
     (estimate,) = of_weights(*ones)
     both = of_weights(*drawn)
     both = both[np.isfinite(both)]
     if len(both) < 0.95 * resamples or not np.isfinite(estimate):
         return float("nan"), float("nan")
-    # The variance that each factor brings by itself, and what it would be of more levels.
-    variances = np.array(
-        [_variance_of_known(of_weights(*w)) for w in ((drawn[0], ones[1]), (ones[0], drawn[1]))]
-    )
-    freedom = np.maximum([S - 1, T - 1], 1)
-    unbiased = variances * (freedom + 1) / freedom
-    stretch = 1.0
-    if unbiased.sum() > 0:
-        df = unbiased.sum() ** 2 / (unbiased**2 / freedom).sum()
-        stretch = np.sqrt(unbiased.sum() / variances.sum()) * stats.t.ppf((1 + confidence) / 2, df)
-        stretch /= stats.norm.ppf((1 + confidence) / 2)
+    variances = [_variance_of_known(of_weights(*w)) for w in ((drawn[0], ones[1]), (ones[0], drawn[1]))]
+    stretch = _stretch(np.array(variances), np.array([S, T]), confidence)
     low, high = np.quantile(both, [(1 - confidence) / 2, (1 + confidence) / 2]) - estimate
     low, high = estimate + stretch * min(low, 0.0), estimate + stretch * max(high, 0.0)
     return float(max(low, bounds[0])), float(min(high, bounds[1]))
+
+
+def _stretch(variances: np.ndarray, levels: np.ndarray, confidence: float) -> float:
+    """By how much the quantiles of `crossed_bootstrap` are moved away from the estimate.
+
+    Of 6 x 4 or 12 x 3 plain 95 % intervals hold the mean as rarely as 83 % or 76 % of the time. The factor
+    makes Student's t of a normal distribution's quantiles:
+
+        k = sqrt((S/(S-1) v_S + T/(T-1) v_T) / (v_S + v_T)) t_df / z
+
+    v_S and v_T are the variances of resamples of students alone and of teachers alone, S and T the numbers
+    of levels, and df those of Satterthwaite for the sum: between min(S, T) - 1 and S + T - 2. It is the
+    correction of Hesterberg's expanded percentile interval (see `bootstrap_interval`), but of distances: no
+    quantile of two or three teachers lies further out than the outermost of them."""
+    freedom = np.maximum(levels - 1, 1)
+    unbiased = variances * (freedom + 1) / freedom
+    if unbiased.sum() <= 0:
+        return 1.0
+    df = unbiased.sum() ** 2 / (unbiased**2 / freedom).sum()
+    stretch = np.sqrt(unbiased.sum() / variances.sum()) * stats.t.ppf((1 + confidence) / 2, df)
+    return float(stretch / stats.norm.ppf((1 + confidence) / 2))
 
 
 def _variance_of_known(values: np.ndarray) -> float:
@@ -298,6 +286,16 @@ def _levels(labels, count: int) -> tuple[np.ndarray, int]:
         raise ValueError(f"needs one label a value: {count}, not {len(labels)}")
     codes, distinct = pd.factorize(np.asarray(labels, object), sort=True)
     return codes, len(distinct)
+
+
+def _multiplicities_of(S: int, T: int, resamples: int, seed: int) -> tuple[tuple, tuple]:
+    """Students' and teachers' multiplicities of the data, 1 each, and of the resamples: of what varies."""
+    rng = np.random.default_rng(seed)
+    ones = np.ones((1, max(S, 1))), np.ones((1, max(T, 1)))
+    drawn = [
+        _multiplicities(rng, n, resamples) if n > 1 else one for n, one in zip((S, T), ones, strict=True)
+    ]
+    return ones, tuple(drawn)
 
 
 def _multiplicities(rng: np.random.Generator, levels: int, resamples: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.statistics import (
+from analysis.inference import (
     benjamini_hochberg,
     bootstrap_interval,
     crossed_bootstrap,

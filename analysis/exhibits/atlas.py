@@ -1,20 +1,25 @@
-"""The figures of the atlas, after Figs. 1 and 2 of arXiv 2310.17653, and a heat map of the whole zoo.
+"""What the models know of each other: Figs. 1 and 2 of arXiv 2310.17653, and the whole zoo.
 
-Each says in its title what it shows, on how much, and draws beside the zoo's numbers what arithmetic or
-chance alone would give. Made for 12 models as for 1,800: where points would hide each other, a density.
-"""
+Each figure says in its title what it shows, on how much, and draws beside the zoo's numbers what arithmetic
+or chance alone would give. Made for 12 models as for 1,800: where points would hide each other, a density.
+The section's first sentences are those of `templates/atlas.jinja`, made of the statements."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.colors import ListedColormap, LogNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis import atlas_measures as measures
 from analysis.atlas_results import Atlas, Floats
+from analysis.exhibit import LeftOut, Shown, exhibit
+from analysis.material import Material
+from analysis.statements import numbers
 from analysis.style import (
     BLACK,
     BLUE,
@@ -32,28 +37,228 @@ from analysis.style import (
     styles,
     up_to,
 )
+from analysis.text import Column, environment, sentences
 
+TITLE = "What the models know of each other: the atlas"
 DENSE = 4_000  # pairs, from which on a density is drawn instead of points
+LOOKUP = 40  # models, up to which the page has every pair to look up
 NAMED = 60  # models, up to which the heat map says their names
+EVERY_PAIR = 100_000  # up to which a figure's numbers are written beside it
 BLUES = ListedColormap(np.linspace([0.80, 0.88, 0.95], [0.02, 0.19, 0.42], 256), "blues")
 DELTA = "teacher's accuracy minus the student's (percentage points)"
+NO_CLASSES = "no pair's flips are recorded class by class"
+NO_MEANING = (
+    "the classes' names have no embeddings: `pip install -r requirements-semantics.txt`, then run "
+    "jobs/atlas.py again"
+)
+SUBJECTS = {  # of sentences, by the macro of the template
+    "knowledge": "Complementary knowledge",
+    "weaker": "Weaker teachers",
+    "chance": "Chance",
+    "correlations": "ρ_pos and Δ_acc",
+    "disagreement": "Disagreement",
+    "ceilings": "Ceilings",
+    "spread": "Spread over classes",
+    "top": "Top classes",
+    "meaning": "Meaning of the top classes",
+    "families": "Families",
+    "published": "Published accuracies",
+    "failed": "Left out, failed",
+}
 
 
-def draw(atlas: Atlas, gap: float) -> dict[str, Figure | None]:
-    """All figures by name; None for one that these results do not have."""
-    delta = measures.accuracy_difference(atlas.rho_pos)
-    held = len(atlas.class_pairs) > 0
-    return {
-        "complementarity_1a": _knowledge(atlas, delta, gap),
-        "complementarity_1b": _entropy(atlas, delta),
-        "complementarity_2a": _classes(atlas, delta) if held else None,
-        "complementarity_2b": _meaning(atlas) if held and atlas.embeddings is not None else None,
-        "complementarity_heatmap": _heatmap(atlas),
+def lines(material: Material) -> list[str]:
+    """What was found, a sentence or two a subject."""
+    atlas, (said,) = material.atlas, numbers(material.of_atlas).values()
+    names = {
+        "n": said,
+        "gap": material.gap,
+        "levels": measures.LEVELS,
+        "percents": measures.TOP_PERCENT,
+        "deviation": 100 * measures.DEVIATION,
+        "deviations": deviations(atlas),
+        "failures": failures(atlas),
+        "no_meaning": NO_MEANING if atlas.embeddings is None else NO_CLASSES,
+        "comparable": atlas.embeddings is not None and len(atlas.class_flips) > 0,
     }
+    found = sentences("atlas.jinja", names, SUBJECTS)
+    return [f"{SUBJECTS[name]}: {text}" for name, text in found.items()]
 
 
-def _knowledge(atlas: Atlas, delta: Floats, gap: float) -> Figure:
+def deviations(atlas: Atlas) -> list[str]:
+    """A line a model whose accuracy is not the published one, the largest deviation first."""
+    table = measures.by_model(atlas)
+    table = table[measures.deviates(table["deviation"])]
+    table = table.iloc[np.argsort(-table["deviation"].abs().to_numpy(), kind="stable")]
+    return [
+        f"{row.name} {100 * row.deviation:+.2f} ({100 * row.accuracy:.2f} %, published "
+        f"{100 * row.published_accuracy:.2f} %)"
+        for row in table[["name", "deviation", "accuracy", "published_accuracy"]].itertuples(index=False)
+    ]
+
+
+def failures(atlas: Atlas) -> list[str]:
+    """A line a failed model: its name and why it failed."""
+    return [f"{row.name}: {row.reason}" for row in atlas.failed[["name", "reason"]].itertuples(index=False)]
+
+
+@exhibit("Fig. 1a")
+def fig_1a(atlas, atlas_pairs, gap):
+    """How much a teacher knows that its student does not; to the right the teacher is better. No pair can
+    be below the black line, since ρ_pos − ρ_neg = Δ_acc: only the height above it is for the models to
+    decide. The orange lines are teachers that know nothing, and the ring is the least of teachers weaker by
+    {{ gap|number("g") }} points or more."""
+    return Shown(atlas_pairs, _knowledge(atlas, gap), facts={"gap": gap})
+
+
+@exhibit("Fig. 1b")
+def fig_1b(atlas, atlas_pairs):
+    """How evenly that lies over the classes; 1 is the same share of the flips in each. Few flips cannot
+    reach it: the orange line is what as many flips, drawn uniformly, are expected to have. Between it and 1
+    lies what is due to small numbers, between it and the pairs what is due to the models."""
+    return Shown(atlas_pairs, _entropy(atlas))
+
+
+@exhibit("Fig. 2a")
+def fig_2a(atlas):
+    """In how few classes a pair's flips lie. Each pair's classes are sorted by its own flips, so that even
+    uniform draws fall from left to right: compare with the dotted lines (mean of {{ draws }} draws of as many
+    flips as the pair has), not with the black one. To the right the same, added up; a fifth of the classes is
+    {{ top }} of {{ classes|number }}."""
+    if not len(atlas.class_flips):
+        raise LeftOut(NO_CLASSES)
+    facts = {"draws": measures.DRAWS, "top": measures.top_count(atlas.classes), "classes": atlas.classes}
+    return Shown(None, _classes(atlas), facts=facts)
+
+
+@exhibit("Fig. 2b")
+def fig_2b(atlas):
+    """Whether those classes belong together. The top classes of a pair are the fewest that hold 2, 5, 10,
+    20 or 50 % of its flips, those with most first, ties by number. Shown is the mean cosine similarity
+    between the names of two of them, over that of two of all classes: 1 is the mean of random sets. Pairs
+    whose set is a single class do not count. At low shares, or with few classes, that is most pairs, and
+    those that are left are the ones whose flips lie most evenly."""
+    if not len(atlas.class_flips):
+        raise LeftOut(NO_CLASSES)
+    if atlas.embeddings is None:
+        raise LeftOut(NO_MEANING)
+    return Shown(None, _meaning(atlas))
+
+
+@exhibit("Every pair of the zoo")
+def heatmap(atlas, atlas_pairs):
+    """The whole zoo, a row a student, a column a teacher. Within a family, models that disagree little (D,
+    average linkage) are neighbours. Light rows are students beside whom others know much, light columns
+    teachers that know much beside others; dark blocks on the diagonal err alike."""
+    return Shown(atlas_pairs, _heatmap(atlas))
+
+
+@exhibit("Look up a pair")
+def lookup(atlas):
+    """ρ_pos of each pair, in percent: point at a square, or type a model's name to see what it knows best
+    beside others, and what they know beside it. Rows are students, columns teachers, in the order of the
+    figure above."""
+    if len(atlas.models) > LOOKUP:
+        raise LeftOut(f"more than {LOOKUP} models; the pairs are in the atlas's table `pairs`")
+    order, _ = measures.clustered(measures.disagreement(atlas.rho_pos), atlas.models["family"])
+    values = 100 * atlas.rho_pos[np.ix_(order, order)]
+    high = np.nanmax(values) or 1
+    colours = colormaps["viridis"](np.nan_to_num(values / high))
+    names = atlas.models["name"].to_numpy()[order].tolist()
+    rows = [
+        [
+            None if np.isnan(value) else (f"{value:.2f}", to_hex(colour))
+            for value, colour in zip(*row, strict=True)
+        ]
+        for row in zip(values, colours, strict=True)
+    ]
+    template = environment(html=True).get_template("lookup.jinja")
+    return Shown(embedded=template.render(names=names, rows=rows))
+
+
+@exhibit("A map of the models")
+def map_of_models(atlas):
+    """Models that err on the same images lie close together: classical scaling of D, the share of samples
+    on which one of two models is right and the other wrong. The two directions hold {{ first }} % and {{
+    second }} % of all variance; what the rest holds is not seen here. The first direction is often
+    accuracy: compare the panels."""
+    places, shares = measures.scaled(measures.disagreement(atlas.rho_pos))
+    if np.isnan(shares).any():
+        raise LeftOut("no two models disagree")
+    models = atlas.models
+    table = models[["name", "family", "accuracy"]].assign(first=places[:, 0], second=places[:, 1])
+    facts = {name: f"{100 * share:.0f}" for name, share in zip(("first", "second"), shares, strict=True)}
+    return Shown(table, _map(table, shares), keys=["name"], facts=facts)
+
+
+def _map(table: pd.DataFrame, shares: Floats) -> Figure:
+    drawing, panels = panelled("Which models err alike", 2, size=(11, 5.6), sharex=True, sharey=True)
+    found = styles(FAMILIES, table["family"])
+    handles = [
+        Line2D([], [], color=color, marker=marker, linestyle="", label=FAMILY_LABELS.get(name, name))
+        for name, (color, marker) in found.items()
+    ]
+    for family, (color, marker) in found.items():
+        mine = table[table["family"] == family]
+        look = {"marker": marker, "s": 30, "linewidth": 0, "rasterized": len(table) > DENSE}
+        panels[0].scatter(mine["first"], mine["second"], color=color, **look)
+        limits = {"vmin": 100 * table["accuracy"].min(), "vmax": 100 * table["accuracy"].max()}
+        accuracy = 100 * mine["accuracy"]
+        marks = panels[1].scatter(mine["first"], mine["second"], c=accuracy, cmap="viridis", **limits, **look)
+    if len(table) <= NAMED:
+        for row in table.itertuples():
+            panels[0].annotate(
+                row.name, (row.first, row.second), (3, 3), textcoords="offset points", fontsize=7
+            )
+    drawing.colorbar(marks, ax=panels, label="accuracy (%)", shrink=0.8)
+    panels[0].set_title("by family", fontsize=11)
+    panels[1].set_title("by accuracy", fontsize=11)
+    for axes in panels:
+        axes.set_aspect("equal")
+        axes.set_xlabel(f"{100 * shares[0]:.0f} % of the variance")
+    panels[0].set_ylabel(f"{100 * shares[1]:.0f} % of the variance")
+    legend(
+        drawing, handles, f"{len(table):,} models; a squared distance is a share of the samples", len(handles)
+    )
+    return drawing
+
+
+@exhibit("The models")
+def atlas_models(atlas):
+    """By what they know as teachers."""
+    models = measures.by_model(atlas).sort_values("rho_pos_as_teacher", ascending=False, kind="stable")
+    columns = [
+        Column("model", "name"),
+        Column("family", "family|text"),
+        Column("weights", "source|text", "where they are from"),
+        Column("accuracy %", "accuracy|percent(2)", "on the split"),
+        Column("published %", "published_accuracy|percent(2)", "timm's ImageNet top-1"),
+        Column("as teacher %", "rho_pos_as_teacher|percent(2)", "mean ρ_pos over students"),
+        Column("as student %", "rho_pos_as_student|percent(2)", "mean ρ_pos over teachers"),
+        Column("D %", "disagreement|percent(2)", "mean disagreement: one right, the other wrong"),
+    ]
+    return Shown(models, None, columns, keys=["name"])
+
+
+@exhibit("All numbers of the atlas")
+def atlas_statements(of_atlas):
+    """Pairs share models: of M models there are M (M − 1) ordered pairs, but only M things were drawn. So
+    the intervals come from a bootstrap of whole models. They tell how another draw of such models might
+    differ, not other images or classes."""
+    columns = [
+        Column("name", "measure ~ ('' if level == 'all' else ', ' ~ level)"),
+        Column("value", "value|number('.6g')"),
+        Column("95 % interval", "'–' if low|is_none else low|number('.6g') ~ ' to ' ~ high|number('.6g')"),
+        Column("n", "n|number", "how many things it is of"),
+        Column("unit", "unit"),
+        Column("meaning", "meaning"),
+    ]
+    return Shown(of_atlas, None, columns)
+
+
+def _knowledge(atlas: Atlas, gap: float) -> Figure:
     """Fig. 1a: rho_pos against Delta_acc, its lower bound, chance, and the least of weaker teachers."""
+    delta = measures.accuracy_difference(atlas.rho_pos)
     drawing, axes = figure(
         "What the teacher knows and the student does not,\nby how much better the teacher is"
     )
@@ -85,8 +290,9 @@ def _knowledge(atlas: Atlas, delta: Floats, gap: float) -> Figure:
     return drawing
 
 
-def _entropy(atlas: Atlas, delta: Floats) -> Figure:
+def _entropy(atlas: Atlas) -> Figure:
     """Fig. 1b: flip entropy against Delta_acc, against uniform flips: infinitely many, and as many."""
+    delta = measures.accuracy_difference(atlas.rho_pos)
     counted = np.isfinite(atlas.flip_entropy)
     drawing, axes = figure(
         "How evenly the positive flips lie over the classes,\nby how much better the teacher is"
@@ -115,8 +321,9 @@ def _entropy(atlas: Atlas, delta: Floats) -> Figure:
     return drawing
 
 
-def _classes(atlas: Atlas, delta: Floats) -> Figure:
+def _classes(atlas: Atlas) -> Figure:
     """Fig. 2a: share of the flips by class, sorted, and how many the top classes hold together."""
+    delta = measures.accuracy_difference(atlas.rho_pos)
     students, teachers = atlas.class_pairs.T
     level = measures.levels(delta)[students, teachers]
     shares = 100 * measures.sorted_shares(atlas.class_flips)

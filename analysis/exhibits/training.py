@@ -1,4 +1,4 @@
-"""The figures of how transfers ran: learning curves, sequences of teachers, and what the trials took."""
+"""How the trials ran: learning curves, time and cost."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from analysis import style
-from analysis.measures import in_order, label
-from analysis.several_teachers import CURVE
+from analysis import style, training_measures
+from analysis.exhibit import LeftOut, Shown, exhibit
+from analysis.methods import in_order, label
+from analysis.text import Column
 
+TITLE = "How the trials ran"
 PARTS = {
     "seconds_load": ("load models and frozen outputs", "#999999"),
     "seconds_train": ("transfer", style.BLUE),
@@ -19,15 +21,44 @@ PARTS = {
 }
 
 
-PANELS = 6  # sequences of teachers, at most, in a figure
-KNOWLEDGE = {
-    "knowledge_gain": ("gained", style.GREEN),
-    "knowledge_loss": ("lost", style.ORANGE),
-    "transfer_delta": ("transfer delta", style.BLACK),
-}
+@exhibit("Learning curves")
+def learning_curves(history, tested):
+    """Left: each trial's training loss over that of its own first epoch, since the methods' losses are
+    different quantities; fallen is not better. Right: the share of the samples for which data partitioning
+    chose the teacher. It is decided by frozen models: constant unless views change."""
+    history = history[history["trial"].isin(tested["trial"])]
+    if history.empty:
+        raise LeftOut("there is no history of the trials")
+    curves = training_measures.learning_curves(history)
+    return Shown(curves, _learning_curves(curves), keys=["method", "measure", "epoch"])
 
 
-def learning_curves(table: pd.DataFrame) -> Figure:
+@exhibit("Time and cost")
+def time_by_method(tested):
+    """What frozen models say is computed once and then shared by trials, so the first trials of a student or
+    teacher take longer, whatever their method. Trials that shared a machine slowed each other."""
+    times = training_measures.time_by_method(tested)
+    columns = [
+        Column("method", "method|label"),
+        Column("device", "device|text"),
+        Column("trials", "trials|number", "finished"),
+        Column("seconds", "seconds|number(',.1f')", "of a trial: median"),
+        Column("90 %", "seconds_p90|number(',.1f')", "of trials took at most so many seconds"),
+        Column(
+            "samples/s",
+            "samples_per_second|number",
+            "transfer samples times epochs over training time",
+        ),
+        Column(
+            "hours",
+            "hours|number(',.3g')",
+            "of all trials together: what the method costs in device time",
+        ),
+    ]
+    return Shown(times, _time_by_method(times), columns, keys=["method", "device"])
+
+
+def _learning_curves(table: pd.DataFrame) -> Figure:
     """Training loss and the teacher's share of the samples, epoch by epoch, by method.
 
     Args:
@@ -59,43 +90,7 @@ def learning_curves(table: pd.DataFrame) -> Figure:
     return drawing
 
 
-def sequences(table: pd.DataFrame) -> Figure:
-    """Fig. 11: knowledge gained and lost, and their difference, along sequences of teachers.
-
-    A panel a student, method and order, KL+DP and ascending first, at most `PANELS` of them.
-
-    Args:
-        table: as `several_teachers.sequences` makes it.
-    """
-    curves = list(table.groupby(CURVE, sort=False))
-    curves.sort(key=lambda curve: (curve[0][0] != "kl_dp", curve[0][1] != "ascending"))
-    curves = curves[:PANELS]
-    drawing, panels = style.panelled("What a sequence of teachers gains and loses", len(curves), sharey=True)
-    for axes, ((method, order, student, _), mine) in zip(panels, curves, strict=True):
-        axes.axhline(0, color=style.BLACK, linewidth=1)
-        for measure, (_, color) in KNOWLEDGE.items():
-            axes.plot(mine["epoch"] + 1, 100 * mine[measure], color=color, linewidth=2)
-        stages = mine.groupby("stage").agg(end=("epoch", "max"), teacher=("teacher", "first"))
-        start = 0
-        for end, teacher in stages.itertuples(index=False):
-            place, height = (start + end + 1) / 2, axes.get_xaxis_transform()
-            axes.text(place, 0.98, teacher, ha="center", va="top", fontsize=8, transform=height)
-            start = end + 1
-            if end < stages["end"].max():
-                axes.axvline(start, color=style.GREY, linewidth=1, linestyle="--")
-        axes.set_title(f"{student}: {label(method)}, {order}", fontsize=11)
-        axes.set_xlim(0, start)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    top = panels[0].get_ylim()
-    panels[0].set_ylim(top[0], top[1] + 0.12 * (top[1] - top[0]))  # room for the teachers' names
-    style.axis_labels(panels, "epoch of the sequence", "percentage points")
-    handles = [Line2D([], [], color=color, linewidth=2, label=text) for text, color in KNOWLEDGE.values()]
-    seeds = sum(int(mine["seeds"].max()) for _, mine in curves)
-    style.legend(drawing, handles, f"{seeds:,} trials; means over seeds", 3)
-    return drawing
-
-
-def time_by_method(table: pd.DataFrame) -> Figure:
+def _time_by_method(table: pd.DataFrame) -> Figure:
     """Median seconds of a trial by method, and what they went into.
 
     Args:

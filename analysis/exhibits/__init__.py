@@ -1,0 +1,21 @@
+"""The figures and tables of the report: a module a section, and in it a function an exhibit.
+
+See `analysis/exhibit.py` for what such a function is. A new module is listed here.
+"""
+
+from analysis.exhibits import (
+    atlas,
+    beyond,
+    both,
+    gallery,
+    knowledge,
+    methods,
+    paper,
+    several,
+    success,
+    training,
+)
+
+__all__ = ["SECTIONS", "both"]  # both: of two studies, a report of its own
+
+SECTIONS = (success, methods, knowledge, gallery, beyond, atlas, several, training, paper)

@@ -1,0 +1,225 @@
+"""What a results folder holds, and what several exhibits are made of, each read or computed once.
+
+An attribute that these results do not have raises `LeftOut`, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis import (
+    atlas_results,
+    atlas_statements,
+    beyond_accuracy,
+    flips,
+    measures,
+    results,
+    tables,
+    timm_results,
+    training_measures,
+)
+from analysis.atlas_measures import accuracy_difference
+from analysis.exhibit import LeftOut
+from analysis.statements import numbers
+from analysis.text import Number
+
+CONTROL = "xe"  # the method without a teacher
+GALLERY = [  # columns of `gallery`
+    *("trial", "kind", "of", "index", "picture", "label"),
+    *(
+        f"{who}{part}"
+        for who in ("student_before", "teacher", "student_after")
+        for part in ("", "_confidence")
+    ),
+]
+EVERY_PAIR = 100_000  # of the atlas, up to which its pairs are written as a table
+NEEDED = [  # columns of `trials`, beside those that `results.load` checks
+    *("student_timm", "student_family", "student_parameters", "student_accuracy_before"),
+    *("student_accuracy_after", "teachers", "teacher_timm", "teacher_family", "teacher_parameters"),
+    *("teacher_accuracy", "rho_pos_before", "rho_neg_before", "rho_pos_after", "rho_neg_after", "epochs"),
+    *("transfer_samples", "data", "data_sha256", "classes", "device", "finished", "torch_version"),
+    *("timm_version", "seconds", "seconds_load", "seconds_train", "seconds_evaluate", "study_version"),
+]
+
+
+def _some(table: pd.DataFrame, why: str) -> pd.DataFrame:
+    """The table; left out, for this reason, if it is empty."""
+    if table.empty:
+        raise LeftOut(why)
+    return table
+
+
+def _recorded(folder: Path, table: str) -> bool:
+    """Whether a table has a file."""
+    return any((folder / table).glob("[!.]*.parquet"))
+
+
+class Material:
+    """What the report of a results folder is made of."""
+
+    def __init__(
+        self,
+        folder: Path | str,
+        equal: float = 1.0,
+        gap: float = 5.0,
+        study: str | None = None,
+        progress: Callable[[str], None] = lambda text: None,
+    ):
+        """Read the trials.
+
+        Args:
+            folder: the results folder.
+            equal: half width, in points, of the band of equal teachers.
+            gap: teachers weaker by so many points, or more, are looked at by themselves in the atlas.
+            study: whose atlas, where the folder holds several.
+            progress: is told what is going on.
+
+        Raises:
+            ResultsError: the results cannot be read.
+        """
+        self.folder = folder = Path(folder)
+        self.equal, self.gap, self.study, self.progress = equal, gap, study, progress
+        self.control = CONTROL
+        progress(f"reading {folder}")
+        self.plan = results.planned(folder)
+        if _recorded(folder, "atlas") and not _recorded(folder, "trials"):
+            self.recorded = pd.DataFrame(columns=[*dict.fromkeys([*results.NEEDED, *NEEDED])])
+            return
+        columns = dict.fromkeys([*NEEDED, *beyond_accuracy.COLUMNS, *timm_results.OF_TRIALS])
+        self.recorded = results.load(folder, list(columns), several=True)
+        again = "run the study again in a new folder"
+        results.require_columns(self.recorded, NEEDED, folder / "trials", again)
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """Those of one teacher or none, finished and failed."""
+        return results.one_teacher(self.recorded)
+
+    @cached_property
+    def all_tested(self) -> pd.DataFrame:
+        """The finished ones of `trials`, as `measures.tested` makes them; be there any or not."""
+        return measures.tested(self.trials)
+
+    @cached_property
+    def tested(self) -> pd.DataFrame:
+        """The same, of which there are some."""
+        return _some(self.all_tested, "no trial of one teacher finished")
+
+    @cached_property
+    def several(self) -> pd.DataFrame:
+        """Trials of several teachers, finished and failed."""
+        return _some(self.recorded.drop(self.trials.index), "no trial has several teachers")
+
+    @cached_property
+    def several_tested(self) -> pd.DataFrame:
+        """The finished ones of `several`, tested by themselves."""
+        return measures.tested(self.several)
+
+    @cached_property
+    def finished(self) -> pd.DataFrame:
+        """Finished trials of one teacher and of several, each tested among its like."""
+        if len(self.recorded) == len(self.trials):
+            return self.all_tested
+        return pd.concat([self.all_tested, self.several_tested])
+
+    @cached_property
+    def units(self) -> pd.DataFrame:
+        """`measures.over_seeds` of `tested`, with what `tables.comparable` adds."""
+        return _some(self.all_units, "no trial of one teacher finished")
+
+    @cached_property
+    def all_units(self) -> pd.DataFrame:
+        """The same as `units`, be there any or not."""
+        return tables.comparable(measures.over_seeds(self.all_tested), self.trials)
+
+    @cached_property
+    def taught(self) -> pd.DataFrame:
+        """The units with a teacher."""
+        return _some(self.all_units[self.all_units["teacher"].notna()], "no trial has a teacher")
+
+    @cached_property
+    def by_method(self) -> pd.DataFrame:
+        """`measures.by_method`."""
+        self.progress("comparing methods, students and teachers")
+        return measures.by_method(self.trials, self.equal)
+
+    @cached_property
+    def differences(self) -> pd.DataFrame:
+        """`measures.differences`."""
+        return measures.differences(self.trials, self.equal)
+
+    @cached_property
+    def of_methods(self) -> dict[str, dict[str, Number]]:
+        """The numbers of `by_method` and `differences`, by subject and name."""
+        return numbers(self.by_method) | numbers(self.differences)
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """The epochs of all finished trials."""
+        return training_measures.load_history(self.folder, self.recorded)
+
+    @cached_property
+    def evaluations(self) -> pd.DataFrame:
+        """What finished trials of one teacher or none said of other images."""
+        return beyond_accuracy.load_evaluations(self.folder, self.trials)
+
+    @cached_property
+    def flips_by_class(self) -> pd.DataFrame:
+        """What became of the samples of each class, counted from the predictions of all trials."""
+        self.progress(f"counting the predictions of {len(self.recorded):,} trials")
+        return flips.class_flips(self.folder, self.recorded)
+
+    @cached_property
+    def gallery(self) -> pd.DataFrame:
+        """Pictures of finished trials of one teacher, as `jobs/gallery.py` drew them."""
+        if not _recorded(self.folder, "gallery"):
+            raise LeftOut("no pictures are recorded; jobs/gallery.py STUDY draws them")
+        folder, again = self.folder / "gallery", "run jobs/gallery.py again"
+        table = results.read(folder, again)
+        results.require_columns(table, GALLERY, folder, again)
+        known = table[table["trial"].isin(self.tested["trial"])]
+        return _some(known.drop_duplicates(["trial", "kind", "index"]), "there are none of these trials")
+
+    @cached_property
+    def class_names(self) -> dict[int, str]:
+        """Names of classes by number, where an atlas has recorded them."""
+        if not _recorded(self.folder, "classes"):
+            return {}
+        table = results.read(self.folder / "classes", atlas_results.AGAIN, ["class", "name"])
+        return dict(zip(table["class"], table["name"], strict=True))
+
+    @cached_property
+    def atlas(self) -> atlas_results.Atlas:
+        """The atlas of a study."""
+        if self.study is None and not _recorded(self.folder, "atlas"):
+            raise LeftOut("no atlas is recorded; jobs/atlas.py STUDY makes it")
+        self.progress("reading the atlas")
+        return atlas_results.load_atlas(self.folder, self.study)
+
+    @cached_property
+    def of_atlas(self) -> pd.DataFrame:
+        """The statements of the atlas."""
+        return atlas_statements.statements(self.atlas, self.gap)
+
+    @cached_property
+    def atlas_pairs(self) -> pd.DataFrame | None:
+        """The ordered pairs of the atlas, a row each; None where they are too many to be looked up."""
+        atlas = self.atlas
+        names = atlas.models["name"].to_numpy()
+        student, teacher = np.nonzero(np.isfinite(atlas.rho_pos))
+        if len(student) > EVERY_PAIR:
+            return None
+        return pd.DataFrame(
+            {
+                "student": names[student],
+                "teacher": names[teacher],
+                "accuracy_difference": accuracy_difference(atlas.rho_pos)[student, teacher],
+                "rho_pos": atlas.rho_pos[student, teacher],
+                "flip_entropy": atlas.flip_entropy[student, teacher],
+            }
+        )
