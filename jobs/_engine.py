@@ -27,6 +27,8 @@ from typing import Any, TypeVar
 
 import ray
 from ray import tune
+from ray.air.execution._internal import actor_manager
+from ray.tune.execution import tune_controller
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
@@ -35,6 +37,11 @@ from study.errors import FatalError, StudyError
 from study.spec import Resources
 
 T = TypeVar("T")
+
+# Where a node runs out of memory, Ray ends a worker by an error that Tune does not know, and that would end
+# everything. To Tune it shall be a worker that died. (Private parts of Ray, whose minor version is pinned.)
+LOST = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
+actor_manager.RayActorError = tune_controller.RayActorError = LOST
 
 # What a trial asks for whose work is done by workers that ask for themselves. It must hold no CPU that they
 # wait for, and Tune refuses a trial that asks for nothing. On the head node, because Ray gives back what the

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import ray
+from ray.air.execution._internal import event_manager
 from ray.tune.trainable.function_trainable import get_session
 
 from jobs import _cluster, _console, _engine
@@ -81,6 +83,26 @@ def test_a_worker_that_dies_costs_its_trial_one_try(tmp_path):
 
     assert run(function) == {}
     assert counts(tmp_path) == dict.fromkeys(NAMES, 1) | {"trial1": 2}
+
+
+def test_a_worker_that_ray_ends_for_lack_of_memory_costs_its_trial_one_try(tmp_path, monkeypatch):
+    """Ray's memory monitor ends a worker by an error of its own kind, which Tune does not know."""
+    ended = []
+
+    def get(future, *arguments, **options):
+        found = ray.get(future, *arguments, **options)
+        if not ended and (tmp_path / "trial1").exists():
+            ended.append(future)
+            raise ray.exceptions.OutOfMemoryError("1 worker was killed: the node runs low on memory")
+        return found
+
+    def function(name):
+        note(tmp_path, name)
+        return {"status": "ok"}
+
+    monkeypatch.setattr(event_manager, "ray", mock.Mock(wraps=ray, get=get))
+    assert run(function) == {}
+    assert ended and counts(tmp_path).keys() == set(NAMES)
 
 
 def test_a_worker_that_dies_while_it_is_handed_a_trial_costs_nothing(tmp_path):
