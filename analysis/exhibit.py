@@ -57,6 +57,9 @@ class Shown:
     embedded: str = ""
 
 
+NOTHING = Shown()
+
+
 @dataclass(frozen=True)
 class Made:
     """An exhibit of some results: what is shown, and its texts.
@@ -72,7 +75,7 @@ class Made:
     name: str
     title: str
     note: str
-    shown: Shown = Shown()
+    shown: Shown = NOTHING
     cells: pd.DataFrame | None = None
 
     @property
@@ -156,6 +159,9 @@ def section(module: ModuleType, material: object) -> Section | None:
         return None
     found = [one for one in vars(module).values() if isinstance(one, Exhibit)]
     made = [each for one in found for each in one.made(material)]
+    notes = {one.note for one in made}
+    if len(notes) == 1 and len(made) > 1 and all(one.shown is NOTHING for one in made):
+        return Section(_name(module), module.TITLE, [*notes], [])
     return Section(_name(module), module.TITLE, lines, made)
 
 

@@ -19,6 +19,7 @@ from analysis import (
     flips,
     measures,
     results,
+    several_teachers,
     tables,
     timm_results,
     training_measures,
@@ -119,6 +120,11 @@ class Material:
     def several_tested(self) -> pd.DataFrame:
         """The finished ones of `several`, tested by themselves."""
         return measures.tested(self.several)
+
+    @cached_property
+    def several_by_student(self) -> pd.DataFrame:
+        """`several_teachers.by_student`."""
+        return several_teachers.by_student(self.several_tested, self.all_units, self.recorded)
 
     @cached_property
     def finished(self) -> pd.DataFrame:

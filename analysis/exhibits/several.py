@@ -35,11 +35,7 @@ def lines(material: Material) -> list[str] | None:
     """What the section is about, and what sequences gain; None without trials of several teachers."""
     if len(material.trials) == len(material.recorded):
         return None
-    return [*ABOUT, *_over_best(_table(material.several_tested, material.all_units, material.recorded))]
-
-
-def _table(several_tested: pd.DataFrame, units: pd.DataFrame, recorded: pd.DataFrame) -> pd.DataFrame:
-    return several_teachers.by_student(several_tested, units, recorded)
+    return [*ABOUT, *_over_best(material.several_by_student)]
 
 
 def _over_best(table: pd.DataFrame) -> list[str]:
@@ -67,12 +63,11 @@ def _over_best(table: pd.DataFrame) -> list[str]:
 
 
 @exhibit("Tables 4 and 9: several teachers")
-def several_teachers_tables(several_tested, all_units, recorded):
+def several_teachers_tables(several_by_student):
     """Deltas in percentage points, seeds averaged, with {{ teachers }}. If chance alone had gained and lost
     as many samples, a delta would be 0 ± {{ noise|number(".2f", 100) }} (standard deviation of the
     noisiest). {% if missing %}Not finished, so left out, also from means: {{ missing }}.{% endif %}"""
-    table = _table(several_tested, all_units, recorded)
-    return [_by_student(mine) for _, mine in table.groupby("method", sort=False)]
+    return [_by_student(mine) for _, mine in several_by_student.groupby("method", sort=False)]
 
 
 def _by_student(table: pd.DataFrame) -> Shown:
