@@ -84,7 +84,9 @@ def _several(material: Material) -> list[str]:
 
 def _way(trials: pd.DataFrame) -> pd.Series:
     """How several teachers teach: 'soup', or 'sequential, ascending'."""
-    return trials["combine"] + (", " + trials["order"].astype(object)).fillna("")
+    pairs = zip(trials["combine"], trials["order"], strict=True)
+    ways = [combine if pd.isna(order) else f"{combine}, {order}" for combine, order in pairs]
+    return pd.Series(ways, index=trials.index, dtype=object)
 
 
 def _predictions(material: Material) -> str:
@@ -119,7 +121,7 @@ def unfinished(plan: pd.DataFrame | None, trials: pd.DataFrame) -> pd.DataFrame 
     table = pd.concat(parts, ignore_index=True)
     if table.empty:
         return None
-    table = table.sort_values(["why", *columns[1:]], ignore_index=True)
+    table = table.sort_values(["why", *columns[1:]], ignore_index=True).astype(object)
     several = table["combine"].notna()
     table.loc[several, "teacher"] += " (" + _way(table[several]) + ")"
     table = table.drop(columns=["combine", "order"])
