@@ -133,7 +133,7 @@ def test_sql_says_the_same(page, done):
 def test_the_package_says_the_same(page, done):
     sweep, names, _, _ = page
     assert sorted(names["trials"]["trial"]) == sorted(sweep.trials["trial"])
-    summary = names["summary"].set_index(["measure", "level", "subject"])["value"]
+    summary = names["summary"].set_index(["measure", "level", "subject"])["value"].sort_index()
     assert summary["trials", "all"].to_dict() == done["method"].value_counts().to_dict()
     assert summary["delta_mean", "all", "kl_dp"] == pytest.approx(
         done.loc[done["method"] == "kl_dp", "transfer_delta"].mean()

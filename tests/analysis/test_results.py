@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis import complementarity, report, results, success_rate
+from analysis import atlas_results, report, results
 from analysis.results import ResultsError, load, read
 from analysis.training_measures import load_history
 from study.store import compaction, records, schemas
-from tests.analysis import sweeps
+from tests.analysis import atlases, sweeps
 
 AGAIN = "make it again"
 
@@ -246,7 +246,9 @@ def test_other_peoples_files_are_told_in_a_sentence(tmp_path, monkeypatch, capsy
     def theirs(*arguments, **options):
         raise PermissionError(13, "Permission denied", "/theirs/trials")
 
-    for module, reader in ((success_rate, "load"), (complementarity, "load_atlas"), (report, "report")):
+    atlas = atlases.write(tmp_path / "atlas", atlases.tables(atlases.simulate(3, 100, 5), pairs=2))
+    for module, reader, place in ((results, "load", tmp_path), (atlas_results, "load_atlas", atlas)):
         monkeypatch.setattr(module, reader, theirs)
-        assert module.main([str(tmp_path)]) == 2
-        assert capsys.readouterr().err.startswith("error: /theirs/trials: you may not read, or write, here")
+        assert report.main([str(place)]) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("error: /theirs/trials: you may not read, or write, here")
