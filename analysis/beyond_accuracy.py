@@ -48,8 +48,8 @@ def scores(trials: pd.DataFrame) -> pd.DataFrame:
         trials: finished ones of one teacher or none, with those of `COLUMNS` that are known.
 
     Returns:
-        One row a (score, method): `pairs`; means of `before` and `after`; the mean `change` with its 95 %
-        interval `low` and `high`. Pairs whose score is not known are left out.
+        One row a (score, method): the `unit`; `pairs`; means of `before` and `after`; the mean `change` with
+        its 95 % interval `low` and `high`. Pairs whose score is not known are left out.
     """
     rows = []
     for score in SCORES:
@@ -59,7 +59,8 @@ def scores(trials: pd.DataFrame) -> pd.DataFrame:
         for method in in_order(units["method"]):
             mine = units[units["method"] == method]
             change = _mean(mine["after"] - mine["before"], mine, "change")
-            row = {"score": score, "method": method, "pairs": len(mine)}
+            unit = "nats" if score == "negative_log_likelihood" else "fraction"
+            row = {"score": score, "unit": unit, "method": method, "pairs": len(mine)}
             rows.append(row | dict(mine[["before", "after"]].mean()) | change)
     return pd.DataFrame(rows)
 

@@ -9,7 +9,8 @@
 The parameters name what it is made of, attributes of `material.Material`; where one of them is not there,
 the exhibit is left out and says why. The function's name is that of its files, its docstring the note, in
 which Jinja's marks stand for `Shown.facts`. Whatever exhibits a module of `analysis.exhibits` defines make
-a section of the report, in that order."""
+a section of the report, in that order.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ class Shown:
             the figure of single trials or pairs: other tables' numbers all become statements.
         facts: for the note.
         name, title: of one of several that a function shows.
-        embedded: HTML that the page shows in place of the drawing.
+        embedded: HTML that the page shows under the note.
     """
 
     numbers: pd.DataFrame | None = None

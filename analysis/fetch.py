@@ -2,7 +2,8 @@
 
 A URL is what pyarrow reads (`s3://`, `gs://`, `hdfs://`, with a store's settings behind a `?`), as in a
 study's folders, or `hf://datasets/USER/NAME`, which `jobs/push.py` uploads. Only what is new is fetched:
-files of the hub lie in its own cache, those of a store in one beside it."""
+files of the hub lie in its own cache, those of a store in one beside it.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.material import CONTROL, Material
+from analysis.material import Material
+from analysis.methods import CONTROL
 from analysis.text import Number, sentences
 
 FEW = 5  # students, or teachers, of which an interval over them says little

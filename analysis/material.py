@@ -29,7 +29,6 @@ from analysis.exhibit import LeftOut
 from analysis.statements import numbers
 from analysis.text import Number
 
-CONTROL = "xe"  # the method without a teacher
 GALLERY = [  # columns of `gallery`
     *("trial", "kind", "of", "index", "picture", "label"),
     *(
@@ -85,7 +84,6 @@ class Material:
         """
         self.folder = folder = Path(folder)
         self.equal, self.gap, self.study, self.progress = equal, gap, study, progress
-        self.control = CONTROL
         progress(f"reading {folder}")
         self.plan = results.planned(folder)
         if _recorded(folder, "atlas") and not _recorded(folder, "trials"):

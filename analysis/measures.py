@@ -23,7 +23,7 @@ from analysis.inference import (
     spearman_interval,
     wilson_interval,
 )
-from analysis.methods import by_order_of_methods, in_order
+from analysis.methods import CONTROL, by_order_of_methods, in_order
 from analysis.statements import Statements
 
 LEVELS = {
@@ -337,13 +337,12 @@ def minus(a: str, b: str) -> str:
     return f"{a} minus {b}"
 
 
-def differences(trials: pd.DataFrame, equal: float = 1.0, control: str = "xe") -> pd.DataFrame:
+def differences(trials: pd.DataFrame, equal: float = 1.0) -> pd.DataFrame:
     """Every two methods with a teacher on the same pairs of models, and each against the control.
 
     Args:
         trials: as `load` gives them.
         equal: half width, in percentage points, of the band of equal teachers (`teacher_level`).
-        control: the method without a teacher.
 
     Returns:
         Rows of `statements` of the subjects 'a minus b', where `a` comes after `b` in the fixed order, on
@@ -353,16 +352,16 @@ def differences(trials: pd.DataFrame, equal: float = 1.0, control: str = "xe") -
     done = trials[trials["status"] == "ok"]
     taught = in_order(done.loc[done["teacher"].notna(), "method"])
     contrasts = [(a, b) for b, a in itertools.combinations(taught, 2)]
-    contrasts += [(a, control) for a in taught if control in set(done["method"]) - set(taught)]
+    contrasts += [(a, CONTROL) for a in taught if CONTROL in set(done["method"]) - set(taught)]
     said, tests = Statements(MEANINGS), {}
     for a, b in contrasts:
         units = paired(done, a, b)
         level = teacher_level(units["accuracy_difference"], equal)
-        for name in ("all", *LEVELS) if b != control else ("all",):
+        for name in ("all", *LEVELS) if b != CONTROL else ("all",):
             of_level = units if name == "all" else units[level.isin(LEVELS[name])]
             if len(of_level):
                 p = effect(said, minus(a, b), "difference", of_level, of_level["difference"], name)
-                if b != control and name != "not_stronger":
+                if b != CONTROL and name != "not_stronger":
                     tests[minus(a, b), name] = (p, len(of_level))
     adjusted = benjamini_hochberg([p for p, _ in tests.values()])
     for ((subject, name), (_, n)), q in zip(tests.items(), adjusted, strict=True):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+CONTROL = "xe"  # the method without a teacher
 LABELS = {  # in the order of every table and figure; other methods follow alphabetically
     "xe": "XE (control)",
     "kl": "KL",

@@ -3,7 +3,8 @@
 The page is made of `templates/page.jinja` and `page.css`, the same as Markdown of `markdown.jinja`. The
 table of all trials is a DataTable (through itables, which carries the library, so that the page asks no
 server for it): sorted, filtered and paged by keyboard as by mouse. Left out on purpose: any number that is
-not in the exhibits or the trials."""
+not in the exhibits or the trials.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ network, the same as `report.md`, each figure as SVG and PNG with its numbers, e
 and every number of the tables as a row of `statements.parquet`.
 
 Reads nothing but the Parquet files under RESULTS, a folder or a URL. A sweep that is not finished, or has
-failed trials, gives a report that says so; an atlas without trials one of the atlas."""
+failed trials, gives a report that says so; an atlas without trials one of the atlas.
+"""
 
 from __future__ import annotations
 

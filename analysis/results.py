@@ -61,7 +61,10 @@ def load(results: Path | str, columns: Sequence[str] | None = None, *, several: 
     """
     folder = Path(results) / "trials"
     if not folder.is_dir():
-        raise ResultsError(f"{folder}: no such folder of results; give that of a study that has run")
+        remedy = "give that of a study that has run"
+        if ":/" in str(results):
+            remedy = "fetch its URL first (analysis.fetch.fetched)"
+        raise ResultsError(f"{folder}: no such folder of results; {remedy}")
     wanted = None if columns is None else {*NEEDED, *columns}
     trials = read(folder, "run its trial again", wanted, NEEDED)
     if len(trials):

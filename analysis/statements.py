@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from analysis.text import Number
+from analysis.text import Number, is_none
 
 COLUMNS = ["subject", "measure", "level", "value", "low", "high", "n", "unit", "meaning"]
 TEACHING = " teaching "  # in the level of a number that is one pair's: 'gmlp teaching resnet'
@@ -25,6 +25,7 @@ COUNTED = {
 UNITS = {
     "samples_per_second": "samples a second",
     "hours": "hours",
+    "error_consistency": "kappa",
     "over_best": "ratio",
     "published_over_best": "ratio",
 }
@@ -70,6 +71,12 @@ def numbers(table: pd.DataFrame) -> dict[str, dict[str, Number]]:
     return found
 
 
+def rows(found: Mapping[str, Mapping[str, Number]], subjects: Iterable[str]) -> list[dict]:
+    """Of each subject its numbers by name, and those that others of `found` have as NaN."""
+    every = dict.fromkeys((name for known in found.values() for name in known), Number(math.nan))
+    return [{**every, "subject": subject, **found[subject]} for subject in subjects]
+
+
 def of_table(name: str, title: str, table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """The numbers of a table with several in a row, a row each.
 
@@ -77,7 +84,8 @@ def of_table(name: str, title: str, table: pd.DataFrame, keys: Sequence[str]) ->
         name: of the exhibit; measures are called 'table_1.kl_mean'.
         title: what the exhibit shows.
         table: `x_low` and `x_high`, or `low` and `high` of the first number, bound the interval of `x`.
-        keys: columns that say what a row is of; other texts are left out.
+        keys: columns that say what a row is of; other texts are left out. A column `unit` says in what a
+            row's numbers are that are no counts.
     """
     made = Statements()
     values = [column for column in table if column not in keys and is_number(table[column])]
@@ -86,12 +94,13 @@ def of_table(name: str, title: str, table: pd.DataFrame, keys: Sequence[str]) ->
     free = [column for column in values if not column.endswith(("low", "high"))]
     first = next((column for column in ("mean", "change", "transfer_delta") if column in free), None)
     for row in table.to_dict("records"):
-        subject = ", ".join(str(row[key]) for key in keys if not _missing(row[key]))
+        subject = ", ".join(str(row[key]) for key in keys if not is_none(row[key]))
         for column in free:
             bounded = bounds[column] or (column == first and "low" in table)
             interval = (row[f"{bounds[column]}low"], row[f"{bounds[column]}high"]) if bounded else NOTHING
             n = row[counts] if counts else 1
-            about = (unit_of(column), f"{title}: {column}")
+            unit = row.get("unit") if unit_of(column) == "fraction" else None
+            about = (unit or unit_of(column), f"{title}: {column}")
             made.add(subject, f"{name}.{column}", row[column], n, interval=interval, about=about)
     return made.table()
 
@@ -107,10 +116,6 @@ def unit_of(column: str) -> str:
 def is_number(values: pd.Series) -> bool:
     """Whether a column holds numbers."""
     return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-
-
-def _missing(value: object) -> bool:
-    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
 
 def together(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:

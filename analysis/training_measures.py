@@ -60,7 +60,8 @@ def learning_curves(history: pd.DataFrame) -> pd.DataFrame:
         )
         .reset_index()
     )
-    return by_order_of_methods(table, ["method", "measure", "epoch"])
+    units = table["measure"].map({"relative_loss": "ratio", "teacher_share": "fraction"})
+    return by_order_of_methods(table.assign(unit=units), ["method", "measure", "epoch"])
 
 
 def time_by_method(trials: pd.DataFrame) -> pd.DataFrame:

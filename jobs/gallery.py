@@ -3,7 +3,8 @@
     python jobs/gallery.py [STUDY] [--pair STUDENT TEACHER] [--pictures N]
 
 Of the trials with the largest effects, or of all trials of a pair. They are kept small beside the records,
-and are in the report that is made next. A study whose images are private says `pictures: false`."""
+and are in the report that is made next. A study whose images are private says `pictures: false`.
+"""
 
 from __future__ import annotations
 

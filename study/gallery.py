@@ -3,10 +3,12 @@
 What positive flips are is easier seen than said (section 3 of arXiv 2310.17653 only counts them). Of each
 kind some images are drawn by chance, the same ones each time, so that they are a fair sample: not the
 surest, and not the most striking. They are kept small, beside the records, so that a report needs no
-images."""
+images.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -14,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from PIL import Image
 
 from study.errors import StudyError
 from study.images import batches
@@ -25,14 +28,7 @@ SIDE = 96  # pixels, the longer one of a picture
 WHO = ("student_before", "teacher", "student_after")
 SAID = ["index", "label", *WHO, *(f"{who}_confidence" for who in WHO)]
 ABOUT = [
-    "trial",
-    "status",
-    "student",
-    "teacher",
-    "combine",
-    "method",
-    "seed",
-    "data_sha256",
+    *("trial", "status", "student", "teacher", "combine", "method", "seed", "data_sha256"),
     "transfer_delta",
 ]
 
@@ -61,14 +57,11 @@ def largest(trials: Iterable[Mapping]) -> list[Mapping]:
     """The trial that gained most, and the one that lost most where one did, of one teacher each.
 
     Args:
-        trials: rows of `trials`.
+        trials: rows of `trials`, at least one.
     """
-    done = sorted(trials, key=lambda row: (row["transfer_delta"], row["trial"]))
-    return list(
-        {
-            row["trial"]: row for row in done[-1:] + [row for row in done[:1] if row["transfer_delta"] < 0]
-        }.values()
-    )
+    worst, *others = sorted(trials, key=lambda row: (row["transfer_delta"], row["trial"]))
+    best = others[-1] if others else worst
+    return [best, worst] if others and worst["transfer_delta"] < 0 else [best]
 
 
 def taught(results: Location, study: str) -> list[dict]:
@@ -77,7 +70,9 @@ def taught(results: Location, study: str) -> list[dict]:
     Raises:
         StudyError: none has finished, or a file is damaged.
     """
-    wanted = set(records.read(results, "plans", study, ["trial"])["trial"].to_pylist())
+    wanted: set[str] = set()
+    with contextlib.suppress(records.MissingError):
+        wanted = set(records.read(results, "plans", study, ["trial"])["trial"].to_pylist())
     parts = storage.at_once(
         lambda path: records.read(results, "trials", path.stem, ABOUT),
         storage.files(results / "trials", ".parquet"),
@@ -135,10 +130,8 @@ def record(
     return {kind: int(chosen.sum()) for kind, chosen in found.items()}
 
 
-def small(image) -> bytes:
+def small(image: Image.Image) -> bytes:
     """An image of PIL's as WebP, its longer side `SIDE` pixels; smaller ones are enlarged by whole pixels."""
-    from PIL import Image
-
     longer = max(image.size)
     if longer > SIDE:
         image = image.copy()

@@ -2,7 +2,8 @@
 
 Each figure says in its title what it shows, on how much, and draws beside the zoo's numbers what arithmetic
 or chance alone would give. Made for 12 models as for 1,800: where points would hide each other, a density.
-The section's first sentences are those of `templates/atlas.jinja`, made of the statements."""
+The section's first sentences are those of `templates/atlas.jinja`, made of the statements.
+"""
 
 from __future__ import annotations
 
@@ -188,7 +189,7 @@ def map_of_models(atlas):
     models = atlas.models
     table = models[["name", "family", "accuracy"]].assign(first=places[:, 0], second=places[:, 1])
     facts = {name: f"{100 * share:.0f}" for name, share in zip(("first", "second"), shares, strict=True)}
-    return Shown(table, _map(table, shares), keys=["name"], facts=facts)
+    return Shown(table, _map(table, shares), facts=facts)
 
 
 def _map(table: pd.DataFrame, shares: Floats) -> Figure:

@@ -1,5 +1,6 @@
 """Methods against each other on the same pairs of models, and which students gain: what no figure of
-arXiv 2310.17653 shows."""
+arXiv 2310.17653 shows.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from matplotlib.lines import Line2D
 
 from analysis import measures, style
 from analysis.exhibit import LeftOut, Shown, exhibit
-from analysis.methods import in_order, label
-from analysis.statements import numbers
+from analysis.methods import CONTROL, in_order, label
+from analysis.statements import numbers, rows
 from analysis.text import Column, Number
 
 TITLE = "Which method, for which student?"
@@ -20,46 +21,30 @@ NOTHING = Number(float("nan"))
 
 
 @exhibit("Differences between methods")
-def method_differences(differences, control):
+def method_differences(differences):
     """Both methods had the same student, teacher and seed, so what makes a pair easy or hard is out of the
     comparison. Thick lines are intervals for other students with these teachers, thin ones for other teachers
     too: a few teachers of one kind say little about others of that kind."""
-    table = differences[~differences["subject"].str.endswith(f" minus {control}")]
+    table = differences[~differences["subject"].str.endswith(f" minus {CONTROL}")]
     if table.empty:
         raise LeftOut("fewer than two methods with a teacher ran on the same pairs")
     found = numbers(table)
-    names = [
-        f"{name}_{level}" if level != "all" else name
-        for name in _NEEDED
-        for level in (*SHOWN, "not_stronger")
-    ]
-    rows = [{"subject": subject, **dict.fromkeys(names, NOTHING), **row} for subject, row in found.items()]
-    meaning = (
-        "difference of the deltas in points: mean [95 % interval] (pairs on which the first is above/all)"
-    )
-    columns = [Column("methods", "subject|label")]
-    columns += [
-        Column(
-            header,
-            f"difference_mean{of}|points ~ (' (' ~ difference_positive{of}|number ~ '/' ~ "
-            f"difference_mean{of}.n ~ ')' if difference_mean{of}.known else '')",
-            meaning if not of else "the same with teachers of this accuracy",
-        )
-        for header, of in [
-            ("all teachers", ""),
-            *(
-                (level.replace("_", " "), f"_{level}")
-                for level in ("weaker", "equal", "stronger", "not_stronger")
-            ),
-        ]
-    ]
-    columns.append(
-        Column("Wilcoxon q", "difference_wilcoxon_q|p", measures.MEANINGS["difference_wilcoxon_q"][1])
-    )
-    return Shown(differences, _differences(found), columns, rows)
+    levels = [level for level in ("all", *measures.LEVELS) if (table["level"] == level).any()]
+    columns = [Column("methods", "subject|label"), *map(_of_level, levels)]
+    meaning = measures.MEANINGS["difference_wilcoxon_q"][1]
+    columns.append(Column("Wilcoxon q", "difference_wilcoxon_q|p", meaning))
+    return Shown(differences, _differences(found), columns, rows(found, found))
 
 
-_NEEDED = ("difference_mean", "difference_positive", "difference_wilcoxon_q")
+def _of_level(level: str) -> Column:
+    """The differences with teachers of a level, and how many pairs are above 0."""
+    of, mean = ("", "all teachers") if level == "all" else (f"_{level}", level.replace("_", " "))
+    cell = (
+        f"difference_mean{of}|points ~ (' (' ~ difference_positive{of}|number ~ '/' ~ difference_mean{of}.n "
+        f"~ ')' if difference_mean{of}.known else '')"
+    )
+    meaning = "delta minus delta in points: mean [95 % interval] (pairs on which the first is above/all)"
+    return Column(mean, cell, "the same with teachers of this accuracy" if of else meaning)
 
 
 def _differences(found: dict[str, dict[str, Number]]) -> Figure:

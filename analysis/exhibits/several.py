@@ -1,5 +1,6 @@
 """Several teachers of one student: Tables 4 and 9 and Fig. 11 of arXiv 2310.17653, and the order of
-teachers."""
+teachers.
+"""
 
 from __future__ import annotations
 

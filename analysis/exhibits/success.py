@@ -15,7 +15,8 @@ from matplotlib.lines import Line2D
 from analysis import inference, knowledge_measures, style
 from analysis.exhibit import Shown, exhibit
 from analysis.measures import MEANINGS, per_student, teacher_level
-from analysis.methods import in_order, label
+from analysis.methods import CONTROL, in_order, label
+from analysis.statements import rows
 from analysis.text import Column, Number
 
 TITLE = "How often, and how much, a transfer helps"
@@ -116,11 +117,9 @@ def _deltas(axes: Axes, y: int, trials: pd.DataFrame, dense: bool) -> None:
 # --- the tables by method ---------------------------------------------------------------------------
 
 
-def _by_method(measures: Numbers, columns: list[Column], rows: list[str]) -> Shown:
-    """A table with a row a method or difference; numbers that a subject does not have are dashes."""
-    every = dict.fromkeys((name for row in measures.values() for name in row), Number(np.nan))
-    wanted = [{**every, "method": row, **measures[row]} for row in rows]
-    return Shown(columns=[Column("method", "method|label"), *columns], rows=wanted)
+def _by_method(measures: Numbers, columns: list[Column], methods: list[str]) -> Shown:
+    """A table with a row a method; numbers that it does not have are dashes."""
+    return Shown(columns=[Column("method", "subject|label"), *columns], rows=rows(measures, methods))
 
 
 def _meaning(measure: str) -> str:
@@ -152,11 +151,11 @@ def success_rate(of_methods, tested):
 
 
 @exhibit("Size of the transfer")
-def size_of_the_transfer(of_methods, tested, control):
+def size_of_the_transfer(of_methods, tested):
     """How much is gained, in percentage points, beside chance, other seeds, and fine-tuning without a teacher
     (the control)."""
     methods = in_order(tested["method"])
-    over = {method: of_methods.get(f"{method} minus {control}", {}) for method in methods}
+    over = {method: of_methods.get(f"{method} minus {CONTROL}", {}) for method in methods}
     measures = {
         method: of_methods[method] | {"over_control": over[method].get("difference_mean")}
         for method in methods

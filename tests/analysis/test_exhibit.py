@@ -13,6 +13,7 @@ from jinja2 import UndefinedError
 from analysis import exhibits, style
 from analysis.exhibit import Exhibit, LeftOut, Shown, exhibit, section
 from analysis.material import Material
+from analysis.statements import of_table
 from analysis.text import Column
 from tests.analysis import sweeps
 
@@ -113,3 +114,5 @@ def test_a_table_with_several_numbers_in_a_row_becomes_a_row_a_number():
     delta = rows.loc[("b, kl", "mine.delta")]
     assert delta[["value", "low", "high", "n", "unit"]].tolist() == [0.2, 0.1, 0.3, 4, "fraction"]
     assert rows.loc[("a, kl", "mine.pairs"), "unit"] == "count"
+    other = of_table("mine", "A table", table.assign(unit="nats"), ["student"])
+    assert set(other["unit"]) == {"nats", "count"}

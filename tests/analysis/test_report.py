@@ -148,6 +148,8 @@ def test_every_number_of_a_table_is_a_statement(written):
     one = numbers(written, "table_1").iloc[0]
     mine = table[(table["subject"] == one["student"]) & (table["measure"] == "table_1.kl_mean")]
     assert mine["value"].item() == one["kl_mean"] and mine["unit"].item() == "fraction"
+    units = table.set_index("subject").filter(like="negative_log", axis=0)
+    assert set(units.loc[units["measure"] != "scores.pairs", "unit"]) <= {"nats"}
 
 
 def test_tests_of_trials_are_those_of_their_predictions(results, written, trials):

@@ -133,9 +133,11 @@ def test_what_cannot_be_drawn_is_one_sentence(ran, content, write_study):
     refused(run_here(GALLERY, path, "--pictures", "0"), "--pictures 0: give a number from 1 to")
     assert not (results / "gallery").exists() or not any((results / "gallery").iterdir())
     refused(run_here(GALLERY, write_study(content | {"pictures": False})), "pictures is false")
-    for file in (results / "trials").iterdir():
-        file.unlink()
-    refused(run_here(GALLERY, write_study(content)), "has finished; run jobs/transfer_sweep.py first")
+    never = write_study(content)
+    for table in ("trials", "plans"):
+        for file in (results / table).iterdir():
+            file.unlink()
+        refused(run_here(GALLERY, never), "has finished; run jobs/transfer_sweep.py first")
 
 
 def test_pictures_too_many_for_a_page_are_told(ran, monkeypatch, capsys):
