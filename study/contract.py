@@ -28,6 +28,7 @@ from study.store import digest
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class Checked(BaseModel):

@@ -184,9 +184,10 @@ def run_and_record(
         about = {
             "trial": trial.id,
             "seconds": outcome.row["seconds"],
-            "accuracy": outcome.row["student_accuracy_after"],
             "history": list(_rows(outcome.history)),
         }
+        if workspace.evaluated == "evaluation":  # what facts are of
+            about["accuracy"] = outcome.row["student_accuracy_after"]
         _save(outcome.student, resolved, workspace, about)
     tables = (outcome.predictions, outcome.history, outcome.evaluations)
     records.write_trial(study.results, trial.id, outcome.row, *tables)

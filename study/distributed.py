@@ -10,6 +10,7 @@ Left out on purpose: models too large for one device, and BatchNorm students on 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from study import spec
+from study import objectives, spec
 from study.errors import StudyError
 from study.models import zoo
 from study.models.timm_import import timm
@@ -41,7 +42,7 @@ def check(study: spec.Study, to_make: Iterable[spec.Model] = ()) -> None:
 
     Raises:
         StudyError: there are more workers than samples in a batch, several on one GPU, or several on
-            CPUs for a model with BatchNorm.
+            CPUs for a model with BatchNorm, or a method keeps what it saw of samples.
     """
     resources = study.resources
     if resources.workers == 1:
@@ -57,6 +58,8 @@ def check(study: spec.Study, to_make: Iterable[spec.Model] = ()) -> None:
         raise StudyError(
             f"resources.gpus: {resources.workers} workers cannot share a GPU; set gpus to 1 or workers to 1"
         )
+    for name, method in study.methods.items():
+        check_objective(method, name)
     for model in learners if not resources.gpus else ():
         # With random weights: what matters here needs none from anywhere, and no number of classes.
         check_batch_norm(zoo.build(model.model_copy(update={"weights": spec.Random(seed=0)}), classes=2))
@@ -67,6 +70,19 @@ def check_batch(workers: int, samples: int) -> None:
         raise StudyError(
             f"resources.workers: {workers} workers cannot share a batch of {samples} samples; lower it to "
             f"{samples} at most"
+        )
+
+
+def check_objective(method: spec.Method, name: str) -> None:
+    """Refuse an objective that remembers samples: each worker would remember those that it has seen alone."""
+    if not inspect.isclass(method.function):
+        return
+    made_with = {"student_dim": 1, "teacher_dim": 1, "classes": 2, "samples": 2}
+    one = objectives.make(method.function, method.settings, **made_with, sample_labels=torch.arange(2))
+    if one.state_dict().keys() - dict(one.named_parameters()).keys():
+        raise StudyError(
+            f"methods.{name}: '{method.method}' keeps what it saw of samples, which several workers do not "
+            "share; set resources.workers to 1"
         )
 
 

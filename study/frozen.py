@@ -133,13 +133,15 @@ class Panel:
     """All frozen models that an objective reads, asked at once.
 
     Args:
-        needs: what the objective reads (`objectives.INPUTS`).
         frozen: the original student, if it is read.
         teachers: in their order.
+        samples: int64 [samples], the transfer set, sorted, if it is read where a sample lies in it.
     """
 
-    def __init__(self, needs: Sequence[str], frozen: Frozen | None, teachers: Sequence[Frozen]) -> None:
-        self.needs, self.frozen, self.teachers = set(needs), frozen, tuple(teachers)
+    def __init__(
+        self, frozen: Frozen | None, teachers: Sequence[Frozen], samples: Tensor | None = None
+    ) -> None:
+        self.frozen, self.teachers, self.samples = frozen, tuple(teachers), samples
 
     def prefetch(self, begin: int) -> None:
         for one in (self.frozen, *self.teachers):
@@ -153,6 +155,8 @@ class Panel:
 
         def ask(pixels: Tensor, indices: Tensor) -> dict[str, Any]:
             said: dict[str, Any] = {}
+            if self.samples is not None:
+                said["indices"] = torch.searchsorted(self.samples, indices)
             if frozen is not None:
                 said["frozen"], said["frozen_features"] = frozen(pixels, indices)
             if teachers:
@@ -180,10 +184,11 @@ def panel(
         return Frozen(workspace, classifier, view, epochs, features)
 
     read = {"frozen", "frozen_features"} & set(needs)
+    samples = torch.from_numpy(workspace.splits["transfer"]).to(workspace.device)
     return Panel(
-        needs,
         ask(student, "frozen") if read else None,
         [ask(teacher, "teacher", "teachers") for teacher in teachers] if method.teachers != 0 else [],
+        samples if "indices" in needs else None,
     )
 
 

@@ -25,6 +25,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from study import evaluate, spec
 from study.models.zoo import Classifier
+from study.objectives import partition
 
 # isort: split
 from timm.optim import create_optimizer_v2  # after study's, which makes torchvision load
@@ -42,7 +43,7 @@ class Learner(nn.Module):
         steps: how many steps there will be.
         precision: what the student computes in.
         slow: the slow weights; None: the fast ones are the result.
-        head: train the head alone, all else frozen, statistics of BatchNorm too.
+        head: epochs, the first ones, that train the head alone, all else frozen, statistics of BatchNorm too.
         compiled: whether the student runs through torch.compile.
         fused: update all weights in one pass (4 % of a small student's step). Rounds otherwise in the last
             bit.
@@ -62,7 +63,7 @@ class Learner(nn.Module):
         steps: int,
         precision: str,
         slow: spec.Slow | None = None,
-        head: bool = False,
+        head: int = 0,
         compiled: bool = False,
         fused: bool = True,
     ) -> None:
@@ -73,14 +74,12 @@ class Learner(nn.Module):
         self.device = student.mean.device
         if isinstance(objective, nn.Module):
             objective.to(self.device)
-        if head:
-            student.requires_grad_(False)
-            for part in student.heads:
-                part.requires_grad_(True)
         run = student.with_features if self.features else student
         self._run = (torch.compile(run) if compiled else run,)  # not a second module of this one
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        self.optimizer = _optimizer(trained, training, lr, fused)
+        # Fused, torch's SGD cannot begin with some weights later than with others.
+        self.optimizer = _optimizer(trained, training, lr, fused and not head)
+        self.student_trains = [parameter for parameter in student.parameters() if parameter.requires_grad]
         self.schedule = _schedule(self.optimizer, training, lr, steps)
         self.clip_grad, self.batch_norm = training.clip_grad, training.batch_norm
         # What is too small for float16 is scaled up, and a step whose gradients overflow is left out.
@@ -91,26 +90,28 @@ class Learner(nn.Module):
         self._slow = None if slow is None else (slow_weights(student, self.slow_decay),)
 
     def forward(
-        self, pixels: Tensor, labels: Tensor, indices: Tensor, frozen: dict[str, Any]
+        self, pixels: Tensor, labels: Tensor, frozen: dict[str, Any]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, and what the objective measures of each sample.
 
         Args:
-            pixels, labels, indices: as `views.Batch` has them.
-            frozen: what frozen models say of it, by the names of `objectives.INPUTS`.
+            pixels, labels: as `views.Batch` has them.
+            frozen: what frozen models say of it, and (where they are read) where its samples lie in the
+                transfer set, by the names of `objectives.INPUTS`.
         """
         with evaluate.autocast(pixels.device, self.precision):
             said = self._run[0](pixels)
         logits, features = said if self.features else (said, None)
-        known = {
-            "student": logits,
-            "student_features": features,
-            "labels": labels,
-            "indices": indices,
-            **frozen,
-        }
+        known = {"student": logits, "student_features": features, "labels": labels, **frozen}
         result = self.objective(*(known[name] for name in self.needs))
-        return result if isinstance(result, tuple) else (result, {})
+        loss, measures = result if isinstance(result, tuple) else (result, {})
+        partitions = "teacher_share" in measures and {"frozen", "teachers"} <= frozen.keys()
+        of_classes = labels is not None and not labels.is_floating_point()
+        if partitions and of_classes and len(frozen["teachers"]) == 1:
+            # For the record, and so behind the objective's back: unsupervised ones read no labels.
+            taught, own, its = measures["teacher_share"], frozen["frozen"], frozen["teacher"]
+            measures |= partition.flips_taught(taught, own, its, labels)
+        return loss, measures
 
     def step(self, loss: Tensor, weight: float = 1.0) -> None:
         """Take a step down a loss, a mean that has a weight among several workers'."""
@@ -132,17 +133,26 @@ class Learner(nn.Module):
         self.lr = self.schedule.get_last_lr()[0]
         self.schedule.step()
 
-    def begin_epoch(self) -> None:
-        """Into training mode."""
+    def begin_epoch(self, number: int) -> bool:
+        """Into training mode, of the whole or of the head, for the `number`-th epoch of this learner.
+
+        Returns:
+            Whether something else is trained than before.
+        """
+        before = [parameter.requires_grad for parameter in self.student_trains]
+        head_alone = number < self.head
         self.train()
-        if self.head:
+        for parameter in self.student_trains:
+            parameter.requires_grad_(not head_alone)
+        if head_alone:
             self.student.eval()
             for part in self.student.heads:
-                part.train()
+                part.train().requires_grad_(True)
         if self.batch_norm == "fixed":
             for part in self.student.modules():
                 if isinstance(part, nn.modules.batchnorm._BatchNorm):
                     part.eval()
+        return before != [parameter.requires_grad for parameter in self.student_trains]
 
     @torch.no_grad()
     def end_epoch(self) -> None:

@@ -67,7 +67,7 @@ def train(
                 phase.lr,
                 phase.epochs * distributed.steps(len(samples), phase.batch_size),
                 workspace.precision,
-                head=phase.train == "head",
+                head=phase.epochs if phase.train == "head" else 0,
                 compiled=workspace.compiled,
                 fused=False,  # its last bit would make every zoo that was trained before another one
             )

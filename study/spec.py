@@ -12,6 +12,7 @@ a trial's identity.
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -28,7 +29,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from study import mistakes, objectives
+from study import mistakes, objectives, search
 from study.contract import Named, Share, Strict
 from study.errors import StudyError
 from study.images.sources import SOURCES
@@ -123,20 +124,38 @@ class Data(Strict):
     otherwise: a map that is here (`study.images.labels`), or {class: index, ...}. A study stops where a model
     of the hub is more than ten points under the accuracy that timm publishes for it on ImageNet, since labels
     or pixels are then not what they should be; with `as_published: false` it does not. `also` names other
-    sets to evaluate on.
+    sets to evaluate on. With `evaluate: tune` trials are scored on the images kept aside for choices, and on
+    no others. `name` is what records and figures call the data; without it they are called by their source.
     """
 
     images: Images
     splits: Splits
     class_map: ClassMap | None = Field(default=None, exclude_if=_unset)
     also: dict[str, OtherSet] = Field(default={}, exclude_if=lambda sets: not sets)
+    evaluate: Literal["evaluation", "tune"] = Field(default="evaluation", exclude_if=lambda on: on != "tune")
+    name: str | None = Field(default=None, exclude=True)  # changes no result
     as_published: bool = Field(default=True, exclude=True)  # changes no result
     expected: Expected | None = Field(default=None, exclude=True)  # changes no result
+
+    @model_validator(mode="after")
+    def _tune_is_there(self):
+        if self.evaluate == "tune" and not self.splits.tune:
+            raise ValueError("evaluate: no images are kept aside to choose on; say how many in splits.tune")
+        if self.evaluate == "tune" and self.also:
+            raise ValueError(
+                "also: choices are made on 'tune' alone; leave out other sets, or evaluate: tune"
+            )
+        return self
+
+    @property
+    def called(self) -> str:
+        """What records call the data."""
+        return self.name or self.images.source
 
     @property
     def made_on(self) -> dict[str, Any]:
         """As JSON, what weights that are made depend on."""
-        return self.model_dump(mode="json", exclude={"also"})
+        return self.model_dump(mode="json", exclude={"also", "evaluate"})
 
 
 # --- training -----------------------------------------------------------------------------------
@@ -215,12 +234,14 @@ class Budget(Training):
     Views are drawn by `view_seed` and not by the trial's seed: trials of all seeds see the same ones, so what
     frozen models say of them is computed once. `precision` is what models compute in, also where the study's
     zoo is trained; without it bfloat16 on CUDA, float32 elsewhere. With `evaluate: epoch` the student is
-    evaluated after every epoch, not at the end alone.
+    evaluated after every epoch, not at the end alone. The first `head_first` epochs train the head alone (the
+    warm-up of arXiv 2310.17653, appendix B.1), all else, statistics of BatchNorm too, as it is.
     """
 
     view_seed: Seed = 0
     precision: Literal["float32", "bfloat16", "float16"] | None = Field(default=None, exclude_if=_unset)
     evaluate: Literal["end", "epoch"] = "end"
+    head_first: int = Field(default=0, ge=0, exclude_if=lambda epochs: epochs == 0)
 
 
 # --- methods ------------------------------------------------------------------------------------
@@ -264,6 +285,7 @@ class Method(Named):
     method: str
     lr: float = Field(gt=0, description="peak learning rate")
     slow: Slow | None = Field(default=None, exclude_if=_unset)
+    search: str | None = Field(default=None, exclude=True)  # the entry of a study that it is a combination of
 
     @model_validator(mode="after")
     def _needs_are_known(self):
@@ -274,6 +296,12 @@ class Method(Named):
     def needs(self) -> tuple[str, ...]:
         """What the objective reads, in its order; it is given nothing else."""
         return objectives.needs(self.function)
+
+    @property
+    def all_settings(self) -> dict[str, Any]:
+        """Every setting by its path, `lr` and those of slow weights too."""
+        content = self.model_dump(mode="json", exclude={self.NAME, "code"})
+        return dict(search.flat(content))
 
     @property
     def teachers(self) -> int | None:
@@ -490,10 +518,13 @@ def without(content: Any, *keys: str) -> Any:
 
 
 class Grid(Strict):
-    """Every student with every teacher (but not with itself)."""
+    """Every student with every teacher, but not with itself, unless `itself` says so (as in the paper's 400
+    pairs, one of which is a model with itself).
+    """
 
     students: list[str] = Field(min_length=1)
     teachers: list[str] = Field(min_length=1)
+    itself: bool = False
 
 
 def _kind_of_pairs(value: Any) -> str:
@@ -520,6 +551,18 @@ class Several(Strict):
     combine: list[Literal["sequential", "parallel", "soup"]] = Field(min_length=1)
     order: list[Literal["listed", "ascending", "descending"]] = Field(default=["listed"], min_length=1)
     methods: list[str] | None = None
+
+
+class Search(Strict):
+    """How lists among the settings of methods are searched (`study.search`).
+
+    `sample` combinations of each method are drawn (all, without), and `pairs` of the study's pairs (all,
+    without), by `seed`.
+    """
+
+    sample: int | None = Field(default=None, ge=1)
+    pairs: int | None = Field(default=None, ge=1)
+    seed: Seed = 0
 
 
 class Resources(Strict):
@@ -636,6 +679,33 @@ class Trial(Transfer):
         }
 
 
+def _searched(content: dict[str, Any]) -> dict[str, Any]:
+    """A study's methods with one for each combination, and its data to be scored on `tune`.
+
+    Raises:
+        PydanticCustomError: a combination is none that its method takes, told as of the entry.
+    """
+    try:
+        wanted = Search.model_validate(content["search"])
+    except ValidationError:
+        return {}  # what is wrong with it is told where it stands
+    found: dict[str, Any] = {}
+    for key, method in content.get("methods", {}).items():
+        if not isinstance(method, dict):
+            found[key] = method
+            continue
+        for chosen in search.combinations(method, wanted.sample, wanted.seed):
+            try:
+                Method.model_validate(chosen)
+            except ValidationError as error:
+                path, text = mistakes.path_and_text(error, Method)
+                place = {"path": f"methods.{key}.{path}", "text": text}
+                raise PydanticCustomError("setting", "{text}", place) from None
+            found[search.name(key, method, chosen)] = {**chosen, "search": key}
+    data = content.get("data")
+    return {"methods": found} | ({"data": {"evaluate": "tune", **data}} if isinstance(data, dict) else {})
+
+
 def _with_models(zoo: dict[str, Any], budget: Any) -> dict[str, Any]:
     """A zoo's entries with models in place of the names that their weights are made from.
 
@@ -684,6 +754,7 @@ def _with_models(zoo: dict[str, Any], budget: Any) -> dict[str, Any]:
 class Study(Strict):
     """A whole study, as its YAML file says it.
 
+    With `search`, lists among the settings of methods are tried, and trials are scored on `tune`.
     `keep: true` is short for `all`; students that others are made from are kept in any case. `pictures:
     false` keeps images out of the results (`jobs/gallery.py`), where they are not for everybody's eyes."""
 
@@ -693,6 +764,7 @@ class Study(Strict):
     pairs: Pairs
     several: list[Several] = Field(default=[])
     methods: dict[Name, Method] = Field(min_length=1)
+    search: Search | None = None
     budget: Budget
     seeds: list[Seed] = Field(default=[0], min_length=1)
     keep: Keep = "never"
@@ -721,6 +793,8 @@ class Study(Strict):
             }
 
         content = content | named("zoo", "name") | named("methods", "method")
+        if isinstance(content.get("search"), dict):
+            content = content | _searched(content)
         if isinstance(content.get("zoo"), dict):
             content["zoo"] = _with_models(content["zoo"], content.get("budget"))
         return content
@@ -734,13 +808,17 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _pairs_name_models_of_the_zoo(self):
-        for student, teacher in self.ordered_pairs():
+        for student, teacher in self._all_pairs():
             self._check_names("pairs", [student, teacher])
+        if not self._all_pairs():
+            raise ValueError("pairs: no model is paired with another one")
         for student, teacher in self.pairs if isinstance(self.pairs, list) else ():
             if student == teacher:
                 raise ValueError(f"pairs: '{student}' is paired with itself; name another teacher")
-        if not self.ordered_pairs():
-            raise ValueError("pairs: no model is paired with another one")
+        if self.search and self.data.evaluate != "tune":
+            raise ValueError("data.evaluate: a search is scored on 'tune'; leave it out")
+        if self.search and self.search.pairs and self.search.pairs > len(self._all_pairs()):
+            raise ValueError(f"search.pairs: there are {len(self._all_pairs())} pairs; ask for fewer")
         for number, several in enumerate(self.several):
             self._check_names(f"several.{number}.teachers", several.teachers)
             self._check_names(f"several.{number}.students", several.students or [])
@@ -796,14 +874,23 @@ class Study(Strict):
         return sorted(found)
 
     def ordered_pairs(self) -> list[tuple[str, str]]:
-        """(student, teacher) of every pair, no model with itself, none twice, in a fixed order."""
+        """(student, teacher) of every pair, none twice, in a fixed order; of a search those it draws."""
+        pairs = self._all_pairs()
+        if self.search is None or self.search.pairs is None:
+            return pairs
+        drawn = random.Random(self.search.seed).sample(range(len(pairs)), self.search.pairs)
+        return [pairs[number] for number in sorted(drawn)]
+
+    def _all_pairs(self) -> list[tuple[str, str]]:
+        """Every pair, a model with itself only where a grid says so."""
         if self.pairs == "all":
             pairs = [(s, t) for s in self.zoo for t in self.zoo]
         elif isinstance(self.pairs, Grid):
             pairs = [(s, t) for s in self.pairs.students for t in self.pairs.teachers]
         else:
             pairs = self.pairs
-        return list(dict.fromkeys((s, t) for s, t in pairs if s != t))
+        itself = isinstance(self.pairs, Grid) and self.pairs.itself
+        return list(dict.fromkeys((s, t) for s, t in pairs if itself or s != t))
 
     def students(self) -> list[str]:
         """Every model that is a student of some trial."""

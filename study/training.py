@@ -67,21 +67,22 @@ def fit(
         DivergedError: the loss stopped being finite.
     """
     device, rows = learner.device, []
-    forward = distributed.data_parallel(learner)
+    forward = None
     if state is not None:
         rows = list(state["rows"])
         learner.take_up(state)
         _set_random_states(state["random"], device)
     for epoch in range(first + len(rows), first + epochs):
         started = time.perf_counter()
-        learner.begin_epoch()
+        if learner.begin_epoch(epoch - first) or forward is None:
+            forward = distributed.data_parallel(learner)
         # Sums are taken at the end: each small operation in a step is a hundredth of a small student's.
         losses, counts, measures = [], [], defaultdict(list)
         order = np.random.default_rng((seed, epoch)).permutation(samples)
         ask = frozen(epoch)
         for batch in distributed.parts(loader, order, batch_size, device, epoch):
             said = ask(batch.pixels, batch.indices)
-            loss, measured = forward(batch.pixels, batch.targets, batch.indices, said)
+            loss, measured = forward(batch.pixels, batch.targets, said)
             learner.step(loss, batch.weight)
             losses.append(loss.detach())
             counts.append(batch.counted)

@@ -15,12 +15,14 @@ Left out on purpose: making the students that a trial begins with or averages (`
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.stats import binomtest
 from torch import nn
 
@@ -36,7 +38,8 @@ from study.transforms import dump
 from study.views import View
 from study.workspace import Workspace
 
-COLUMNS = ("epoch", "stage", "teacher", "loss", "lr", "teacher_share", "measures", "seconds")
+FLIPS = ("positive_flips_taught", "negative_flips_taught")  # by the teacher, of all of them
+COLUMNS = ("epoch", "stage", "teacher", "loss", "lr", "teacher_share", *FLIPS, "measures", "seconds")
 EVALUATED = ("student_accuracy", "knowledge_gain", "knowledge_loss", "stage_gain", "stage_loss")
 
 
@@ -156,8 +159,9 @@ def run(
         "student_weights_after": weights.digest_of(learnt),
         "slow_decay": stage.slow_decay,
         "teacher_share": float(np.mean(shares)) if shares else None,
-        **_measures(workspace.labels("evaluation"), stage.before, stage.taught_by, after),
-        **_scores(workspace.labels("evaluation"), stage.before, after),
+        **flips_taught(history),
+        **_measures(workspace.labels(), stage.before, stage.taught_by, after),
+        **_scores(workspace.labels(), stage.before, after),
         **seconds,
     }
     if trial.keep == "all" or (trial.keep == "better" and is_better(row)):
@@ -165,7 +169,7 @@ def run(
     if stage.taught_by is not None:
         (teacher,) = stage.teachers
         row |= {"teacher_parameters": _parameters(teacher), "teacher_weights": teacher.weights}
-    predictions = {"index": workspace.splits["evaluation"], "label": workspace.labels("evaluation")}
+    predictions = {"index": workspace.splits[workspace.evaluated], "label": workspace.labels()}
     told = (("student_before", stage.before), ("teacher", stage.taught_by), ("student_after", after))
     for name, said in told:
         if said is not None:
@@ -187,6 +191,19 @@ def is_better(row: dict) -> bool:
 def failure(trial: spec.Trial, workspace: Workspace, reason: str) -> dict:
     """The row of a trial that failed."""
     return {**_identity(trial, workspace), "status": "failed", "reason": reason}
+
+
+def flips_taught(history: list[Row]) -> dict[str, float | None]:
+    """Shares of the flips of some epochs that the teacher taught; None where none are known."""
+    found = {}
+    for name in FLIPS:
+        sign = name.partition("_")[0]
+        sums = [
+            sum(row["measures"].get(part, 0.0) for row in history)
+            for part in (f"taught_{sign}_flips", f"{sign}_flips")
+        ]
+        found[name] = sums[0] / sums[1] if sums[1] else None
+    return found
 
 
 def columns(history: list[Row]) -> dict[str, list]:
@@ -249,14 +266,15 @@ class Stage:
         workspace, transfer, earlier = self.workspace, self.transfer, self.history
         budget, method, samples = transfer.budget, transfer.method, workspace.splits["transfer"]
         steps = budget.epochs * distributed.steps(len(samples), budget.batch_size)
-        sizes = {
+        made_with = {
             "student_dim": self.start.dim,
             "teacher_dim": self.teachers[-1].dim if self.teachers else None,
             "classes": len(workspace.images.classes),
-            "samples": len(workspace.images.labels),
+            "samples": len(samples),
+            "sample_labels": torch.from_numpy(workspace.labels("transfer")),
         }
         student = workspace.student(self.start.model)
-        objective = objectives.make(method.function, method.settings, **sizes)
+        objective = objectives.make(method.function, method.settings, **made_with)
         learner = Learner(
             student,
             objective,
@@ -266,6 +284,7 @@ class Stage:
             steps,
             workspace.precision,
             slow=method.slow,
+            head=budget.head_first,
             compiled=workspace.compiled,
         )
         self.slow_decay = learner.slow_decay
@@ -295,7 +314,12 @@ class Stage:
         def rows_so_far(rows: list[Row]) -> list[Row]:
             first = len(earlier)
             return earlier + [
-                {**row, "epoch": first + row["epoch"], "teacher_share": row["measures"].get("teacher_share")}
+                {
+                    **row,
+                    "epoch": first + row["epoch"],
+                    "teacher_share": row["measures"].get("teacher_share"),
+                    **flips_taught([row]),
+                }
                 for row in rows
             ]
 
@@ -325,7 +349,7 @@ class Stage:
         rows = []
         for name, other in self.workspace.data.also.items():
             place = self.workspace.on(name)
-            labels, before = place.labels("evaluation"), place.evaluation(place.frozen(self.transfer.student))
+            labels, before = place.labels(), place.evaluation(place.frozen(self.transfer.student))
             teacher = self.taught_by and place.evaluation(place.frozen(self.transfer.teachers[0]))
             after = place.predict(learnt)
             rows.append(
@@ -343,7 +367,7 @@ class Stage:
 
     def _progress(self, said: Predictions) -> Row:
         """How the student stands, against the original one and against that before this stage."""
-        labels = self.workspace.labels("evaluation")
+        labels = self.workspace.labels()
         original, stage, now = (
             knowledge.correct(one.label, labels) for one in (self.before, self.start_said, said)
         )
@@ -377,6 +401,8 @@ def _identity(trial: spec.Trial, workspace: Workspace) -> dict:
         **{f"{role}_family": model and model.family for role, model in models.items()},
         **{f"{role}_license": model and _licenses(model) for role, model in models.items()},
         **trial.labels,
+        "search": method.search,
+        "settings": json.dumps(method.all_settings),
         "lr": method.lr,
         "temperature": method.settings.get("temperature"),
         "weight": method.settings.get("weight"),
@@ -389,11 +415,13 @@ def _identity(trial: spec.Trial, workspace: Workspace) -> dict:
         "schedule": budget.schedule,
         "transforms": ", ".join(name for transform in budget.transforms for name in dump(transform)),
         "data": trial.data.images.source,
+        "data_name": trial.data.called,
+        "evaluated_on": workspace.evaluated,
         "data_sha256": workspace.images.sha256,
         "classes": len(workspace.images.classes),
         "precision": workspace.precision,
         "transfer_samples": len(workspace.splits["transfer"]),
-        "evaluation_samples": len(workspace.splits["evaluation"]),
+        "evaluation_samples": len(workspace.splits[workspace.evaluated]),
         "spec": trial.model_dump_json(),
         **workspace.environment(),
     }

@@ -106,6 +106,7 @@ class Workspace:
         self._evaluated: LRUCache = LRUCache(EVALUATED)
         self._see(data.images)
         self.classes, self.chosen = len(self.images.classes), labels.chosen(data, self.images.classes)
+        self.evaluated = data.evaluate  # the split that students are scored on
         self.places: list[int] | None = None  # of the images' classes among those that models tell apart
         self.published = data.as_published and data.class_map is None
         self.on = functools.cache(self._on)
@@ -126,6 +127,7 @@ class Workspace:
         other, place = self.data.also[name], copy.copy(self)
         place._see(other.images, all_test=True)
         place.places = labels.among(other, place.images.classes, self.data, self.images.classes)
+        place.evaluated = "evaluation"
         place.published = False  # timm's figures are not of these images
         return place
 
@@ -246,12 +248,13 @@ class Workspace:
         with classifier.only(self.places):
             return None if classifier.chosen is None else digest.of_array(classifier.chosen.cpu().numpy())
 
-    def evaluation(self, classifier: Classifier, split: str = "evaluation") -> Predictions:
-        """What a zoo model says of a split, the evaluation split as a rule, through its own crop.
+    def evaluation(self, classifier: Classifier, split: str | None = None) -> Predictions:
+        """What a zoo model says of a split, that which is scored on as a rule, through its own crop.
 
         Raises:
             MislabelledError: on ImageNet it is far under what timm publishes.
         """
+        split = split or self.evaluated
         found = self.outputs(classifier, split, top_k=self.top_k)
         key = found.header["key"]
         if key not in self._evaluated:
@@ -270,12 +273,15 @@ class Workspace:
         """Top-1 of any classifier on a split, a fraction; not kept."""
         return float((self.predict(classifier, split).label == self.labels(split)).mean())
 
-    def labels(self, split: str) -> NDArray[np.int64]:
-        """The true classes of a split, int64 [samples]."""
-        return self.images.labels[self.splits[split]]
+    def labels(self, split: str | None = None) -> NDArray[np.int64]:
+        """The true classes of a split, of that which is scored on as a rule, int64 [samples]."""
+        return self.images.labels[self.splits[split or self.evaluated]]
 
-    def predict(self, classifier: Classifier, split: str = "evaluation") -> Predictions:
-        """What any classifier says of a split, through its own crop; not kept."""
+    def predict(self, classifier: Classifier, split: str | None = None) -> Predictions:
+        """What any classifier says of a split, of that which is scored on as a rule, through its own crop;
+        not kept.
+        """
+        split = split or self.evaluated
         loader, samples = self.pixels(classifier.input, split), self.splits[split]
         with classifier.only(self.places):
             return evaluate.predict(

@@ -97,6 +97,16 @@ _MEASURED = (
     ),
 )
 
+_FLIPS_TAUGHT = tuple(
+    (
+        f"{sign}_flips_taught",
+        _F,
+        f"share of the {sign} flips between teacher and frozen student, on views of the transfer set, that "
+        "the teacher taught; null where nothing is partitioned, and with several teachers",
+    )
+    for sign in ("positive", "negative")
+)
+
 TRIALS = _schema(
     "trials",
     _TRIAL,
@@ -118,6 +128,12 @@ TRIALS = _schema(
     ("teacher_parameters", _I, f"parameters of the teacher; {_ONE}"),
     ("teacher_weights", _S, f"SHA-256 of the teacher's weights (all tensors, in order); {_ONE}"),
     ("method", _S, "name of the method in the study"),
+    (
+        "search",
+        _S,
+        "entry of the study whose settings are searched, of which this is one combination; else null",
+    ),
+    ("settings", _S, "every setting of the method by its path, such as 'slow.tau', as JSON"),
     ("lr", _F, "peak learning rate"),
     ("temperature", _F, "distillation temperature T; null where nothing is distilled"),
     ("weight", _F, "lambda, the weight of KL against cross-entropy in XE-KL; null elsewhere"),
@@ -136,10 +152,16 @@ TRIALS = _schema(
     ),
     ("seed", _I, "seed of the trial: sample order, dropout"),
     ("data", _S, "source of the images"),
+    ("data_name", _S, "what the study calls its data; their source where it does not say"),
     ("data_sha256", _S, "SHA-256 of the .beton file the trial read"),
     ("classes", _I, "number of classes"),
     ("precision", _S, "what models computed in: 'float32', 'bfloat16' or 'float16'"),
     ("transfer_samples", _I, "samples in the transfer set"),
+    (
+        "evaluated_on",
+        _S,
+        "split that the student was scored on: 'evaluation', or 'tune' where choices are made",
+    ),
     *_MEASURED,
     (
         "teacher_share",
@@ -147,6 +169,7 @@ TRIALS = _schema(
         "share of training samples taught by a teacher, not the frozen student, over all epochs; null where "
         "nothing is partitioned",
     ),
+    *_FLIPS_TAUGHT,
     ("seconds_load", _F, "seconds to load models and frozen outputs"),
     ("seconds_train", _F, "seconds of the transfer itself"),
     ("seconds_evaluate", _F, "seconds of evaluation"),
@@ -188,6 +211,7 @@ HISTORY = _schema(
         "share of the epoch's samples taught by a teacher, not the frozen student; null where nothing is "
         "partitioned",
     ),
+    *_FLIPS_TAUGHT,
     ("seconds", _F, "seconds the epoch took"),
     (
         "student_accuracy",

@@ -36,12 +36,12 @@ def projecting(student, **options) -> Learner:
     return Learner(student, objective, objectives.needs(Projection), **settings)
 
 
-def batch(number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict]:
+def batch(number: int) -> tuple[torch.Tensor, torch.Tensor, dict]:
     generator = torch.Generator().manual_seed(number)
     pixels = torch.randint(256, (8, 3, 28, 28), dtype=torch.uint8, generator=generator)
     labels = torch.randint(10, (8,), generator=generator)
     features = torch.rand((8, 5), generator=generator)
-    return pixels, labels, torch.arange(8), {"teacher_features": features}
+    return pixels, labels, {"teacher_features": features}
 
 
 def steps(one: Learner, *numbers: int) -> list[float]:
@@ -64,15 +64,15 @@ def copied(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 def test_a_head_alone_is_trained_and_statistics_stay(study, workspace):
     student = workspace.student(study.zoo["resnet"])
     before, head = copied(student), copied(student.head)
-    one = plain(student, head=True)
-    one.begin_epoch()
+    one = plain(student, head=1)
+    one.begin_epoch(0)
     steps(one, 0, 1)
     assert changed(student.head, head) == {"weight", "bias"}
     moved = {name.rpartition(".")[2] for name in changed(student, before)}
     assert moved == {"weight", "bias"}
     assert len(changed(student, before)) == 2
     whole = plain(workspace.student(study.zoo["resnet"]))
-    whole.begin_epoch()
+    whole.begin_epoch(0)
     before = copied(whole.student)
     steps(whole, 0)
     assert any(name.endswith("running_mean") for name in changed(whole.student, before))
@@ -84,7 +84,7 @@ def test_fixed_statistics_of_batch_norm_stay_and_normalise(study, workspace):
     pixels, *_ = batch(0)
     expected = student.eval()(pixels)
     one = plain(student, training=TRAINING.model_copy(update={"batch_norm": "fixed"}))
-    one.begin_epoch()
+    one.begin_epoch(0)
     assert torch.equal(student(pixels), expected)
     assert torch.allclose(student(pixels[:1]), expected[:1], atol=1e-5)
     before = copied(student)
@@ -92,6 +92,21 @@ def test_fixed_statistics_of_batch_norm_stay_and_normalise(study, workspace):
     moved = changed(student, before)
     assert not any("running" in name or "num_batches" in name for name in moved)
     assert any(".bn" in name or "norm" in name for name in moved)
+
+
+def test_the_first_epochs_train_the_head_alone_and_the_others_everything(study, workspace):
+    student = workspace.student(study.zoo["resnet"])
+    one = plain(student, head=2)
+    assert [one.begin_epoch(number) for number in range(4)] == [True, False, True, False]
+    one.begin_epoch(1)
+    before, head = copied(student), copied(student.head)
+    steps(one, 0)
+    assert changed(student.head, head) == {"weight", "bias"}
+    assert len(changed(student, before)) == 2
+    one.begin_epoch(2)
+    before = copied(student)
+    steps(one, 1)
+    assert changed(student, before) >= {name for name, _ in student.named_parameters()}
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -108,7 +123,7 @@ def test_the_student_computes_in_the_precision_and_losses_are_in_float32(study, 
 def test_what_an_objective_trains_is_trained_beside_the_student(study, workspace):
     one = projecting(workspace.student(study.zoo["mixer"]))
     before = copied(one.objective)
-    one.begin_epoch()
+    one.begin_epoch(0)
     loss, measures = one(*batch(0))
     assert measures["distance"].shape == (8,)
     one.step(loss)
@@ -126,7 +141,7 @@ def test_a_state_is_all_that_going_on_needs(study, workspace, optimizer, schedul
         return projecting(workspace.student(study.zoo["resnet"]), training=training, slow=slow)
 
     one = new()
-    one.begin_epoch()
+    one.begin_epoch(0)
     steps(one, 0, 1, 2, 3)
     stream = io.BytesIO()
     torch.save(one.state(), stream)
@@ -134,7 +149,7 @@ def test_a_state_is_all_that_going_on_needs(study, workspace, optimizer, schedul
     stream.seek(0)
     other = new()
     other.take_up(torch.load(stream, weights_only=True))
-    other.begin_epoch()
+    other.begin_epoch(0)
     assert steps(other, 4, 5, 6) == expected
     assert other.lr == one.lr
     for mine, theirs in ((one, other), (one.result, other.result)):
@@ -144,7 +159,7 @@ def test_a_state_is_all_that_going_on_needs(study, workspace, optimizer, schedul
 @pytest.mark.parametrize("reset", ["never", "epoch"])
 def test_fast_weights_begin_an_epoch_at_the_slow_ones_if_the_method_says_so(study, workspace, reset):
     one = plain(workspace.student(study.zoo["resnet"]), slow=spec.Slow(tau=0.9, every=1, reset=reset))
-    one.begin_epoch()
+    one.begin_epoch(0)
     steps(one, 0, 1)
     slow = copied(one.result)
     apart = changed(one.student, slow)
@@ -219,7 +234,7 @@ def test_timms_optimizers_are_timms(study, workspace, name):
     one = plain(workspace.student(study.zoo["resnet"]), training=training(optimizer=name), lr=1e-3)
     other = workspace.student(study.zoo["resnet"])
     theirs = create_optimizer_v2(list(other.parameters()), name, lr=1e-3, weight_decay=1e-3, momentum=0.9)
-    one.begin_epoch()
+    one.begin_epoch(0)
     other.train()
     for number in range(3):
         steps(one, number)
@@ -272,7 +287,7 @@ def test_float16_learns_what_float32_does_and_its_scale_is_kept(study, workspace
     )
     assert exact.scaler is None and half.scaler.get_scale() > 1
     for one in (exact, half):
-        one.begin_epoch()
+        one.begin_epoch(0)
     np.testing.assert_allclose(steps(half, *range(6)), steps(exact, *range(6)), rtol=0.02)
     half.scaler.update(1234.0)
     other = plain(workspace.student(study.zoo["mixer"]), precision="float16", lr=0.01)

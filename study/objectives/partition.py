@@ -1,0 +1,180 @@
+"""Data partitioning: who teaches which sample, a teacher or the frozen student.
+
+KL+DP after arXiv 2310.17653, sections 4.2 and 4.3; its variants after appendix A.3 (cross-entropy beside
+it) and the authors' scripts (partitions by flips, a weight on the frozen student's term). Everything is
+decided from frozen models, on each batch afresh. The scripts decide flips by the student as it is in
+training; here, as the paper's idea has it, by the frozen student."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from study.contract import Positive, Share
+from study.objectives.losses import Loss, kl, xe
+
+Whom = Literal["teacher", "frozen", "mean", "nobody"]
+
+
+# --- who teaches --------------------------------------------------------------------------------
+
+
+def best(frozen: Tensor, teachers: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
+    """Who teaches each sample: who gives its true class most probability, or, without labels, any class.
+
+    arXiv 2310.17653, Eq. 4 and section 4.2, for several teachers section 4.3 ("parallel"). Decided from
+    frozen models alone. Ties go to the frozen student, then to the teacher listed first.
+
+    Returns:
+        int64 [batch]: 0 for the frozen student, k for the k-th teacher, from 1.
+    """
+
+    def doubt(logits: Tensor) -> Tensor:
+        if labels is None:
+            # In float32 its logarithm would tell nothing more: both end where 1 + exp(-gap) is 1.
+            return -logits.float().softmax(dim=1).amax(dim=1)
+        # The negative logarithm of the true class's probability is cross-entropy, and one operation.
+        return F.cross_entropy(logits.float(), labels, reduction="none")
+
+    least = doubt(frozen)
+    choice = torch.zeros(len(frozen), dtype=torch.int64, device=frozen.device)
+    for number, teacher in enumerate(teachers, 1):
+        doubted = doubt(teacher)
+        choice = torch.where(doubted < least, number, choice)
+        least = torch.minimum(doubted, least)
+    return choice
+
+
+def targets(choice: Tensor, frozen: Tensor, teachers: Sequence[Tensor]) -> Tensor:
+    """The logits that each sample is taught, [batch, classes]: those of `choice`, as `best` numbers them."""
+    chosen = frozen
+    for number, teacher in enumerate(teachers, 1):
+        chosen = torch.where((choice == number)[:, None], teacher, chosen)
+    return chosen
+
+
+def flips(frozen: Tensor, teacher: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Bool [batch] each: positive flips (the teacher is right, the frozen student wrong), and negative
+    ones."""
+    own, its = (logits.argmax(dim=1) == labels for logits in (frozen, teacher))
+    return its & ~own, own & ~its
+
+
+def flips_taught(taught: Tensor, frozen: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Measures, bool [batch] each: flips, and those of them that the teacher teaches (section 5.1's 72 and
+    9 %).
+
+    Args:
+        taught: bool [batch], what is taught by the teacher.
+    """
+    positive, negative = flips(frozen, teacher, labels)
+    return {
+        "positive_flips": positive,
+        "negative_flips": negative,
+        "taught_positive_flips": positive & taught,
+        "taught_negative_flips": negative & taught,
+    }
+
+
+# --- objectives ---------------------------------------------------------------------------------
+
+
+def kl_dp(
+    student: Tensor,
+    teachers: Sequence[Tensor],
+    frozen: Tensor,
+    labels: Tensor,
+    *,
+    temperature: Positive = 1.0,
+) -> Loss:
+    """KL+DP: each sample from whom gives its true class most probability (arXiv 2310.17653, Eqs. 4 and 5)."""
+    choice = best(frozen, teachers, labels)
+    loss = kl(student, targets(choice, frozen, teachers), temperature=temperature)
+    return loss, _shares(choice, len(teachers))
+
+
+def kl_dp_unsupervised(
+    student: Tensor, teachers: Sequence[Tensor], frozen: Tensor, *, temperature: Positive = 1.0
+) -> Loss:
+    """KL+DP by confidence: each sample from the surest, without labels (arXiv 2310.17653, section 4.2)."""
+    choice = best(frozen, teachers)
+    loss = kl(student, targets(choice, frozen, teachers), temperature=temperature)
+    return loss, _shares(choice, len(teachers))
+
+
+def xe_kl_dp(
+    student: Tensor,
+    teachers: Sequence[Tensor],
+    frozen: Tensor,
+    labels: Tensor,
+    *,
+    weight: Share,
+    frozen_weight: Positive = 1.0,
+    temperature: Positive = 1.0,
+) -> Loss:
+    """λ · KL+DP + (1 − λ) · cross-entropy (appendix A.3's search), the frozen student's samples weighted.
+
+    `weight` is λ: at 1, with a `frozen_weight` of 1, it is KL+DP. `frozen_weight` multiplies the divergence
+    of samples that the frozen student teaches (the scripts try 1 to 10)."""
+    choice = best(frozen, teachers, labels)
+    target = targets(choice, frozen, teachers)
+    weights = torch.where(choice == 0, frozen_weight, 1.0)
+    partitioned = _weighted_kl(student, target, weights, temperature)
+    return weight * partitioned + (1 - weight) * xe(student, labels), _shares(choice, len(teachers))
+
+
+def kl_flips(
+    student: Tensor,
+    teacher: Tensor,
+    frozen: Tensor,
+    labels: Tensor,
+    *,
+    positive: Whom = "teacher",
+    neutral: Whom = "frozen",
+    negative: Whom = "frozen",
+    temperature: Positive = 1.0,
+) -> Loss:
+    """KL partitioned by flips: who teaches positive flips, negative ones, and the rest, which is neutral.
+
+    The mean is that of teacher's and frozen student's logits; what nobody teaches adds no loss. The scripts'
+    `flip-st` is as it stands, `flip-t` has `neutral: teacher`, `flip-avg` has `neutral: mean`; distilling on
+    positive flips alone has `neutral: nobody, negative: nobody`.
+    """
+    known, unknown = flips(frozen, teacher, labels)
+    rest = ~(known | unknown)
+    logits = {"teacher": teacher, "frozen": frozen, "mean": (teacher + frozen) / 2, "nobody": frozen}
+    target, weights = torch.zeros_like(frozen), torch.ones(len(frozen), device=frozen.device)
+    taught = torch.zeros_like(known)
+    for part, whom in ((known, positive), (rest, neutral), (unknown, negative)):
+        target = torch.where(part[:, None], logits[whom], target)
+        if whom == "nobody":
+            weights = torch.where(part, 0.0, weights)
+        if whom == "teacher":
+            taught = taught | part
+    return _weighted_kl(student, target, weights, temperature), {"teacher_share": taught}
+
+
+def self_distillation(student: Tensor, frozen: Tensor, *, temperature: Positive = 1.0) -> Tensor:
+    """KL from the frozen student on every sample: a control, without a teacher and without labels."""
+    return kl(student, frozen, temperature=temperature)
+
+
+def _weighted_kl(student: Tensor, target: Tensor, weights: Tensor, temperature: float) -> Tensor:
+    """`kl` with a weight a sample, still divided by the number of samples."""
+    log_student, log_target = (
+        (logits.float() / temperature).log_softmax(dim=1) for logits in (student, target.detach())
+    )
+    divergence = F.kl_div(log_student, log_target, reduction="none", log_target=True).sum(dim=1)
+    return temperature**2 * (weights * divergence).mean()
+
+
+def _shares(choice: Tensor, teachers: int) -> dict[str, Tensor]:
+    """Measures: which samples a teacher teaches, and of several, which each."""
+    measures = {"teacher_share": choice > 0}
+    if teachers > 1:
+        measures |= {f"teacher_{number}_share": choice == number for number in range(1, teachers + 1)}
+    return measures
