@@ -101,10 +101,10 @@ def fig_2b_paper(atlas, of_atlas):
     if not table["pairs"].any():
         raise LeftOut("no pair has two top classes whose names can be compared")
     columns = [
-        Column("classes of", "top", "fewest classes that hold so many of a pair's flips"),
-        Column("classes", "classes|number('g')", "median number of these classes"),
+        Column("classes", "top", "fewest classes that hold so many of a pair's flips"),
+        Column("number", "classes|number('g')", "of these classes: median over pairs"),
         Column("pairs", "pairs|number", "with two such classes"),
-        Column("mean %", "bounded(mean, low, high)|percent(1)", "[95 % interval]"),
+        Column("mean %", "bounded(mean, low, high)|percent(1)", "over pairs [95 % interval over models]"),
         Column("quartiles %", "'–' if q1|is_none else q1|percent(1) ~ ' to ' ~ q3|percent(1)"),
     ]
     papers = atlas.embedder == PAPERS_TEXTS
