@@ -6,7 +6,7 @@ each stands what an identity or mere chance would give, since rho_pos follows De
 and few flips cannot spread evenly over many classes.
 
 Matrices have a row a student and a column a teacher; what does not count is NaN. Left out on purpose:
-any choice of pairs, and chance for classes of unequal size (uniform draws give each class 1/C).
+chance for classes of unequal size (uniform draws give each class 1/C).
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ TOP_PERCENT = (2, 5, 10, 20, 50)  # of a pair's flips, held by its top classes
 TOP_SHARE = 0.2  # of the classes
 DRAWS = 20  # uniform draws a pair, of as many flips as it has
 DEVIATION = 0.005  # of an accuracy from the published one
+# Of arXiv 2310.17653: ordered pairs, drawn at random; Delta_acc of the three pairs of Fig. 2a by kind of
+# teacher; percents of Fig. 2b.
+PAPERS_PAIRS = 466
+PAPERS_DIFFERENCES = {"weaker": -0.13, "equal": 0.0, "stronger": 0.18}
+PAPERS_PERCENT = (2, 5, 20, 50)
 
 
 def accuracy_difference(rho_pos: Floats) -> Floats:
@@ -84,6 +89,12 @@ def where(mask: np.ndarray, values: Floats) -> Floats:
     return np.where(mask, values, np.nan)
 
 
+def least(values: Floats) -> tuple[int, int]:
+    """Student and teacher of the pair with the least of some values [M, M]; ties: the first."""
+    student, teacher = np.unravel_index(np.nanargmin(values), values.shape)
+    return int(student), int(teacher)
+
+
 def correlation_parts(rho_pos: Floats, delta: Floats) -> tuple[float, float]:
     """Pearson's correlation of rho_pos with Delta_acc as a sum of what must be and what need not.
 
@@ -138,6 +149,62 @@ def expected_entropy(flips: Ints, classes: int) -> Floats:
     return np.clip(values, 0, 1)[of_pair].reshape(np.shape(flips))
 
 
+def nats(entropy: Floats, classes: int) -> Floats:
+    """An entropy over C classes in nats, -sum_c p_c ln p_c, as in Fig. 1b; at most ln C.
+
+    Args:
+        entropy: [...] the same divided by ln C.
+        classes: C.
+    """
+    return entropy * np.log(classes)
+
+
+def example_pairs(atlas: Atlas) -> dict[str, int]:
+    """The three pairs of Fig. 2a: rows of `class_pairs` whose Delta_acc is nearest to the paper's.
+
+    Returns:
+        A row for a weaker, an equal and a stronger teacher, ties: the first; none where no flips are known
+        class by class.
+    """
+    if not len(atlas.class_pairs):
+        return {}
+    delta = accuracy_difference(atlas.rho_pos)[tuple(atlas.class_pairs.T)]
+    return {
+        teacher: int(np.abs(np.round(delta - wanted, 12)).argmin())
+        for teacher, wanted in PAPERS_DIFFERENCES.items()
+    }
+
+
+def papers_draw(atlas: Atlas) -> np.ndarray | None:
+    """Bool [M, M]: as many ordered pairs as the paper drew; None where there are no more than that.
+
+    They are those whose flips are known class by class, which were drawn at random when the atlas was made
+    (seed 0, `docs/records.md`): so Figs. 1 and 2 are of the same pairs, as in the paper. None, too, where
+    another number of pairs is known so.
+    """
+    if len(atlas.class_pairs) != PAPERS_PAIRS or np.isfinite(atlas.rho_pos).sum() <= PAPERS_PAIRS:
+        return None
+    drawn = np.zeros(atlas.rho_pos.shape, bool)
+    drawn[tuple(atlas.class_pairs.T)] = True
+    return drawn
+
+
+def class_rates(flips: Ints, samples: Ints) -> tuple[Ints, Floats]:
+    """How much of each class is positive flips, the class with most first, as in Fig. 2a.
+
+    Args:
+        flips: [C], positive flips of a pair.
+        samples: [C], samples of each class.
+
+    Returns:
+        The classes that have samples, sorted, ties by number, and flips_c / n_c of each, a fraction.
+    """
+    there = np.flatnonzero(samples)
+    rates = flips[there] / samples[there]
+    order = np.argsort(-rates, kind="stable")
+    return there[order], rates[order]
+
+
 def sorted_shares(flips: Ints) -> Floats:
     """Each pair's flips [P, C] as shares of all its flips, its largest class first; NaN without flips."""
     ordered = -np.sort(-flips, axis=1)
@@ -188,7 +255,7 @@ def relative_similarity(flips: Ints, embeddings: Floats, percents: Sequence[int]
         similarity is not positive, which a ratio to it needs.
     """
     sizes = top_classes(flips, percents)
-    overall = _mean_similarity(embeddings.sum(axis=0), len(embeddings))
+    overall = mean_similarity(embeddings)
     values = np.full(sizes.shape, np.nan)
     if overall <= 0:
         return values
@@ -198,6 +265,11 @@ def relative_similarity(flips: Ints, embeddings: Floats, percents: Sequence[int]
         enough = size >= 2
         values[pair, enough] = _mean_similarity(sums[size[enough] - 1], size[enough]) / overall
     return values
+
+
+def mean_similarity(embeddings: Floats) -> float:
+    """Mean cosine similarity between two distinct classes, of embeddings [C, E] of length 1."""
+    return float(_mean_similarity(embeddings.sum(axis=0), len(embeddings)))
 
 
 def _mean_similarity(total: Floats, count: int | Ints) -> Floats:

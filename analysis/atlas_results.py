@@ -25,7 +25,7 @@ COLUMNS = {
     "published_accuracy",
     "atlas": "model",
     "pairs": "student teacher samples rho_pos agreement error_consistency flip_entropy",
-    "pair_classes": "student teacher class flips",
+    "pair_classes": "student teacher class samples flips",
     "classes": "class name embedder embedding",
 }
 SOURCES = {"hub", "file", "seed", "trained", "transferred", "averaged"}  # of weights; 'seed' is untrained
@@ -55,7 +55,9 @@ class Atlas:
         kappa_p, ensemble_accuracy: [M, M]; NaN where it is not known.
         class_pairs: [P, 2], student and teacher of the pairs whose flips are known class by class.
         class_flips: [P, C], their positive flips.
-        embedder: text model that embedded the classes' names; None without one.
+        class_samples: [C], samples of each class; 0 where no pair's flips are known class by class.
+        class_names: [C].
+        embedder: text model that embedded the classes, and what it read; None without one.
         embeddings: [C, E]; None without a text model.
     """
 
@@ -75,6 +77,8 @@ class Atlas:
     ensemble_accuracy: Floats
     class_pairs: Ints
     class_flips: Ints
+    class_samples: Ints
+    class_names: list[str]
     embedder: str | None
     embeddings: Floats | None
 
@@ -115,7 +119,6 @@ def load_atlas(results: Path | str, study: str | None = None) -> Atlas:
             f"{results / 'models'}: samples is {samples} and classes {classes}, where two classes are the "
             "least that can be told apart; choose other images"
         )
-    embedder, embeddings = _embeddings(results, study, classes)
     return Atlas(
         study=study,
         models=trained,
@@ -126,8 +129,7 @@ def load_atlas(results: Path | str, study: str | None = None) -> Atlas:
         classes=classes,
         **_pairs(results, study, trained, untrained, samples),
         **_pair_classes(results, study, trained, untrained, classes),
-        embedder=embedder,
-        embeddings=embeddings,
+        **_classes(results, study, classes),
     )
 
 
@@ -275,10 +277,15 @@ def _pair_classes(
     path, rows = _table(results, "pair_classes", study)
     names = [*trained["name"], *untrained["name"]]
     s, t = _positions(rows["student"], names, path), _positions(rows["teacher"], names, path)
-    for name in ("class", "flips"):
+    for name in ("class", "samples", "flips"):
         _require(rows[name], lacking(rows[name]), path, "is empty or not finite")
     _require(rows["class"], ~rows["class"].between(0, classes - 1), path, "is no class")
     _require(rows["flips"], rows["flips"] < 0, path, "is negative")
+    _require(rows["flips"], rows["flips"] > rows["samples"], path, "is more than the class has samples")
+    samples = np.zeros(classes, np.int64)
+    samples[rows["class"]] = rows["samples"]
+    other = rows["samples"].to_numpy() != samples[rows["class"]]
+    _require(rows["samples"], other, path, "is another number for another pair")
     found, pair = np.unique(s * len(names) + t, return_inverse=True)
     flips = np.full((len(found), classes), -1, np.int64)
     flips[pair, rows["class"].to_numpy(np.int64)] = rows["flips"].to_numpy(np.int64)
@@ -289,18 +296,22 @@ def _pair_classes(
         )
     pairs = np.stack(np.divmod(found, len(names)), axis=1)
     of_trained = (pairs < len(trained)).all(axis=1)
-    return {"class_pairs": pairs[of_trained], "class_flips": flips[of_trained]}
+    return {
+        "class_pairs": pairs[of_trained],
+        "class_flips": flips[of_trained],
+        "class_samples": samples,
+    }
 
 
-def _embeddings(results: Path, study: str, classes: int) -> tuple[str | None, Floats | None]:
-    """The text model, and the classes' embeddings [C, E] of length 1."""
+def _classes(results: Path, study: str, classes: int) -> dict:
+    """The fields of `Atlas` that come from `classes`: names, and embeddings of length 1."""
     path, rows = _table(results, "classes", study)
     rows = rows.sort_values("class", ignore_index=True)
     if rows["class"].tolist() != list(range(classes)):
         raise ResultsError(f"{path}: class does not number {classes} classes from 0; {AGAIN}")
-    given = rows["embedding"].notna()
+    given, names = rows["embedding"].notna(), rows["name"].astype(str).tolist()
     if not given.any():
-        return None, None
+        return {"class_names": names, "embedder": None, "embeddings": None}
     _require(rows["embedding"], ~given, path, "is empty for some classes")
     lengths = {len(vector) for vector in rows["embedding"]}
     embeddings = np.stack(rows["embedding"]).astype(float) if len(lengths) == 1 else np.zeros((1, 1))
@@ -310,4 +321,7 @@ def _embeddings(results: Path, study: str, classes: int) -> tuple[str | None, Fl
             f"{path}: embedding does not hold finite vectors of one length and not of zeros; remove the file "
             f"and {AGAIN}"
         )
-    return str(rows["embedder"].iloc[0]), embeddings / norms
+    embedder = str(rows["embedder"].iloc[0])
+    if ":" not in embedder:  # an older version did not record what was read: it was always this
+        embedder += ": names, with definitions where there are any, in a sentence"
+    return {"class_names": names, "embedder": embedder, "embeddings": embeddings / norms}

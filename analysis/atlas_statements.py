@@ -27,7 +27,7 @@ def statements(atlas: Atlas, gap: float = 5.0) -> pd.DataFrame:
         atlas: as `load_atlas` gives it.
         gap: teachers weaker by so many percentage points, or more, are looked at by themselves.
     """
-    rows = _Rows(len(atlas.models))
+    rows = _Rows(atlas.models["name"])
     delta = measures.accuracy_difference(atlas.rho_pos)
     _sizes(rows, atlas)
     _knowledge(rows, atlas, delta, gap)
@@ -36,6 +36,8 @@ def statements(atlas: Atlas, gap: float = 5.0) -> pd.DataFrame:
     _chance(rows, atlas)
     _spread(rows, atlas, delta)
     _meaning(rows, atlas)
+    _examples(rows, atlas, delta)
+    _drawn(rows, atlas)
     _families(rows, atlas, delta, gap)
     _published(rows, atlas)
     return rows.table()
@@ -44,12 +46,18 @@ def statements(atlas: Atlas, gap: float = 5.0) -> pd.DataFrame:
 class _Rows(Statements):
     """Collects the rows; intervals resample the models."""
 
-    def __init__(self, models: int):
+    def __init__(self, names: pd.Series):
         super().__init__()
-        self.models = models
+        self.names, self.models = names, len(names)
 
     def number(self, name: str, value: float, n: int, unit: str, meaning: str, **more) -> None:
         self.add("atlas", name, value, n, about=(unit, meaning), **more)
+
+    def of_pair(self, name: str, value: float, pair: tuple[int, int], n: int, meaning: str) -> None:
+        """A fraction that is of one pair, student and teacher."""
+        student, teacher = pair
+        level = f"{self.names[teacher]}{TEACHING}{self.names[student]}"
+        self.number(name, value, n, "fraction", meaning, level=level)
 
     def estimate(self, name: str, statistic: Callable, n: int, unit: str, meaning: str, **more) -> None:
         interval = pair_bootstrap(statistic, self.models)
@@ -72,20 +80,14 @@ def _sizes(rows: _Rows, atlas: Atlas) -> None:
 
 
 def _knowledge(rows: _Rows, atlas: Atlas, delta: Floats, gap: float) -> None:
-    rho_pos, names = atlas.rho_pos, atlas.models["name"]
-    known = np.isfinite(rho_pos)
+    rho_pos, known = atlas.rho_pos, np.isfinite(atlas.rho_pos)
     every = "over all ordered pairs of trained models"
-
-    def of_one(name: str, values: Floats, at: int, meaning: str, n: int) -> None:
-        student, teacher = np.unravel_index(at, values.shape)
-        pair = f"{names[teacher]}{TEACHING}{names[student]}"
-        rows.number(name, values[student, teacher], n, "fraction", meaning, level=pair)
-
     rows.mean("rho_pos_mean", rho_pos, "fraction", f"mean rho_pos {every}")
     median = pair_median(rho_pos)
     rows.estimate("rho_pos_median", median, known.sum(), "fraction", f"median rho_pos {every}")
-    of_one("rho_pos_min", rho_pos, np.nanargmin(rho_pos), f"least rho_pos {every}", known.sum())
-    of_one("rho_pos_max", rho_pos, np.nanargmax(rho_pos), f"largest rho_pos {every}", known.sum())
+    for part, extreme in (("min", measures.least(rho_pos)), ("max", measures.least(-rho_pos))):
+        meaning = f"{'least' if part == 'min' else 'largest'} rho_pos {every}"
+        rows.of_pair(f"rho_pos_{part}", rho_pos[extreme], extreme, known.sum(), meaning)
     some = measures.where(known, rho_pos > 0)
     rows.mean("pairs_with_flips", some, "fraction of pairs", "pairs with a positive flip, be it one sample")
 
@@ -94,9 +96,9 @@ def _knowledge(rows: _Rows, atlas: Atlas, delta: Floats, gap: float) -> None:
     rows.number("weaker_pairs", weaker.sum(), known.sum(), "count", those)
     if weaker.any():
         values = measures.where(weaker, rho_pos)
-        least = np.nanargmin(values)
-        of_one("weaker_rho_pos_min", values, least, f"least rho_pos over {those}", weaker.sum())
-        of_one("weaker_delta_of_min", delta, least, "Delta_acc of that pair", 1)
+        pair = measures.least(values)
+        rows.of_pair("weaker_rho_pos_min", values[pair], pair, weaker.sum(), f"least rho_pos over {those}")
+        rows.of_pair("weaker_delta_of_min", delta[pair], pair, 1, "Delta_acc of that pair")
         rows.mean("weaker_rho_pos_mean", values, "fraction", f"mean rho_pos over {those}")
 
 
@@ -189,6 +191,10 @@ def _spread(rows: _Rows, atlas: Atlas, delta: Floats) -> None:
     held = measures.sorted_shares(atlas.class_flips)[:, :top].sum(axis=1)
     drawn = measures.uniform_shares(totals, atlas.classes)[:, :top].sum(axis=1)
     rows.number("top_classes", top, atlas.classes, "count", "a fifth of the classes")
+    meaning = "entropy of flips that lie evenly over the classes: log(classes)"
+    rows.number("entropy_even", np.log(atlas.classes), atlas.classes, "nats", meaning)
+    entropy = measures.nats(atlas.flip_entropy, atlas.classes)
+    rows.mean("entropy_nats", entropy, "nats", "entropy of the positive flips over classes: mean over pairs")
     for name, values, unit, meaning in [
         (
             "entropy",
@@ -236,6 +242,9 @@ def _meaning(rows: _Rows, atlas: Atlas) -> None:
     alike = np.full(sizes.shape, np.nan)
     if atlas.embeddings is not None:
         alike = measures.relative_similarity(atlas.class_flips, atlas.embeddings)
+        meaning = f"cosine similarity between two classes: mean over all; {atlas.embedder}"
+        overall = measures.mean_similarity(atlas.embeddings)
+        rows.number("similarity_mean", overall, atlas.classes, "cosine", meaning)
     for percent, size, values in zip(measures.TOP_PERCENT, sizes.T, alike.T, strict=True):
         of = f"the fewest classes that hold {percent} % of a pair's flips"
         rows.number(f"classes_{percent}", np.median(size), len(size), "count", f"number of {of}: median")
@@ -246,6 +255,30 @@ def _meaning(rows: _Rows, atlas: Atlas) -> None:
             for part, value in quartiles:
                 rows.number(f"alike_{percent}_{part}", value, len(known), "ratio", f"{meaning}: {part}")
             rows.mean(f"alike_{percent}_mean", _matrix(atlas, values), "ratio", f"{meaning}: mean")
+
+
+def _examples(rows: _Rows, atlas: Atlas, delta: Floats) -> None:
+    """The three pairs of Fig. 2a, by the paper's accuracy differences."""
+    for teacher, row in measures.example_pairs(atlas).items():
+        pair, count = tuple(atlas.class_pairs[row]), len(atlas.class_pairs)
+        wanted = 100 * measures.PAPERS_DIFFERENCES[teacher]
+        meaning = f"Delta_acc of the pair nearest to {wanted:+g} points, of those known class by class"
+        rows.of_pair(f"example_{teacher}_delta", delta[pair], pair, count, meaning)
+        rows.of_pair(f"example_{teacher}_rho_pos", atlas.rho_pos[pair], pair, 1, "rho_pos of that pair")
+
+
+def _drawn(rows: _Rows, atlas: Atlas) -> None:
+    """As many pairs as the paper drew, where the zoo has more."""
+    mask = measures.papers_draw(atlas)
+    if mask is None:
+        return
+    rho_pos = measures.where(mask, atlas.rho_pos)
+    of = f"over {mask.sum()} ordered pairs drawn at random, as many as in arXiv 2310.17653"
+    rows.mean("drawn_rho_pos_mean", rho_pos, "fraction", f"mean rho_pos {of}")
+    pair = measures.least(rho_pos)
+    rows.of_pair("drawn_rho_pos_min", rho_pos[pair], pair, mask.sum(), f"least rho_pos {of}")
+    entropy = measures.where(mask, measures.nats(atlas.flip_entropy, atlas.classes))
+    rows.mean("drawn_entropy_nats", entropy, "nats", f"mean entropy of the positive flips over classes {of}")
 
 
 def _families(rows: _Rows, atlas: Atlas, delta: Floats, gap: float) -> None:

@@ -124,26 +124,33 @@ def compare(study: spec.Study, models: dict[str, spec.Model], images: Images) ->
     return len(pairs["student"])
 
 
-def describe_classes(study: spec.Study, images: Images, embedder: str | None) -> None:
-    """Record the classes' names and meanings, if need be; a text model that is not to be had is an error."""
+def describe_classes(study: spec.Study, images: Images, embedder: str | None, given: str | None) -> None:
+    """Record the classes' names and meanings, if need be; a text model that is not to be had is an error.
+
+    Args:
+        study: whose results they go into.
+        images: whose classes they are.
+        embedder: text model, or 'none'; None: what is recorded will do, or else 'minilm', if installed.
+        given: what of a class it reads, one of `class_names.GIVEN`; None likewise.
+    """
     names = class_names.readable(images.classes)
-    meanings = class_names.readable(images.classes, definitions=True)
     columns = {"class": range(len(names)), "name": names}
-    wanted = embedder or "minilm"
-    if wanted != "none":
+    asked, model = bool(embedder or given), embedder or "minilm"
+    if model != "none":
+        read, called = class_names.described(images.classes, given or class_names.GIVEN[0])
+        wanted = f"{model}: {called}"
         try:
             before = records.read(study.results, "classes", study.name, ["name", "embedder"]).to_pydict()
         except StudyError:  # not there, or damaged: made again
             before = {"name": [], "embedder": []}
         embedders = {*before["embedder"]} - {None}
-        # Where none is asked for, any will do.
-        if before["name"] == names and embedders and embedder in (None, *embedders):
+        if before["name"] == names and embedders and (not asked or wanted in embedders):
             return
         try:
-            columns["embedding"] = list(class_names.embed(meanings, wanted))
+            columns["embedding"] = list(class_names.embed(read, model))
             columns["embedder"] = [wanted] * len(names)
         except StudyError as error:
-            if embedder:
+            if asked:
                 raise
             _console.console.print(f"classes: names are not compared by meaning: {error}")
     records.write(study.results, "classes", study.name, columns)
@@ -237,6 +244,12 @@ def job() -> None:
         help="text model that compares the classes' names (default: minilm, where it is installed)",
     )
     parser.add_argument(
+        "--embed-given",
+        choices=class_names.GIVEN,
+        help="what it reads of a class: its name and WordNet's definition inside a sentence (the default), "
+        "or the plain name; Fig. 2b of the paper is of '--embed clip --embed-given names'",
+    )
+    parser.add_argument(
         "--published",
         metavar="CSV",
         help="path or URL of timm's results-imagenet.csv, to compare accuracies on ImageNet with (default: "
@@ -269,7 +282,7 @@ def job() -> None:
     own = labels.chosen(study.data, images.classes)
     atlas.check_models(chosen, arguments.models, len(images.classes), own)
     check_room(study, images, len(todo), split)
-    describe_classes(study, images, arguments.embed)
+    describe_classes(study, images, arguments.embed, arguments.embed_given)
     known = published.top1(arguments.published) if class_names.is_imagenet(images.classes) else None
     zoo.build(study, study.zoo.values(), "results", "outputs", "zoo", more=bool(todo))
     records.write_plan(study.results, "atlas", study.name, {"model": list(models)})

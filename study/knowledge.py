@@ -43,7 +43,7 @@ def negative_flips(student: Bools, teacher: Bools) -> Bools:
 
 
 def rho_pos(student: Bools, teacher: Bools) -> float:
-    """ρ_pos, the share of positive flips (section 3, equation 1)."""
+    """ρ_pos, the share of positive flips (section 3; the paper gives it no number)."""
     return float(positive_flips(student, teacher).mean())
 
 
@@ -236,7 +236,8 @@ def flip_entropy(correct: Bools, labels: NDArray[np.integer], classes: int) -> N
     """How evenly the positive flips of all ordered pairs lie over the true classes.
 
     The entropy of the distribution of the positive flips over the classes, divided by log(classes):
-    1 is uniform, 0 all flips in one class (arXiv 2310.17653, section 3, figure 1b).
+    1 is uniform, 0 all flips in one class (arXiv 2310.17653, section 3; Fig. 1b has it in nats,
+    not divided).
 
     Args:
         correct: bool [models, samples], which samples each model got right.

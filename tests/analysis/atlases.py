@@ -119,7 +119,9 @@ def tables(
     names_of_classes = [f"class {c}" for c in range(classes)]
     of_classes = pd.DataFrame({"class": np.arange(classes), "name": names_of_classes})
     if embeddings is not None:
-        of_classes = of_classes.assign(embedder="minilm", embedding=list(np.asarray(embeddings, np.float32)))
+        of_classes = of_classes.assign(
+            embedder="minilm: names in a sentence", embedding=list(np.asarray(embeddings, np.float32))
+        )
     atlas = pd.DataFrame({"model": models["model"], "study": study})
     return {
         "models": models,

@@ -113,7 +113,7 @@ def test_properties_of_students(material):
 def test_the_atlas(material):
     (found,) = numbers(material.of_atlas).values()
     before = pd.read_csv(BEFORE / "atlas.csv", keep_default_na=False, na_values=[""])
-    assert len(before) == len(found)
+    assert set(before["name"]) < set(found)  # others came since
     for row in before.to_dict("records"):
         one = found[row["name"]]
         assert (one.value, one.low, one.high, one.n) == pytest.approx(

@@ -16,16 +16,21 @@ from scipy import stats
 from scipy.special import xlogy
 
 from analysis import atlas_measures as measures
-from analysis import report
+from analysis import report, text
 from analysis.atlas_results import load_atlas
 from analysis.atlas_statements import statements
+from analysis.exhibit import section
 from analysis.exhibits import atlas as told
+from analysis.exhibits import atlas_paper
 from analysis.material import Material
 from analysis.results import ResultsError
 from tests.analysis import atlases
 
 ROOT = Path(__file__).resolve().parents[2]
-FIGURES = ["fig_1a", "fig_1b", "fig_2a", "fig_2b", "heatmap"]
+FIGURES = [
+    *("fig_1a", "fig_1b", "fig_2a", "fig_2b", "heatmap"),
+    *("fig_1b_paper", "fig_2a_paper", "fig_2b_paper"),
+]
 
 
 def command(*arguments):
@@ -99,7 +104,9 @@ def test_matrices_hold_what_the_predictions_say(atlas, zoo, right):
     assert (atlas.study, atlas.split, atlas.samples, atlas.classes) == ("demo", "test", 120, 6)
     assert list(atlas.models["name"]) == list(zoo["names"][:7])
     assert list(atlas.untrained["name"]) == ["random-0", "random-1"]
-    assert atlas.embedder == "minilm" and atlas.embeddings.shape == (6, 16)
+    assert atlas.embedder == "minilm: names in a sentence" and atlas.embeddings.shape == (6, 16)
+    assert atlas.class_names == [f"class {c}" for c in range(6)]
+    assert atlas.class_samples.tolist() == [20] * 6
     for s, t in ordered(7):
         flips = [bool(right[t, i] and not right[s, i]) for i in range(120)]
         assert atlas.rho_pos[s, t] == sum(flips) / 120
@@ -482,7 +489,11 @@ def test_thin_zoos_give_a_report_without_nan(kind, tmp_path):
     text = (tmp_path / "analysis" / "report.md").read_text()
     assert not re.search(r"\bnan\b|\binf\b", text)
     figures = {path.stem for path in (tmp_path / "analysis" / "figures").glob("*.svg")}
-    expected = {*FIGURES, "map_of_models"} - {"fig_2b"} - ({"fig_2a"} if kind == "no classes" else set())
+    expected = {*FIGURES, "map_of_models"} - {"fig_2b", "fig_2b_paper"}
+    if kind == "no classes":
+        expected -= {"fig_2a", "fig_2a_paper"}
+    if kind in ("clones", "perfect"):  # no flips
+        expected -= {"fig_1b_paper"}
     assert figures == expected - ({"map_of_models"} if kind in ("clones", "perfect") else set())
 
 
@@ -498,6 +509,144 @@ def test_without_a_text_model_the_figure_is_left_out_and_an_old_one_removed(cont
     how = "pip install -r requirements-semantics.txt"
     assert how in sentences(results)["Meaning of the top classes"]
     assert how in (out / "report.md").read_text()
+
+
+# ---------------------------------------------------------------- the paper's form
+
+
+@pytest.fixture(scope="module")
+def paper(folder):
+    """Exhibits in the paper's form, by name."""
+    return {made.name: made for made in section(atlas_paper, Material(folder)).exhibits}
+
+
+def test_the_entropy_in_nats_against_rho_pos(paper, right, zoo, table):
+    made = paper["fig_1b_paper"]
+    axes = made.shown.drawing.axes[0]
+    shown = {tuple(dot) for dot in np.round(axes.collections[0].get_offsets().data, 9)}
+    entropies = {}
+    for s, t in ordered(7):
+        counts = np.bincount(zoo["labels"][right[t] & ~right[s]], minlength=6)
+        if counts.sum():
+            entropies[s, t] = stats.entropy(counts)  # in nats
+            assert (round(100 * counts.sum() / 120, 9), round(entropies[s, t], 9)) in shown
+    assert len(entropies) == table.loc["entropy_nats", "n"]
+    assert table.loc["entropy_nats", "value"] == pytest.approx(np.mean(list(entropies.values())))
+    assert axes.lines[0].get_ydata() == pytest.approx([math.log(6)] * 2)
+    assert table.loc["entropy_even", "value"] == math.log(6)
+    assert f"{np.mean(list(entropies.values())):.2f} [" in made.note and "log(6) = 1.79" in made.note
+
+
+def test_class_rates_are_of_the_class_and_sorted():
+    flips, samples = np.array([2, 6, 0, 3, 0]), np.array([4, 30, 0, 6, 5])
+    classes, rates = measures.class_rates(flips, samples)
+    assert classes.tolist() == [0, 3, 1, 4]  # the second has most flips, and one class no samples
+    np.testing.assert_allclose(rates, [0.5, 0.5, 0.2, 0])
+
+
+def test_three_pairs_class_by_class(paper, atlas, right, zoo, table):
+    accuracy, names = right.mean(axis=1), zoo["names"]
+    made = paper["fig_2a_paper"]
+    rows, stated = made.shown.numbers, made.statements
+    for teacher, wanted in [("weaker", -0.13), ("equal", 0), ("stronger", 0.18)]:
+        off = {(s, t): abs(round(accuracy[t] - accuracy[s] - wanted, 9)) for s, t in ordered(7)}
+        of_pair = table.loc[f"example_{teacher}_delta"]
+        t, s = (names.tolist().index(name) for name in of_pair["level"].split(" teaching "))
+        assert off[s, t] == min(off.values())
+        assert of_pair["value"] == pytest.approx(accuracy[t] - accuracy[s])
+        flips = right[t] & ~right[s]
+        assert table.loc[f"example_{teacher}_rho_pos", "value"] == pytest.approx(flips.mean())
+        mine = rows[rows["teacher"] == f"{teacher} teacher"]
+        by_class = {f"class {c}": flips[zoo["labels"] == c].mean() for c in range(6)}
+        assert dict(zip(mine["class"], mine["flips_of_class"], strict=True)) == pytest.approx(by_class)
+        assert mine["flips_of_class"].is_monotonic_decreasing
+        assert mine["rank"].tolist() == list(range(1, 7))
+        first = stated[stated["subject"] == f"{teacher} teacher, {of_pair['level']}, 1"]
+        assert first["value"].tolist() == [max(by_class.values())]
+        assert f"{of_pair['level']} ({text.points(of_pair['value'])} points)" in made.note
+
+
+def test_similarity_as_a_difference_to_the_mean_of_all_classes(paper, atlas, table):
+    made, rows = paper["fig_2b_paper"], paper["fig_2b_paper"].shown.numbers.set_index("top")
+    assert rows.index.tolist() == ["top 2 %", "top 5 %", "top 20 %", "top 50 %"]
+    alike = atlas.embeddings @ atlas.embeddings.T
+    every = np.mean([alike[a, b] for a, b in itertools.combinations(range(6), 2)])
+    assert table.loc["similarity_mean", "value"] == pytest.approx(every)
+    differences = []
+    for flips in atlas.class_flips:
+        ranked = sorted(range(6), key=lambda c: (-flips[c], c))
+        held = np.cumsum([flips[c] for c in ranked])
+        top = ranked[: 1 + next(k for k in range(6) if 2 * held[k] >= held[-1])]
+        if len(top) > 1:
+            differences.append(np.mean([alike[a, b] for a, b in itertools.combinations(top, 2)]) / every - 1)
+    row = rows.loc["top 50 %"]
+    assert row["pairs"] == len(differences) > 20
+    found = [row["mean"], row["q1"], row["q3"]]
+    assert found == pytest.approx([np.mean(differences), *np.quantile(differences, [0.25, 0.75])])
+    assert row["low"] < row["mean"] < row["high"]
+    assert "of 'minilm: names in a sentence'. The paper's are CLIP's" in made.note
+
+
+def test_embeddings_say_what_was_read(content, tmp_path):
+    classes = content["classes"]
+    for place, (recorded, known) in enumerate(
+        [
+            ("clip: plain names", "clip: plain names"),
+            ("clip", "clip: names, with definitions where there are any, in a sentence"),  # of before
+        ]
+    ):
+        changed = content | {"classes": classes.assign(embedder=recorded)}
+        results = atlases.write(tmp_path / str(place), changed)
+        assert load_atlas(results).embedder == known
+        (made,) = atlas_paper.fig_2b_paper.made(Material(results))
+        assert ("The paper's are CLIP's" in made.note) == (recorded == "clip")
+
+
+def test_both_minima_are_marked_and_named(folder, atlas, table):
+    (made,) = told.fig_1a.made(Material(folder, gap=3))
+    marks = {line.get_marker(): line.get_xydata()[0] for line in made.shown.drawing.axes[0].lines}
+    labels = [label.get_text() for label in made.shown.drawing.legends[0].get_texts()]
+    for marker, name, which in [
+        ("o", "weaker_rho_pos_min", "weaker by 3"),
+        ("D", "rho_pos_min", "all pairs"),
+    ]:
+        value = 100 * table.loc[name, "value"]
+        assert marks[marker][1] == pytest.approx(value)
+        assert any(which in label and f"{value:.2f} %" in label for label in labels)
+
+
+@pytest.mark.parametrize(("models", "pairs"), [(23, 466), (23, 400), (22, None)])
+def test_as_many_pairs_as_the_paper_drew(models, pairs, tmp_path):
+    zoo = atlases.simulate(models, 60, 5, untrained=1)
+    made_of = atlases.tables(zoo, pairs=pairs)
+    material = Material(atlases.write(tmp_path, made_of))
+    (made,) = atlas_paper.fig_1_of_466_pairs.made(material)
+    if pairs != 466:
+        why = "of 400 pairs are" if pairs else "462 ordered pairs, no more than the 466"
+        assert why in made.note and made.shown.drawing is None
+        assert not material.of_atlas["measure"].str.startswith("drawn").any()
+        return
+    pairs = made_of["pairs"].astype({"student": str, "teacher": str})
+    chosen = made_of["pair_classes"][["student", "teacher"]].astype(str).drop_duplicates()
+    drawn = chosen.merge(pairs, how="left")
+    assert len(drawn) == 466 < len(pairs)
+    columns = ["student", "teacher", "accuracy_difference", "rho_pos", "entropy_nats"]
+    expected = drawn.assign(entropy_nats=drawn["flip_entropy"] * math.log(5))[columns]
+    by = ["student", "teacher"]
+    pd.testing.assert_frame_equal(
+        made.shown.numbers[columns]
+        .astype({"student": str, "teacher": str})
+        .sort_values(by, ignore_index=True),
+        expected.sort_values(by, ignore_index=True),
+    )
+    found = material.of_atlas.set_index("measure")
+    assert found.loc["drawn_rho_pos_mean", "value"] == pytest.approx(expected["rho_pos"].mean())
+    assert found.loc["drawn_entropy_nats", "value"] == pytest.approx(expected["entropy_nats"].mean())
+    least = found.loc["drawn_rho_pos_min"]
+    assert least["value"] == pytest.approx(expected["rho_pos"].min()) and least["level"] in made.note
+    assert found.loc["rho_pos_min", "value"] == pytest.approx(
+        pairs["rho_pos"][~pairs["teacher"].str.startswith("random")].min()
+    )
 
 
 # ---------------------------------------------------------------- the command
@@ -631,7 +780,7 @@ COLUMNS = [
         "models": "model status name family source samples classes accuracy published_accuracy split",
         "atlas": "model",
         "pairs": "student teacher samples rho_pos agreement error_consistency flip_entropy",
-        "pair_classes": "student teacher class flips",
+        "pair_classes": "student teacher class samples flips",
         "classes": "class embedding embedder",
     }.items()
     for column in names.split()
@@ -672,6 +821,9 @@ def test_a_missing_column_is_named(content, tmp_path, table, column):
         ("pair_classes", "student", 3, "stranger", "student names stranger"),
         ("pair_classes", "flips", 3, None, r"flips is empty or not finite \(row 3\)"),
         ("pair_classes", "flips", 3, -1, r"flips is negative \(row 3\)"),
+        ("pair_classes", "flips", 3, 21, r"flips is more than the class has samples \(row 3\)"),
+        ("pair_classes", "samples", 3, None, r"samples is empty or not finite \(row 3\)"),
+        ("pair_classes", "samples", 3, 21, r"samples is another number for another pair \(row 3\)"),
         ("pair_classes", "class", 3, 6, r"class is no class \(row 3\)"),
         ("pair_classes", "class", 3, 2, "rows of class are not 6 classes, each once, of 42 pairs"),
         ("classes", "class", 3, 2, "class does not number 6 classes from 0"),

@@ -6,15 +6,18 @@ import os
 import re
 import signal
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from jobs import atlas as atlas_job
 from study import spec
+from study.images import class_names
 from study.models import zoo
-from study.store import outputs
+from study.store import outputs, records
 from tests.jobs.running import recorded, refused, results_of, run, run_here, start, wait_until, workers_of
 
 JOB = "jobs/atlas.py"
@@ -95,6 +98,7 @@ def test_an_atlas_from_nothing_to_its_pairs_and_again_and_mended(small, write_st
     pairs = checked_pairs(results)
     meanings = pd.read_parquet(results / "classes")
     assert meanings["name"].tolist() == [f"class{c}" for c in range(10)]
+    assert meanings["embedder"].unique().tolist() == ["minilm: names in a sentence"]
     assert np.linalg.norm(np.stack(meanings["embedding"]), axis=1) == pytest.approx(1)
 
     # Again: no model is run; the pairs are made of the records. A damaged one is told.
@@ -248,6 +252,32 @@ def test_a_split_that_does_not_exist_is_refused(small, write_study):
 
 def test_a_split_without_images_is_refused(small, write_study):
     refused(atlas_here(write_study(small), "--split", "tune"), "'tune' holds no images", "data.splits.tune")
+
+
+def test_classes_are_embedded_again_where_another_text_is_asked_for(tmp_path, monkeypatch):
+    """Each text has its own embeddings; where none is asked for, those that are there stay."""
+    read = []
+    monkeypatch.setitem(
+        class_names.EMBEDDERS, "minilm", lambda texts: read.append(texts) or np.eye(len(texts))
+    )
+    place, images = SimpleNamespace(results=tmp_path, name="demo"), SimpleNamespace(classes=["a_b", "c"])
+    names, sentences = ["a b", "c"], ["a photo of a a b.", "a photo of a c."]
+    old = {"class": [0, 1], "name": names, "embedder": ["minilm"] * 2, "embedding": [[1.0, 0.0]] * 2}
+    records.prepare(tmp_path, ["classes"])
+    records.write(tmp_path, "classes", "demo", old)
+    for embedder, given, embedded, told in [
+        (None, None, [], "minilm"),  # of a version that did not tell what was read
+        ("minilm", None, [sentences], "minilm: names in a sentence"),
+        ("minilm", None, [], "minilm: names in a sentence"),
+        (None, "names", [names], "minilm: plain names"),
+        (None, None, [], "minilm: plain names"),
+        (None, "definitions", [sentences], "minilm: names in a sentence"),
+        ("none", None, [], None),
+    ]:
+        read.clear()
+        atlas_job.describe_classes(place, images, embedder, given)
+        assert read == embedded
+        assert records.read(tmp_path, "classes", "demo", ["embedder"])["embedder"].to_pylist() == [told] * 2
 
 
 @pytest.mark.parametrize("by_name", [True, False])

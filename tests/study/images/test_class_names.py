@@ -27,7 +27,7 @@ FASHION_MNIST = [
 @pytest.fixture(scope="module")
 def rows():
     pytest.importorskip("sentence_transformers")
-    return class_names.embed(FASHION_MNIST, "minilm")
+    return class_names.embed(class_names.described(FASHION_MNIST, "definitions")[0], "minilm")
 
 
 def similarity(rows, a: str, b: str) -> float:
@@ -48,10 +48,9 @@ def test_embeddings_are_float32_of_length_one(rows):
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
 
 
-def test_the_weights_are_the_published_ones(monkeypatch):
+def test_the_weights_are_the_published_ones():
     """The similarities that sentence-transformers' own documentation gives for all-MiniLM-L6-v2."""
     pytest.importorskip("sentence_transformers")
-    monkeypatch.setattr(class_names, "PROMPT", "{}")
     sentences = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
     rows = class_names.embed(sentences, "minilm")
     expected = [[1.0000, 0.6660, 0.1046], [0.6660, 1.0000, 0.1411], [0.1046, 0.1411, 1.0000]]
@@ -179,14 +178,22 @@ def tiny_clip(monkeypatch, tmp_path, empty_cache):
     return model, weights
 
 
-def test_clip_embeds_the_prompt_with_the_cached_weights(tiny_clip):
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("names", ["tench", "great grey owl"]),
+        ("definitions", ["a photo of a tench.", "a photo of a great grey owl."]),
+    ],
+)
+def test_clip_embeds_what_is_given_with_the_cached_weights(tiny_clip, given, read):
     import open_clip
 
     model, _ = tiny_clip
     state = torch.get_rng_state()
-    rows = class_names.embed(["tench", "great grey owl"], "clip")
+    texts, _ = class_names.described(["tench", "great_grey_owl"], given)
+    rows = class_names.embed(texts, "clip")
     assert torch.equal(torch.get_rng_state(), state)
-    tokens = open_clip.get_tokenizer("ViT-B-32")(["a photo of a tench.", "a photo of a great grey owl."])
+    tokens = open_clip.get_tokenizer("ViT-B-32")(read)
     with torch.inference_mode():
         expected = model.encode_text(tokens, normalize=True).numpy()
     assert rows.dtype == np.float32
@@ -214,6 +221,17 @@ def test_other_names_keep_their_words():
     names = ["T-shirt/top", "hot_dog, plain", "n99999999", "n01440764x"]
     assert class_names.readable(names) == ["T-shirt/top", "hot dog, plain", "n99999999", "n01440764x"]
     assert class_names.readable(names, definitions=True) == class_names.readable(names)
+
+
+def test_what_a_text_model_is_given_is_told():
+    named, defined = ["hot_dog", "Coat"], ["n01440764", "Coat"]
+    assert class_names.described(named, "names") == (["hot dog", "Coat"], "plain names")
+    assert class_names.described(defined, "names") == (["tench", "Coat"], "plain names")
+    sentences = ["a photo of a hot dog.", "a photo of a Coat."]
+    assert class_names.described(named, "definitions") == (sentences, "names in a sentence")
+    (tench, coat), called = class_names.described(defined, "definitions")
+    assert tench.startswith("a photo of a tench, Tinca tinca: freshwater") and coat == sentences[1]
+    assert called == "names with definitions in a sentence"
 
 
 def test_imagenet_is_known_by_all_its_ids_in_order():
