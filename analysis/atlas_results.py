@@ -28,7 +28,8 @@ COLUMNS = {
     "pair_classes": "student teacher class samples flips",
     "classes": "class name embedder embedding",
 }
-SOURCES = {"hub", "file", "seed", "trained", "transferred", "averaged"}  # of weights; 'seed' is untrained
+# Of weights; 'seed' is untrained.
+SOURCES = {"hub", "file", "seed", "trained", "transferred", "averaged", "grafted"}
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 

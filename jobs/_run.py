@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from jobs import _cluster, _console
-from study import spec
+from study import derivation, spec
 from study.errors import StudyError
 from study.images import files, labels, splits
 from study.images.files import Images
@@ -71,6 +71,10 @@ def write_images(study: spec.Study) -> Images:
         seen = _written(study, other.images)
         count = int(np.diff(seen.subsets["test"])[0])
         _console.console.print(f"data: also {name} ({len(seen.classes)} classes; images: evaluation {count})")
+    for data in derivation.other_data(study.zoo.values()):
+        seen = _written(study, data.images)
+        files.check(seen, data.expected)
+        _console.console.print(f"data: for models of the zoo {data.called} ({len(seen.classes)} classes)")
     return images
 
 

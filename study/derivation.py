@@ -1,9 +1,9 @@
 """What a model's weights are made from, and how they are made: in topological order, each once.
 
-A model is trained (`study.recipe`), transferred (`study.transfer`) or averaged from others, which may be made
-in turn. What is made lies in the zoo folder by its content (`study.models.weights`), so it is made once for
-all studies, and a run that was stopped goes on with what is missing. Two processes that make the same waste
-work, and nothing else: the first to finish wins.
+A model is trained (`study.recipe`), transferred (`study.transfer`), averaged or grafted from others, which
+may be made in turn. What is made lies in the zoo folder by its content (`study.models.weights`), so it is
+made once for all studies, and a run that was stopped goes on with what is missing. Two processes that make
+the same waste work, and nothing else: the first to finish wins.
 
 `run_and_record` runs a trial of a study, after what it begins with. Left out on purpose: who runs it, and
 where.
@@ -37,8 +37,20 @@ def needed(model: spec.Model, classes: int | None = None) -> list[spec.Model]:
             return [student, *teachers]
         case spec.Averaged(models=models):
             return list(models)
+        case spec.Grafted(backbone=backbone, head=head):
+            return [backbone, head]
         case _:
             return []
+
+
+def other_data(models: Iterable[spec.Model]) -> list[spec.Data]:
+    """The data that models, and those they are made from, are made on beside the study's."""
+    found: dict[str, spec.Data] = {}
+    for model in models:
+        own = getattr(model.weights, "data", None)
+        for data in ([own] if own else []) + other_data(needed(model)):
+            found[data.model_dump_json()] = data
+    return list(found.values())
 
 
 def missing(
@@ -91,6 +103,7 @@ def make(
     Raises:
         as `recipe.train` and `transfer.run` do.
     """
+    workspace = workspace.made_on(model)
     folder = workspace.folder_of(model)
     if distributed.from_the_first(lambda: weights.is_made(folder)):
         return weights.facts(folder)
@@ -111,6 +124,10 @@ def make(
         case spec.Averaged(models=models):
             made, history = workspace.student(models[0]), []
             made.network.load_state_dict(weights.average([workspace.frozen(one) for one in models]))
+        case spec.Grafted(backbone=backbone, head=head):
+            made, history = workspace.student(head), []
+            seen = workspace.made_on(backbone).frozen(backbone)
+            made.network.load_state_dict(weights.grafted(seen, made))
     seconds = time.perf_counter() - started
     distributed.by_the_first(lambda: _save(made, model, workspace, {"seconds": seconds, "history": history}))
     distributed.by_the_first(checkpoint.remove)

@@ -351,11 +351,13 @@ class Trained(Strict):
 
     Training begins at the weights of `start` (of a model of the zoo, by name, or from any source), else at
     initial ones. It takes `images` of the zoo split (all, without), or of the transfer set where the zoo
-    split is empty; `seed` draws them, the initial weights, the order and the views.
+    split is empty; `seed` draws them, the initial weights, the order and the views. With `data` these are
+    other images than the study's: of another domain, or of other classes (say kwargs.num_classes then).
     """
 
     source: Literal["trained"] = "trained"
     start: AnyWeights | None = Field(default=None, exclude_if=_unset)
+    data: Data | None = Field(default=None, exclude_if=_unset)
     images: int | None = Field(default=None, gt=0)
     phases: tuple[Phase, ...] = Field(min_length=1)
     seed: Seed = 0
@@ -432,8 +434,33 @@ class Averaged(Strict):
         return self
 
 
-AnyWeights = Annotated[Hub | File | Random | Trained | Transferred | Averaged, Field(discriminator="source")]
-MADE = (Trained, Transferred, Averaged)  # by us, and kept in the zoo folder
+class Grafted(Strict):
+    """The backbone of one model with the head of another of its architecture: what a model has learnt to see
+    elsewhere, asked about the classes of the other (arXiv 2310.17653, appendix B.5).
+    """
+
+    source: Literal["grafted"] = "grafted"
+    backbone: Model
+    head: Model
+
+    @model_validator(mode="after")
+    def _of_one_architecture(self):
+        first, second = (
+            (model.timm.partition(".")[0], model.kwargs | {"num_classes": None})
+            for model in (self.backbone, self.head)
+        )
+        if first != second:
+            raise ValueError(
+                f"head: '{self.backbone.name}' and '{self.head.name}' are not of one architecture; take the "
+                "head of a model like the backbone's"
+            )
+        return self
+
+
+AnyWeights = Annotated[
+    Hub | File | Random | Trained | Transferred | Averaged | Grafted, Field(discriminator="source")
+]
+MADE = (Trained, Transferred, Averaged, Grafted)  # by us, and kept in the zoo folder
 
 
 def _three_sides(size: Any) -> Any:
@@ -738,6 +765,9 @@ def _with_models(zoo: dict[str, Any], budget: Any) -> dict[str, Any]:
         if isinstance(made.get("student"), str):
             made["student"] = origin = entry(made["student"], path)
             made.setdefault("budget", budget)
+        for field in ("backbone", "head"):  # the head says what there is to tell apart
+            if isinstance(made.get(field), str):
+                made[field] = origin = entry(made[field], path)
         for field in ("teachers", "models"):
             if isinstance(made.get(field), list):
                 made[field] = [entry(one, path) if isinstance(one, str) else one for one in made[field]]

@@ -110,6 +110,7 @@ class Workspace:
         self.places: list[int] | None = None  # of the images' classes among those that models tell apart
         self.published = data.as_published and data.class_map is None
         self.on = functools.cache(self._on)
+        self._made_on = functools.cache(self._for)
 
     def _see(self, source: spec.Images, *, all_test: bool = False) -> None:
         """Open images, and split them as the study says, or take all test images for evaluation."""
@@ -130,6 +131,25 @@ class Workspace:
         place.evaluated = "evaluation"
         place.published = False  # timm's figures are not of these images
         return place
+
+    def made_on(self, model: spec.Model) -> Workspace:
+        """The workspace that a model is made in: this one, or one of the data that it says."""
+        data = weights.made_on(model, self.data)
+        return self if data is self.data else self._made_on(data.model_dump_json())
+
+    def _for(self, data: str) -> Workspace:
+        """The same for other data, given as JSON; it may keep a tenth of what this one may."""
+        return Workspace(
+            spec.Data.model_validate_json(data),
+            self.folders,
+            self.device,
+            self.threads,
+            None,
+            self.asked_precision,
+            self.cached,
+            self.compiled,
+            int(self._kept.maxsize / 10),
+        )
 
     def _batches(self, crop: Crop) -> Batches:
         return Batches(self.images, crop, self.threads)

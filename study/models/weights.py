@@ -96,6 +96,8 @@ def pinned(study: spec.Study) -> spec.Study:
                     raise StudyError(
                         f"zoo.{model.name}.weights: {mistakes.first(error, spec.Averaged)}"
                     ) from None
+            case spec.Grafted(backbone=backbone, head=head):
+                update = {"backbone": of_model(backbone), "head": of_model(head)}
         return weights.model_copy(update=update)
 
     return study.model_copy(update={"zoo": {name: of_model(model) for name, model in study.zoo.items()}})
@@ -185,12 +187,17 @@ def check_files(study: spec.Study, classes: int) -> None:
 # --- what is made -------------------------------------------------------------------------------
 
 
+def made_on(model: spec.Model, data: spec.Data) -> spec.Data:
+    """The data that a model is made on: the study's, unless it says others."""
+    return getattr(model.weights, "data", None) or data
+
+
 def folder_of(model: spec.Model, data: spec.Data, zoo_folder: Location, precision: str | None) -> Location:
     """Where weights that are made lie: under the hash of all that makes them, labels left out."""
     content = {
         "results_version": spec.RESULTS_VERSION,
         "model": spec.without(model.model_dump(mode="json"), "name", "family"),
-        "data": data.made_on,
+        "data": made_on(model, data).made_on,
         "precision": precision,
     }
     return zoo_folder / f"{zoo.architecture(model.timm)}-{digest.of_json(content)}"
@@ -297,6 +304,13 @@ def average(models: list[Classifier]) -> dict[str, Tensor]:
         else first
         for name, first in states[0].items()
     }
+
+
+def grafted(backbone: Classifier, head: Classifier) -> dict[str, Tensor]:
+    """The state of a network with one's backbone and the other's head."""
+    of_head = {id(tensor) for part in head.heads for tensor in part.state_dict(keep_vars=True).values()}
+    own, other = head.network.state_dict(keep_vars=True), backbone.network.state_dict()
+    return {name: tensor if id(tensor) in of_head else other[name] for name, tensor in own.items()}
 
 
 def _read(path: Location, name: str, copies: cache.Cache | None) -> dict[str, Tensor]:

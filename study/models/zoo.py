@@ -315,6 +315,8 @@ def licenses_of(model: spec.Model) -> set[str]:
             return set().union(*map(licenses_of, (student, *teachers)))
         case spec.Averaged(models=models):
             return set().union(*map(licenses_of, models))
+        case spec.Grafted(backbone=backbone, head=head):
+            return licenses_of(backbone) | licenses_of(head)
         case _:
             return set()
 

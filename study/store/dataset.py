@@ -272,6 +272,8 @@ def _made_here(model: dict) -> bool:
             return all(map(_made_here, (weights["student"], *weights["teachers"])))
         case "averaged":
             return all(map(_made_here, weights["models"]))
+        case "grafted":
+            return _made_here(weights["backbone"]) and _made_here(weights["head"])
         case _:
             return False
 

@@ -268,8 +268,8 @@ MODELS = _schema(
     (
         "source",
         _S,
-        "of the weights: 'hub', 'file', 'seed' (random weights: the chance level), 'trained', 'transferred' "
-        "or 'averaged'",
+        "of the weights: 'hub', 'file', 'seed' (random weights: the chance level), 'trained', 'transferred', "
+        "'averaged' or 'grafted'",
     ),
     ("parameters", _I, "parameters of the model"),
     ("weights", _S, "SHA-256 of the weights (all tensors, in order)"),

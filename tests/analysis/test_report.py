@@ -147,7 +147,9 @@ def test_every_number_of_a_table_is_a_statement(written):
     assert ((known["low"] <= known["value"]) & (known["value"] <= known["high"])).mean() > 0.99
     one = numbers(written, "table_1").iloc[0]
     mine = table[(table["subject"] == one["student"]) & (table["measure"] == "table_1.kl_mean")]
-    assert mine["value"].item() == pytest.approx(one["kl_mean"], rel=1e-12) and mine["unit"].item() == "fraction"
+    assert (
+        mine["value"].item() == pytest.approx(one["kl_mean"], rel=1e-12) and mine["unit"].item() == "fraction"
+    )
     units = table.set_index("subject").filter(like="negative_log", axis=0)
     assert set(units.loc[units["measure"] != "scores.pairs", "unit"]) <= {"nats"}
 
