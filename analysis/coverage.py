@@ -18,7 +18,7 @@ NAMED = 3  # trials, in a sentence
 
 def coverage(material: Material) -> list[str]:
     """What the numbers come from, a sentence each."""
-    plan, trials, done = material.plan, material.recorded, material.finished
+    plan, trials, done = material.plan, material.every, material.done
     failed = len(trials) - len(done)
     missing = 0 if plan is None else (~plan["trial"].isin(trials["trial"])).sum()
     total = len(trials) + missing
@@ -52,7 +52,7 @@ def coverage(material: Material) -> list[str]:
             f"Data {row.data} (SHA-256 {row.data_sha256[:12]}…): {row.classes:,} classes, "
             f"{row.transfer_samples:,} samples to transfer on, {row.evaluation_samples:,} to evaluate."
         )
-    lines.append(_predictions(material))
+    lines += [_predictions(material)] * len(material.finished[:1])
     versions = [
         f"{name} {', '.join(sorted(done[f'{name}_version'].dropna().unique()))}"
         for name in ("torch", "timm", "study")

@@ -19,6 +19,7 @@ from analysis import (
     flips,
     measures,
     results,
+    search_measures,
     several_teachers,
     tables,
     timm_results,
@@ -45,6 +46,9 @@ NEEDED = [  # columns of `trials`, beside those that `results.load` checks
     *("transfer_samples", "data", "data_sha256", "classes", "device", "finished", "torch_version"),
     *("timm_version", "seconds", "seconds_load", "seconds_train", "seconds_evaluate", "study_version"),
 ]
+
+
+OF_SEARCHES = ["search", "settings"]
 
 
 def _some(table: pd.DataFrame, why: str) -> pd.DataFrame:
@@ -88,11 +92,25 @@ class Material:
         self.plan = results.planned(folder)
         if _recorded(folder, "atlas") and not _recorded(folder, "trials"):
             self.recorded = pd.DataFrame(columns=[*dict.fromkeys([*results.NEEDED, *NEEDED])])
+            self.every = self.of_searches = self.recorded
             return
         columns = dict.fromkeys([*NEEDED, *beyond_accuracy.COLUMNS, *timm_results.OF_TRIALS])
-        self.recorded = results.load(folder, list(columns), several=True)
+        self.every = every = results.load(folder, [*columns, *OF_SEARCHES], several=True)
         again = "run the study again in a new folder"
-        results.require_columns(self.recorded, NEEDED, folder / "trials", again)
+        results.require_columns(every, NEEDED, folder / "trials", again)
+        # Combinations of a search are compared with each other, not with the methods that are reported.
+        self.recorded = every[every["search"].isna()].reset_index(drop=True)
+        self.of_searches = every[every["search"].notna()].reset_index(drop=True)
+
+    @cached_property
+    def done(self) -> pd.DataFrame:
+        """Everything that finished, trials of searches too."""
+        searches = self.of_searches
+        return (
+            pd.concat([self.finished, searches[searches["status"] == "ok"]])
+            if len(searches)
+            else self.finished
+        )
 
     @cached_property
     def trials(self) -> pd.DataFrame:
@@ -145,6 +163,14 @@ class Material:
     def taught(self) -> pd.DataFrame:
         """The units with a teacher."""
         return _some(self.all_units[self.all_units["teacher"].notna()], "no trial has a teacher")
+
+    @cached_property
+    def searched(self) -> pd.DataFrame:
+        """`search_measures.searched`."""
+        none = "no method's settings were searched"
+        if self.of_searches.empty:
+            raise LeftOut(none)
+        return _some(search_measures.searched(self.of_searches, self.equal), "no trial of a search finished")
 
     @cached_property
     def by_method(self) -> pd.DataFrame:

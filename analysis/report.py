@@ -51,7 +51,8 @@ def report(material: Material, out: Path) -> tuple[str, list[Path]]:
     sections = exhibits.SECTIONS
     if material.all_tested.empty:  # an atlas, or trials of several teachers, alone
         sections = [exhibits.atlas, exhibits.atlas_paper] + [exhibits.several] * len(material.recorded[:1])
-    found = findings(material) or _of_atlas(material)
+        sections = [exhibits.search] if len(material.of_searches) else sections
+    found = findings(material) or _of_searches(material) or _of_atlas(material)
     made = []
     for module in sections:
         material.progress(f"drawing: {module.TITLE}")
@@ -59,11 +60,11 @@ def report(material: Material, out: Path) -> tuple[str, list[Path]]:
     made = [one for one in made if one is not None]
     shown = [each for one in made for each in one.exhibits]
     contents = _older(out) | _files(shown)
-    left = None if material.recorded.empty else unfinished(material.plan, material.recorded)
+    left = None if material.every.empty else unfinished(material.plan, material.every)
     report = page.Report(
         subtitle=_subtitle(material),
         findings=found,
-        coverage=[] if material.recorded.empty else coverage(material),
+        coverage=[] if material.every.empty else coverage(material),
         unfinished=left,
         sections=made,
         trials=material.finished,
@@ -120,8 +121,8 @@ def compare(results: tuple[Path, Path], out: Path) -> tuple[str, list[Path]]:
 
 def _subtitle(material: Material) -> str:
     """What was studied."""
-    done = material.finished
-    if material.recorded.empty:
+    done = material.done
+    if material.every.empty:
         atlas = material.atlas
         return (
             f"Atlas of {atlas.study}: {len(atlas.models):,} models, {atlas.samples:,} samples and "
@@ -133,9 +134,14 @@ def _subtitle(material: Material) -> str:
     )
 
 
+def _of_searches(material: Material) -> list[Finding]:
+    """What searches without other trials found."""
+    return [Finding(line, "search_combinations") for line in exhibits.search.lines(material) or ()]
+
+
 def _of_atlas(material: Material) -> list[Finding]:
     """What an atlas without trials found."""
-    if not material.recorded.empty:
+    if not material.every.empty:
         return []
     return [Finding(line, "fig_1a") for line in exhibits.atlas.lines(material)[:3]]
 

@@ -231,17 +231,24 @@ class Phase(Training):
 class Budget(Training):
     """What one transfer may spend.
 
-    Views are drawn by `view_seed` and not by the trial's seed: trials of all seeds see the same ones, so what
-    frozen models say of them is computed once. `precision` is what models compute in, also where the study's
-    zoo is trained; without it bfloat16 on CUDA, float32 elsewhere. With `evaluate: epoch` the student is
-    evaluated after every epoch, not at the end alone. The first `head_first` epochs train the head alone (the
-    warm-up of arXiv 2310.17653, appendix B.1), all else, statistics of BatchNorm too, as it is.
+    Views are drawn by `view_seed` and not by the trial's seed: trials of all seeds see the same ones, so
+    what frozen models say of them is computed once. `precision` is what models compute in, also where the
+    study's zoo is trained; without it bfloat16 on CUDA, float32 elsewhere. With `evaluate: epoch` the
+    student is evaluated after every epoch, not at the end alone. The first `head_first` epochs train the
+    head alone (the warm-up of arXiv 2310.17653, appendix B.1), all else, statistics of BatchNorm too, as it
+    is.
+
+    Two options are there to chase published numbers, as the paper's own scripts ran: `lr_per_256` takes a
+    method's learning rate, and the interval of slow weights, as of batches of 256, and `teacher_crop:
+    student` evaluates the teacher through the student's crop.
     """
 
     view_seed: Seed = 0
     precision: Literal["float32", "bfloat16", "float16"] | None = Field(default=None, exclude_if=_unset)
     evaluate: Literal["end", "epoch"] = "end"
     head_first: int = Field(default=0, ge=0, exclude_if=lambda epochs: epochs == 0)
+    lr_per_256: bool = Field(default=False, exclude_if=lambda scaled: not scaled)
+    teacher_crop: Literal["own", "student"] = Field(default="own", exclude_if=lambda whose: whose == "own")
 
 
 # --- methods ------------------------------------------------------------------------------------
@@ -291,6 +298,15 @@ class Method(Named):
     def _needs_are_known(self):
         objectives.check(self.function, self.method)
         return self
+
+    def scaled(self, budget: Budget) -> Method:
+        """The method with the learning rate, and the interval of slow weights, that the batch size asks
+        for."""
+        if not budget.lr_per_256:
+            return self
+        share = budget.batch_size / 256
+        slow = self.slow and self.slow.model_copy(update={"every": max(1, round(self.slow.every / share))})
+        return self.model_copy(update={"lr": self.lr * share, "slow": slow})
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -242,7 +242,8 @@ class Stage:
         self.label = " + ".join(model.name for model in teaching) or None
         self.teachers = [workspace.frozen(model) for model in teaching]
         if len(transfer.teachers) == 1:
-            self.taught_by = workspace.evaluation(self.teachers[0])
+            seen = View(self.student.crop) if transfer.budget.teacher_crop == "student" else None
+            self.taught_by = workspace.evaluation(self.teachers[0], view=seen)
         if self.made:
             (self.start,) = self.made
             self.history = weights.facts(workspace.folder_of(self.start.model))["history"]
@@ -264,7 +265,8 @@ class Stage:
     ) -> Classifier:
         """The student after this stage; its rows are then in `history`."""
         workspace, transfer, earlier = self.workspace, self.transfer, self.history
-        budget, method, samples = transfer.budget, transfer.method, workspace.splits["transfer"]
+        budget, samples = transfer.budget, workspace.splits["transfer"]
+        method = transfer.method.scaled(budget)
         steps = budget.epochs * distributed.steps(len(samples), budget.batch_size)
         made_with = {
             "student_dim": self.start.dim,
@@ -393,7 +395,7 @@ def _licenses(model: spec.Model) -> str | None:
 
 def _identity(trial: spec.Trial, workspace: Workspace) -> dict:
     """What was run, where and with what."""
-    method, budget = trial.method, trial.budget
+    method, budget = trial.method.scaled(trial.budget), trial.budget
     models = {"student": trial.student, "teacher": trial.teachers[0] if len(trial.teachers) == 1 else None}
     return {
         "study": trial.study,

@@ -268,18 +268,22 @@ class Workspace:
         with classifier.only(self.places):
             return None if classifier.chosen is None else digest.of_array(classifier.chosen.cpu().numpy())
 
-    def evaluation(self, classifier: Classifier, split: str | None = None) -> Predictions:
-        """What a zoo model says of a split, that which is scored on as a rule, through its own crop.
+    def evaluation(
+        self, classifier: Classifier, split: str | None = None, view: View | None = None
+    ) -> Predictions:
+        """What a zoo model says of a split, that which is scored on as a rule, through its own crop as a
+        rule.
 
         Raises:
             MislabelledError: on ImageNet it is far under what timm publishes.
         """
         split = split or self.evaluated
-        found = self.outputs(classifier, split, top_k=self.top_k)
+        found = self.outputs(classifier, split, view, top_k=self.top_k)
         key = found.header["key"]
         if key not in self._evaluated:
             self._evaluated[key] = scores.with_truth(found, self.labels(split))
-        self.check_published(classifier, split, self._evaluated[key])
+        if view is None:
+            self.check_published(classifier, split, self._evaluated[key])
         return self._evaluated[key]
 
     def check_published(self, classifier: Classifier, split: str, said: Predictions) -> None:

@@ -12,6 +12,7 @@ from analysis.exhibits import (
     knowledge,
     methods,
     paper,
+    search,
     several,
     success,
     training,
@@ -19,4 +20,16 @@ from analysis.exhibits import (
 
 __all__ = ["SECTIONS", "both"]  # both: of two studies, a report of its own
 
-SECTIONS = (success, methods, knowledge, gallery, beyond, atlas, atlas_paper, several, training, paper)
+SECTIONS = (
+    success,
+    methods,
+    knowledge,
+    gallery,
+    beyond,
+    atlas,
+    atlas_paper,
+    several,
+    search,
+    training,
+    paper,
+)

@@ -131,3 +131,35 @@ def test_what_remembers_samples_is_refused_on_several_workers(base):
     }
     with pytest.raises(StudyError, match=r"methods.c: 'crd' keeps what it saw .* set resources.workers to 1"):
         distributed.check(spec.Study.model_validate(content))
+
+
+# --- as the paper's scripts ran -----------------------------------------------------------------
+
+
+def test_rates_as_of_batches_of_256(study, workspace):
+    """Half the rate at half the batch, and slow weights after as many samples as before."""
+    asked = {"slow": {"tau": 0.5, "every": 2}, "weight": 0.5}
+    trial = budget(by(study, "xe_kl", **asked), batch_size=32, lr_per_256=True)
+    plain = budget(by(study, "xe_kl", **asked | {"slow": {"tau": 0.5, "every": 16}}), batch_size=32)
+    plain = changed(plain, method=plain.method.model_copy(update={"lr": 1e-2 / 8}))
+    scaled, expected = (transfer.run(one, workspace) for one in (trial, plain))
+    assert scaled.row["student_weights_after"] == expected.row["student_weights_after"]
+    assert scaled.row["lr"] == expected.row["lr"] == 1e-2 / 8
+    assert scaled.row["slow_every"] == 16
+    assert trial.id != plain.id
+
+
+def test_a_teacher_can_be_evaluated_through_the_students_crop(study, workspace):
+    trial = trial_of(study, "kl")
+    narrow = trial.teachers[0].model_copy(update={"config": {**trial.teachers[0].config, "crop_pct": 0.6}})
+    trial = changed(trial, teachers=(narrow.model_copy(update={"weights": spec.Random(seed=1)}),))
+    other = budget(trial, teacher_crop="student")
+    own, students = (transfer.run(one, workspace) for one in (trial, other))
+    teacher, student = workspace.frozen(*trial.teachers), workspace.frozen(trial.student)
+    pixels, samples = workspace.batches(student.crop), workspace.splits["evaluation"]
+    shown = torch.cat([p.clone() for p, _, _ in pixels.epoch(samples, 50)])
+    with torch.no_grad():
+        expected = teacher(shown).argmax(1).numpy()
+    assert np.array_equal(students.predictions["teacher"], expected)
+    assert not np.array_equal(own.predictions["teacher"], expected)
+    assert own.row["student_weights_after"] == students.row["student_weights_after"]

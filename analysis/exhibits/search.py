@@ -1,0 +1,164 @@
+"""What a search over settings of methods found: arXiv 2310.17653, appendix A.1 to A.3.
+
+The paper's text names what was chosen; its scripts plot gain against loss, and the smallest against the
+largest delta, to choose. All numbers are of images kept aside for choices.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis import search_measures, style
+from analysis.exhibit import LeftOut, Shown, exhibit
+from analysis.material import Material
+from analysis.text import Column, filled
+
+TITLE = "The search over settings"
+LEVELS = {
+    "all": ("all teachers", style.BLACK, "o"),
+    "weaker": ("weaker teachers", style.ORANGE, "v"),
+    "equal": ("equal teachers", style.GREY, "s"),
+    "stronger": ("stronger teachers", style.BLUE, "^"),
+}
+BEST = """
+Of {{ of|number }} combinations of {{ search }}'s settings, {{ settings }} gained most on images kept aside:
+{{ bounded(transfer_delta, transfer_delta_low, transfer_delta_high)|points }} points on {{ pairs|number }}
+pairs, with {{ knowledge_gain|percent(2) }} % gained and {{ knowledge_loss|percent(2) }} % lost. The best
+of many looks better than it is.
+"""
+NAMED = 3  # combinations of a search that a figure names: the best
+
+
+def lines(material: Material) -> list[str] | None:
+    """The best combination of each search; no section without a search."""
+    if material.of_searches.empty:
+        return None
+    found = search_measures.combinations(material.searched)
+    return [filled(BEST, mine.iloc[0].to_dict() | {"of": len(mine)}) for _, mine in found.groupby("search")]
+
+
+@exhibit("By setting")
+def search_settings(searched):
+    """What each value of a setting does, over all values of the others, by how good the teacher is. The paper
+    reports that a larger weight of KL (λ) suits stronger teachers and a smaller one weaker teachers: then the
+    blue line rises with it and the orange one falls. Scored on images kept aside, never on those that
+    results are reported on."""
+    table = search_measures.by_value(searched)
+    if table.empty:
+        raise LeftOut("of each search a single combination is recorded")
+    keys = ["search", "setting", "value", "level"]
+    return Shown(table.astype({"value": str}), _by_value(table), keys=keys)
+
+
+@exhibit("Gain against loss")
+def search_gain_against_loss(searched):
+    """A mark is a combination, over all its pairs. Above the line more is gained than lost. The best
+    {{ named }} of each search are numbered, as in the table below."""
+    table = search_measures.combinations(searched)
+    return Shown(table, _gain_against_loss(table), keys=["search", "method"], facts={"named": NAMED})
+
+
+@exhibit("Smallest against largest delta")
+def search_smallest_against_largest(searched):
+    """The delta of each combination's worst and best pair: to the right it does less harm, above it helps
+    more."""
+    table = search_measures.combinations(searched)
+    return Shown(table, _extremes(table))
+
+
+@exhibit("Combinations")
+def search_combinations(searched):
+    """The best of many looks better than it is, by as much as chance spreads them: what is chosen here has to
+    be measured again, on images on which nothing was chosen."""
+    table = search_measures.combinations(searched)
+    columns = [
+        Column("search", "search"),
+        Column("settings", "settings"),
+        Column("pairs", "pairs|number"),
+        Column("success %", "success_rate|percent(0)", "pairs with a delta above 0"),
+        Column(
+            "Δ",
+            "bounded(transfer_delta, transfer_delta_low, transfer_delta_high)|points",
+            "mean over pairs [95 % interval over students and teachers]",
+        ),
+        Column("weaker", "transfer_delta_weaker|points", "mean with weaker teachers"),
+        Column("stronger", "transfer_delta_stronger|points", "mean with stronger teachers"),
+        Column("gain %", "knowledge_gain|percent(2)"),
+        Column("loss %", "knowledge_loss|percent(2)"),
+    ]
+    return Shown(table, None, columns, keys=["search", "method"])
+
+
+def _by_value(table: pd.DataFrame) -> Figure:
+    """A panel a setting of a search.
+
+    Args:
+        table: as `search_measures.by_value` makes it.
+    """
+    groups = list(table.groupby(["search", "setting"], sort=False))
+    drawing, panels = style.panelled("What each value of a setting does", len(groups))
+    for panel, ((search, setting), mine) in zip(panels, groups, strict=True):
+        values = list(dict.fromkeys(mine["value"]))
+        present = [name for name in LEVELS if (mine["level"] == name).any()]
+        for place, name in enumerate(present):
+            _, color, marker = LEVELS[name]
+            own = mine[mine["level"] == name]
+            x = own["value"].map(values.index) + 0.12 * (place - (len(present) - 1) / 2)
+            low, high = 100 * own["transfer_delta_low"], 100 * own["transfer_delta_high"]
+            panel.vlines(x, low, high, color=color, linewidth=1.5, alpha=0.6)
+            panel.plot(
+                x, 100 * own["transfer_delta"], color=color, marker=marker, markersize=5, linewidth=1.5
+            )
+        panel.axhline(0, color=style.BLACK, linewidth=1)
+        panel.set_xticks(range(len(values)), [search_measures.text(value) for value in values])
+        panel.set_title(f"{search}: {setting}", fontsize=11)
+    style.axis_labels(panels, "value", "transfer delta (points)")
+    levels = {name: LEVELS[name] for name in LEVELS if (table["level"] == name).any()}
+    handles = [
+        Line2D([], [], color=color, marker=marker, label=text) for text, color, marker in levels.values()
+    ]
+    size = f"{table['pairs'].max()} pairs at most; means, 95 % intervals over students and teachers"
+    style.legend(drawing, handles, size, len(handles))
+    return drawing
+
+
+def _scatter(table: pd.DataFrame, title: str, x: str, y: str) -> tuple[Figure, list]:
+    """A panel a search, a mark a combination, in %, the best numbered."""
+    groups = list(table.groupby("search", sort=False))
+    drawing, panels = style.panelled(title, len(groups))
+    for panel, (search, mine) in zip(panels, groups, strict=True):
+        panel.scatter(100 * mine[x], 100 * mine[y], color=style.BLUE, s=26, alpha=0.8, linewidth=0)
+        for number, row in enumerate(mine.head(NAMED).to_dict("records"), 1):
+            where = (100 * row[x], 100 * row[y])
+            panel.annotate(str(number), where, xytext=(5, 4), textcoords="offset points", fontsize=9)
+        panel.set_title(search, fontsize=11)
+    return drawing, panels
+
+
+def _gain_against_loss(table: pd.DataFrame) -> Figure:
+    drawing, panels = _scatter(
+        table, "What combinations gain against what they lose", "knowledge_loss", "knowledge_gain"
+    )
+    for panel in panels:
+        end = style.up_to([*panel.get_xlim(), *panel.get_ylim()], 1.0)
+        panel.plot([0, end], [0, end], color=style.BLACK, linewidth=1)
+        panel.set(xlim=(0, end), ylim=(0, end), aspect="equal")
+    style.axis_labels(panels, "knowledge loss (% of samples)", "knowledge gain (% of samples)")
+    handles = [Line2D([], [], color=style.BLACK, label="as much gained as lost: Δ = 0")]
+    style.legend(drawing, handles, f"{len(table)} combinations, means over pairs")
+    return drawing
+
+
+def _extremes(table: pd.DataFrame) -> Figure:
+    drawing, panels = _scatter(
+        table, "The worst and the best pair of each combination", "transfer_delta_min", "transfer_delta_max"
+    )
+    for panel in panels:
+        panel.axvline(0, color=style.BLACK, linewidth=1)
+        panel.axhline(0, color=style.BLACK, linewidth=1)
+    style.axis_labels(panels, "smallest delta of a pair (points)", "largest delta (points)")
+    handles = [Line2D([], [], color=style.BLACK, label="Δ = 0")]
+    style.legend(drawing, handles, f"{len(table)} combinations")
+    return drawing
