@@ -21,6 +21,7 @@ from PIL import Image
 
 from study import mistakes
 from study.errors import StudyError
+from study.images.glyphs import glyphs
 from study.store import digest, storage
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision has
@@ -248,4 +249,5 @@ SOURCES = {
     "image_folder": image_folder,
     "torchvision": torchvision,
     "timm": timm,
+    "glyphs": glyphs,
 }

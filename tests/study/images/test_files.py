@@ -96,6 +96,7 @@ def test_what_a_study_sets_of_a_source_stands_in_its_signature():
         "image_folder": ["train", "test"],
         "torchvision": ["dataset", "train", "test", "options"],
         "timm": ["dataset", "root", "train", "test"],
+        "glyphs": ["domain", "folder", "characters", "side", "rarest"],
     }
     assert {contract.given(source) for source in sources.SOURCES.values()} == {("downloads",)}
 
