@@ -48,7 +48,7 @@ NEEDED = [  # columns of `trials`, beside those that `results.load` checks
 ]
 
 
-OF_SEARCHES = ["search", "settings"]
+LATER = ["search", "settings", "data_name", "evaluated_on"]  # that older results do not have
 
 
 def _some(table: pd.DataFrame, why: str) -> pd.DataFrame:
@@ -95,9 +95,10 @@ class Material:
             self.every = self.of_searches = self.recorded
             return
         columns = dict.fromkeys([*NEEDED, *beyond_accuracy.COLUMNS, *timm_results.OF_TRIALS])
-        self.every = every = results.load(folder, [*columns, *OF_SEARCHES], several=True)
+        self.every = every = results.load(folder, [*columns, *LATER], several=True)
         again = "run the study again in a new folder"
         results.require_columns(every, NEEDED, folder / "trials", again)
+        every["data"] = every["data_name"].fillna(every["data"])  # as the study calls them
         # Combinations of a search are compared with each other, not with the methods that are reported.
         self.recorded = every[every["search"].isna()].reset_index(drop=True)
         self.of_searches = every[every["search"].notna()].reset_index(drop=True)

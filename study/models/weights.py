@@ -194,9 +194,11 @@ def made_on(model: spec.Model, data: spec.Data) -> spec.Data:
 
 def folder_of(model: spec.Model, data: spec.Data, zoo_folder: Location, precision: str | None) -> Location:
     """Where weights that are made lie: under the hash of all that makes them, labels left out."""
+    described = spec.without(model.model_dump(mode="json"), "name", "family")
+    described["weights"].pop("data", None)  # which follows
     content = {
         "results_version": spec.RESULTS_VERSION,
-        "model": spec.without(model.model_dump(mode="json"), "name", "family"),
+        "model": described,
         "data": made_on(model, data).made_on,
         "precision": precision,
     }

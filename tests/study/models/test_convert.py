@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
+import sklearn.datasets
 import torch
 from matplotlib import cbook
 from PIL import Image
@@ -15,7 +16,9 @@ from torch import nn
 
 from study import spec
 from study.errors import StudyError
-from study.images import class_names
+from study.images import class_names, files
+from study.images.batches import Batches
+from study.images.files import Images
 from study.models import convert, weights
 from study.models.convert import by_order
 from study.models.timm_import import timm
@@ -80,6 +83,42 @@ def test_grace_hopper_wears_a_military_uniform(lite, photograph):
     for logits in (by_timm, by_us):
         assert MILITARY_UNIFORM in logits[0].topk(5).indices
     assert (by_timm.softmax(dim=1) - by_us.softmax(dim=1)).abs().max() < 0.03
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> tuple[Images, list[Path]]:
+    """JPEGs that packages ship, as a study keeps them with `short_side: null`, and their files in order."""
+    folder, paths = tmp_path_factory.mktemp("photographs"), []
+    shipped = Path(sklearn.datasets.__file__).parent / "images"
+    with cbook.get_sample_data("grace_hopper.jpg") as stream:
+        content = {"grace_hopper.jpg": stream.read()}
+    content |= {path.name: path.read_bytes() for path in shipped.glob("*.jpg")}
+    for part in ("train", "test"):
+        (folder / part / "any").mkdir(parents=True)
+        for name in sorted(content):
+            paths.append(folder / part / "any" / name)
+            paths[-1].write_bytes(content[name])
+    source = spec.Images(
+        source="image_folder", train=str(folder / "train"), test=str(folder / "test"), short_side=None
+    )
+    return files.prepare(source, folder / "data"), paths
+
+
+@torch.inference_mode()
+def test_logits_of_photographs_are_those_of_timms_own_transform(lite, photographs):
+    """Resampled once, from the file to the input (doubt D12 of docs/paper.md)."""
+    _, classifier = lite
+    images, paths = photographs
+    config = timm.data.resolve_model_data_config(classifier.network)
+    config |= {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
+    transform = timm.data.create_transform(**config)
+    batches = Batches(images, classifier.input, 1)
+    (pixels,) = (pixels.clone() for pixels, _, _ in batches.epoch(np.arange(len(paths)), len(paths)))
+    for logits, path in zip(classifier(pixels), paths, strict=True):
+        with Image.open(path) as image:
+            expected = classifier.network(transform(image.convert("RGB"))[None])[0]
+        torch.testing.assert_close(logits, expected, atol=1e-3, rtol=0)
+        assert logits.std() > 0.5  # they say something
 
 
 # --- pairing ------------------------------------------------------------------------------------

@@ -1,0 +1,124 @@
+"""Searches in the report: what each value does, each combination, and that no other number is of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import report, search_measures, statements
+from analysis.exhibit import LeftOut
+from analysis.material import Material
+from tests.analysis import sweeps
+
+GRID = {  # of each method of the sweep: the entry it is of, and its settings
+    "kl": ("kl", {"lr": 0.01, "temperature": 1.0}),
+    "xe_kl": ("kl", {"lr": 0.1, "temperature": 1.0}),
+    "kl_dp": ("kl_dp", {"lr": 0.01, "weight": 0.5, "slow.tau": 0.9}),
+    "kl_dp_unsupervised": ("kl_dp", {"lr": 0.01, "weight": 1.0, "slow.tau": 0.9}),
+    "xe_kl_mcl": ("kl_dp", {"lr": 0.001, "weight": 1.0, "slow.tau": 0.9}),
+}
+
+
+def sweep(searched: bool = True, only: bool = True, **options) -> sweeps.Sweep:
+    """A sweep whose methods but the control, or all, are combinations of two searches."""
+    methods = [*GRID] if only else ["xe", *GRID]
+    one = sweeps.simulate(3, 4, methods=methods, samples=400, **options)
+    known = one.trials["method"].map(GRID) if searched else pd.Series(None, index=one.trials.index)
+    settings = known.map(lambda of: json.dumps(of[1]), na_action="ignore").astype(object)
+    search = known.map(lambda of: of[0], na_action="ignore").astype(object)
+    trials = one.trials.assign(search=search.where(search.notna(), None), settings=settings)
+    return replace(one, trials=trials)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("searched")
+    sweeps.write(folder, sweep(seeds=2))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def material(results) -> Material:
+    return Material(results)
+
+
+def test_only_what_differs_within_a_search_is_a_setting(material):
+    units = material.searched
+    names = units.groupby("search")["settings"].first().map(set)
+    assert names.to_dict() == {"kl": {"lr"}, "kl_dp": {"lr", "weight"}}
+    assert len(units) == len(material.every) / 2  # seeds are averaged
+
+
+def test_a_value_is_the_mean_over_pairs_of_all_combinations_that_have_it(material):
+    table = search_measures.by_value(material.searched).set_index(["search", "setting", "value", "level"])
+    trials = material.every
+    mine = trials[trials["method"].isin(["kl_dp_unsupervised", "xe_kl_mcl"])]
+    expected = mine.groupby(["student", "teacher"])["transfer_delta"].mean()
+    row = table.loc["kl_dp", "weight", 1.0, "all"]
+    assert row["transfer_delta"] == pytest.approx(expected.mean())
+    assert (row["pairs"], row["combinations"]) == (len(expected), 2)
+    assert row["transfer_delta_low"] <= expected.mean() <= row["transfer_delta_high"]
+    weaker = mine[mine["accuracy_difference"] < -0.01]
+    if len(weaker):
+        row = table.loc["kl_dp", "weight", 1.0, "weaker"]
+        by_pair = weaker.groupby(["student", "teacher"])["transfer_delta"].mean()
+        assert row["transfer_delta"] == pytest.approx(by_pair.mean())
+
+
+def test_combinations_come_best_first(material):
+    table = search_measures.combinations(material.searched)
+    for _, mine in table.groupby("search"):
+        assert mine["transfer_delta"].is_monotonic_decreasing
+    trials = material.every
+    for row in table.to_dict("records"):
+        mine = trials[trials["method"] == row["method"]]
+        assert row["transfer_delta"] == pytest.approx(mine["transfer_delta"].mean())
+        gain = mine["knowledge_gain"].mean() - mine["knowledge_loss"].mean()
+        assert row["knowledge_gain"] - row["knowledge_loss"] == pytest.approx(gain)
+    assert table["settings"].tolist().count("lr 0.01, weight 0.5") == 1
+
+
+def test_the_report_of_a_search_is_of_it_alone_and_names_the_best(results, material, tmp_path):
+    printed, written = report.report(material, tmp_path)
+    names = {path.name for path in written}
+    assert {"search_settings.svg", "search_combinations.csv", "report.html"} <= names
+    assert "fig_4a_success_rates.svg" not in names
+    best = search_measures.combinations(material.searched).groupby("search").first()
+    for search, row in best.iterrows():
+        assert f"combinations of {search}'s settings, {row['settings']} gained most" in printed
+    numbers = statements.numbers(pd.read_parquet(tmp_path / "statements.parquet"))
+    of_kl = numbers["kl, lr, 0.1, all"]["search_settings.transfer_delta"]
+    table = search_measures.by_value(material.searched).set_index(["search", "setting", "value", "level"])
+    assert of_kl.value == pytest.approx(table.loc["kl", "lr", 0.1, "all"]["transfer_delta"])
+
+
+def test_beside_a_search_the_other_methods_are_reported_as_ever(tmp_path):
+    sweeps.write(tmp_path / "results", sweep(only=False))
+    material = Material(tmp_path / "results")
+    assert set(material.recorded["method"]) == {"xe"}
+    _, written = report.report(material, tmp_path / "out")
+    names = {path.name for path in written}
+    assert {"search_settings.svg", "fig_4a_success_rates.svg"} <= names
+
+
+def test_results_of_before_searches_have_none(tmp_path):
+    old = sweep(searched=False)
+    sweeps.write(tmp_path, replace(old, trials=old.trials.drop(columns=["search", "settings"])))
+    material = Material(tmp_path)
+    assert set(material.recorded["method"]) == set(GRID)
+    with pytest.raises(LeftOut, match="no method's settings were searched"):
+        _ = material.searched
+
+
+def test_a_search_of_which_one_combination_is_there_is_no_traceback(tmp_path):
+    one = sweep()
+    kept = one.trials[one.trials["method"] == "kl"]
+    sweeps.write(tmp_path / "results", replace(one, trials=kept, changes=one.changes.loc[kept["trial"]]))
+    _, written = report.report(Material(tmp_path / "results"), tmp_path / "out")
+    page = next(path for path in written if path.name == "report.md").read_text()
+    assert "of each search a single combination is recorded" in page
+    assert np.isfinite(search_measures.combinations(Material(tmp_path / "results").searched)["pairs"]).all()
