@@ -41,6 +41,15 @@ METHODS = {
     "xe_kl_mcl": ("#228833", "D"),
     "kl_dp": ("#4477aa", "o"),
     "kl_dp_unsupervised": ("#66ccee", "^"),
+    "cd": ("#882255", "P"),
+    "crd": ("#ee7733", "X"),
+    "xe_kl_smoothed": ("#999933", "s"),
+    "kl_top_k": ("#ffaabb", "v"),
+    "soft_xe": ("#cc6677", "<"),
+    "kl_dp_xe": ("#332288", "o"),
+    "kl_flips": ("#44aa99", "p"),
+    "tf_kd_reg": ("#bbbbbb", "+"),
+    "self_distillation": ("#555555", "1"),
 }
 # For families and methods that are not among these, in the order in which they come.
 OTHERS = (("#aa3377", "P"), ("#56b4e9", "X"), ("#f0e442", "*"), (GREY, "h"))
