@@ -27,8 +27,8 @@ LABELS = {  # in the order of every table and figure; other methods follow alpha
 
 ABOUT = {  # what they do, after the equations of arXiv 2310.17653
     "xe": "the student is trained on with the labels, without a teacher: what training alone does",
-    "tf_kd_reg": "the student learns the labels and imitates a made-up teacher that is always right and finds "
-    "all other classes equally likely (Tf-KD of arXiv 1909.11723)",
+    "tf_kd_reg": "the student learns the labels and imitates a made-up teacher that is always right and "
+    "finds all other classes equally likely (Tf-KD of arXiv 1909.11723)",
     "self_distillation": "the student imitates what it was itself on every image: what transfer does without "
     "anything to transfer",
     "kl": "the student imitates the teacher on every image (knowledge distillation, Eq. 1)",

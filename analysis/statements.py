@@ -25,6 +25,7 @@ COUNTED = {
 UNITS = {
     "samples_per_second": "samples a second",
     "hours": "hours",
+    "gain_rate": "ratio",
     "error_consistency": "kappa",
     "over_best": "ratio",
     "published_over_best": "ratio",

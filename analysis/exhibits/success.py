@@ -215,6 +215,7 @@ def gained_and_lost(of_methods, tested):
         Column("gain %", "knowledge_gain_median|percent(2)", _meaning("knowledge_gain_median")),
         Column("loss %", "knowledge_loss_median|percent(2)", _meaning("knowledge_loss_median")),
         Column("transfer rate %", "transfer_rate_median|percent(0)", _meaning("transfer_rate_median")),
+        Column("gain rate %", "gain_rate_median|percent(0)", _meaning("gain_rate_median")),
     ]
     return _by_method(of_methods, columns, in_order(tested["method"]))
 

@@ -202,6 +202,10 @@ def test_size_and_significance(summary):
     assert summary["kl"]["knowledge_gain_median"].value == pytest.approx(0.0105)
     assert summary["kl_dp"]["knowledge_loss_median"].value == pytest.approx(0.002)
     assert summary["kl_dp"]["transfer_rate_median"].value == 0.25
+    gain = np.median([0.003, 0.003, 0.004, 0.002, 0.0025])
+    assert summary["kl_dp"]["gain_rate_median"].value == pytest.approx(gain / ABOUT["rho_pos_before"])
+    without = measures.by_method(pd.DataFrame(TRIALS))  # whose positive flips are not recorded
+    assert "gain_rate_median" not in set(without["measure"])
     assert not summary["xe"]["transfer_rate_median"].known
 
 
