@@ -89,7 +89,8 @@ class Material:
         if _recorded(folder, "atlas") and not _recorded(folder, "trials"):
             self.recorded = pd.DataFrame(columns=[*dict.fromkeys([*results.NEEDED, *NEEDED])])
             return
-        columns = dict.fromkeys([*NEEDED, *beyond_accuracy.COLUMNS, *timm_results.OF_TRIALS])
+        optional = [*beyond_accuracy.COLUMNS, *timm_results.OF_TRIALS, *tables.FLIPS_TAUGHT]
+        columns = dict.fromkeys([*NEEDED, *optional])
         self.recorded = results.load(folder, list(columns), several=True)
         again = "run the study again in a new folder"
         results.require_columns(self.recorded, NEEDED, folder / "trials", again)
@@ -177,6 +178,12 @@ class Material:
         """What became of the samples of each class, counted from the predictions of all trials."""
         self.progress(f"counting the predictions of {len(self.recorded):,} trials")
         return flips.class_flips(self.folder, self.recorded)
+
+    @cached_property
+    def top_class_rates(self) -> pd.DataFrame:
+        """`flips.top_class_rates` of all trials that have positive flips."""
+        counted = _some(self.flips_by_class, "no trial's predictions are there")
+        return _some(flips.top_class_rates(counted), "no trial has positive flips")
 
     @cached_property
     def gallery(self) -> pd.DataFrame:

@@ -46,6 +46,8 @@ AVERAGED = [  # over the seeds of a pair, where the table has them
     "rho_neg_before",
     "rho_pos_after",
     "rho_neg_after",
+    "positive_flips_taught",
+    "negative_flips_taught",
     "accuracy_difference",
     "student_accuracy_before",
     "student_accuracy_after",
@@ -174,8 +176,8 @@ def gain_rate(gained: pd.Series, flips: pd.Series) -> pd.Series:
     """The gain rate: knowledge gain per complementary knowledge.
 
     So section 5.1 of the paper words its transfer rate: the student's improvement relative to the
-    complementary knowledge available. What is gained counts whether or not the teacher knew it, so the gain rate may exceed
-    1. The transfer rate of `trials` counts what the teacher knew alone.
+    complementary knowledge available. What is gained counts whether or not the teacher knew it, so the gain
+    rate may exceed 1. The transfer rate of `trials` counts what the teacher knew alone.
 
     Args:
         gained: [N] samples wrong before and right after, as numbers or as shares.
