@@ -11,6 +11,7 @@ from analysis.exhibits import (
     knowledge,
     methods,
     paper,
+    paper_figures,
     several,
     success,
     training,
@@ -18,4 +19,4 @@ from analysis.exhibits import (
 
 __all__ = ["SECTIONS", "both"]  # both: of two studies, a report of its own
 
-SECTIONS = (success, methods, knowledge, gallery, beyond, atlas, several, training, paper)
+SECTIONS = (success, methods, knowledge, paper_figures, gallery, beyond, atlas, several, training, paper)
