@@ -119,11 +119,12 @@ def top_class_rates(flips: pd.DataFrame, shares: Sequence[float] = SHARES) -> pd
 
     Returns:
         One row a (trial with flips, share), sorted so: `trial`, `share`, `classes` (how many they are),
-        `flips` and `flips_gained` in them, and `transfer_rate`, the ratio of these two.
+        `flips`, `flips_gained` and `gained` in them, `transfer_rate` (the second over the first) and
+        `gain_rate` (the third over the first; `measures.gain_rate`).
     """
     percents = [round(100 * share, 10) for share in shares]
-    parts = [_rates(ids, *dense, shares, percents) for ids, dense in _matrices(flips)]
-    columns = ["trial", "share", "classes", "flips", "flips_gained", "transfer_rate"]
+    parts = [_rates(ids, dense, shares, percents) for ids, dense in _matrices(flips)]
+    columns = ["trial", "share", "classes", "flips", "flips_gained", "gained", "transfer_rate", "gain_rate"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
@@ -242,33 +243,34 @@ def _table(ids: list[str], counts: list[Counts]) -> pd.DataFrame:
 # --- classes ------------------------------------------------------------------------------------
 
 
-def _matrices(flips: pd.DataFrame) -> Iterator[tuple[list[str], tuple[NDArray, NDArray]]]:
-    """Ids of some trials at a time, and their `flips` and `flips_gained` [trials, classes]."""
+def _matrices(flips: pd.DataFrame) -> Iterator[tuple[list[str], NDArray]]:
+    """Ids of some trials at a time, and their `flips`, `flips_gained` and `gained` [3, trials, classes]."""
     trial = flips["trial"].cat.codes.to_numpy()
-    values = [flips[name].to_numpy() for name in ("class", "flips", "flips_gained")]
+    values = [flips[name].to_numpy() for name in ("class", "flips", "flips_gained", "gained")]
     categories = flips["trial"].cat.categories
     classes = int(values[0].max(initial=0)) + 1
     for first in range(0, len(categories), TRIALS):
         ids = categories[first : first + TRIALS]
         rows = slice(*np.searchsorted(trial, [first, first + len(ids)]))
         place = (trial[rows] - first, values[0][rows])
-        dense = np.zeros((2, len(ids), classes), np.int64)
+        dense = np.zeros((3, len(ids), classes), np.int64)
         for matrix, counts in zip(dense, values[1:], strict=True):
             matrix[place] = counts[rows]
-        yield ids.tolist(), (dense[0], dense[1])
+        yield ids.tolist(), dense
 
 
 def _rates(
-    ids: Sequence[str], flips: NDArray, gained: NDArray, shares: Sequence[float], percents: Sequence[float]
+    ids: Sequence[str], dense: NDArray, shares: Sequence[float], percents: Sequence[float]
 ) -> pd.DataFrame:
+    flips = dense[0]
     sizes = top_classes(flips, percents)
     some = flips.any(axis=1)
     order = np.argsort(-flips, axis=1, kind="stable")
-    held, moved = (
+    held, moved, gained = (
         np.take_along_axis(np.cumsum(np.take_along_axis(counts, order, axis=1), axis=1), sizes - 1, axis=1)[
             some
         ]
-        for counts in (flips, gained)
+        for counts in dense
     )
     trials = np.array(ids, object)[some]
     return pd.DataFrame(
@@ -278,6 +280,8 @@ def _rates(
             "classes": sizes[some].ravel(),
             "flips": held.ravel(),
             "flips_gained": moved.ravel(),
+            "gained": gained.ravel(),
             "transfer_rate": (moved / held).ravel(),
+            "gain_rate": (gained / held).ravel(),
         }
     )

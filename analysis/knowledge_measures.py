@@ -8,6 +8,7 @@ of a student for another; where two properties go together, pairs of students th
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ BINS, IN_A_BIN = 8, 6  # of Delta_acc: at most so many, of at least so many pair
 TOP = 0.25  # of the pairs in a bin: what Fig. 4b of the paper shows
 NEAR_ACCURACY, NEAR_SIZE = 2.0, 3.0  # points; ratio of parameters: up to which two students count as alike
 PROPERTIES = {"a": "accuracy", "b": "size", "c": "family"}
+SHARE = {"transfer_rate": (0.0, 1.0)}  # of a rate: what its mean cannot leave
 
 
 def taught(units: pd.DataFrame) -> pd.DataFrame:
@@ -26,10 +28,13 @@ def taught(units: pd.DataFrame) -> pd.DataFrame:
     return units[units["teacher"].notna()]
 
 
-def _interval(rows: pd.DataFrame, column: str) -> tuple[float, float]:
-    """Of a mean of rates, over students and teachers."""
-    values = rows[column].to_numpy(float)
-    return crossed_bootstrap(values, rows["student"], rows["teacher"], bounds=(0, 1))
+def mean_with_interval(
+    units: pd.DataFrame, column: str, bounds: tuple[float, float] = (-np.inf, np.inf)
+) -> dict[str, float]:
+    """A column's mean over pairs, and `<column>_low` and `_high`: 95 % over students and teachers."""
+    values = units[column].to_numpy(float)
+    low, high = crossed_bootstrap(values, units["student"], units["teacher"], bounds=bounds)
+    return {column: values.mean(), f"{column}_low": low, f"{column}_high": high}
 
 
 def by_difference(units: pd.DataFrame) -> pd.DataFrame:
@@ -73,36 +78,31 @@ def by_difference(units: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def rates_of_top_classes(rates: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+def rates_of_top_classes(
+    rates: pd.DataFrame, trials: pd.DataFrame, bounds: Mapping[str, tuple[float, float]] = SHARE
+) -> pd.DataFrame:
     """Fig. 5a: how much of the knowledge is transferred in the classes that hold most of it.
 
     Args:
         rates: as `flips.top_class_rates` makes them, one row a (trial, share).
         trials: as `results.load` gives them.
+        bounds: the rates of interest, columns of `rates`, and what they cannot leave.
 
     Returns:
         One row a (method, family of the student, share): `pairs`, `classes` (median number), and the mean
-        `transfer_rate` over pairs, seeds averaged, with its 95 % interval over students and teachers.
+        of each rate over pairs, seeds averaged, with its 95 % interval over students and teachers.
     """
     about = trials[["trial", "method", "student", "teacher", "student_family"]]
-    rows = rates.merge(about, on="trial").dropna(subset="transfer_rate")
+    rows = rates.merge(about, on="trial").dropna(subset=list(bounds))
     keys = ["method", "student_family", "share", "student", "teacher"]
-    units = rows.groupby(keys, as_index=False)[["transfer_rate", "classes"]].mean()
+    units = rows.groupby(keys, as_index=False)[[*bounds, "classes"]].mean()
     found = []
     for (method, family, share), mine in units.groupby(["method", "student_family", "share"]):
-        low, high = _interval(mine, "transfer_rate")
-        found.append(
-            {
-                "method": method,
-                "family": family,
-                "share": share,
-                "pairs": len(mine),
-                "classes": mine["classes"].median(),
-                "transfer_rate": mine["transfer_rate"].mean(),
-                "transfer_rate_low": low,
-                "transfer_rate_high": high,
-            }
-        )
+        row = {"method": method, "family": family, "share": share}
+        row |= {"pairs": len(mine), "classes": mine["classes"].median()}
+        for name, of_rate in bounds.items():
+            row |= mean_with_interval(mine, name, of_rate)
+        found.append(row)
     return pd.DataFrame(found)
 
 
@@ -111,7 +111,8 @@ def by_student(units: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a (method, student) with a teacher: `family`, `parameters`, `accuracy` before, `teachers`, and
-        means over teachers of `transfer_delta`, `transfer_rate`, `knowledge_gain`, `knowledge_loss`.
+        means over teachers of `transfer_delta`, `transfer_rate`, `gain_rate`, `knowledge_gain` and
+        `knowledge_loss`.
     """
     table = (
         taught(units)
@@ -123,6 +124,7 @@ def by_student(units: pd.DataFrame) -> pd.DataFrame:
             teachers=("teacher", "size"),
             transfer_delta=("transfer_delta", "mean"),
             transfer_rate=("transfer_rate", "mean"),
+            gain_rate=("gain_rate", "mean"),
             knowledge_gain=("knowledge_gain", "mean"),
             knowledge_loss=("knowledge_loss", "mean"),
         )

@@ -94,8 +94,9 @@ class Material:
             self.recorded = pd.DataFrame(columns=[*dict.fromkeys([*results.NEEDED, *NEEDED])])
             self.every = self.of_searches = self.recorded
             return
-        columns = dict.fromkeys([*NEEDED, *beyond_accuracy.COLUMNS, *timm_results.OF_TRIALS])
-        self.every = every = results.load(folder, [*columns, *LATER], several=True)
+        optional = [*beyond_accuracy.COLUMNS, *timm_results.OF_TRIALS, *tables.FLIPS_TAUGHT, *LATER]
+        columns = dict.fromkeys([*NEEDED, *optional])
+        self.every = every = results.load(folder, list(columns), several=True)
         again = "run the study again in a new folder"
         results.require_columns(every, NEEDED, folder / "trials", again)
         every["data"] = every["data_name"].fillna(every["data"])  # as the study calls them
@@ -204,6 +205,12 @@ class Material:
         """What became of the samples of each class, counted from the predictions of all trials."""
         self.progress(f"counting the predictions of {len(self.recorded):,} trials")
         return flips.class_flips(self.folder, self.recorded)
+
+    @cached_property
+    def top_class_rates(self) -> pd.DataFrame:
+        """`flips.top_class_rates` of all trials that have positive flips."""
+        counted = _some(self.flips_by_class, "no trial's predictions are there")
+        return _some(flips.top_class_rates(counted), "no trial has positive flips")
 
     @cached_property
     def gallery(self) -> pd.DataFrame:

@@ -41,10 +41,13 @@ AVERAGED = [  # over the seeds of a pair, where the table has them
     "knowledge_gain",
     "knowledge_loss",
     "transfer_rate",
+    "gain_rate",
     "rho_pos_before",
     "rho_neg_before",
     "rho_pos_after",
     "rho_neg_after",
+    "positive_flips_taught",
+    "negative_flips_taught",
     "accuracy_difference",
     "student_accuracy_before",
     "student_accuracy_after",
@@ -96,6 +99,10 @@ MEANINGS = {  # of each measure: unit and meaning
         "fraction",
         "share gained of the samples that only the teacher got right before: median over trials",
     ),
+    "gain_rate_median": (
+        "ratio",
+        "gained, whoever knew it, over positive flips before; may exceed 1: median over trials",
+    ),
     "difference_mean": ("fraction", f"one delta minus the other on the same pair and seed: mean {_BOTH}"),
     "difference_mean_given_teachers": ("fraction", "the same [95 % interval over students alone]"),
     "difference_positive": ("count", "pairs on which the first method is above"),
@@ -136,7 +143,8 @@ def tested(trials: pd.DataFrame) -> pd.DataFrame:
     - `verdict`: "better" or "worse" if q < SIGNIFICANCE, else "unclear";
     - `success`: delta > 0, which a method that changes nothing but by chance achieves half the time;
     - `clear_success`: delta > MARGIN * noise, which it achieves about 5 % of the time (counts are whole:
-      3 to 7 % where at least ten samples changed, and 12.5 % at worst, where three did).
+      3 to 7 % where at least ten samples changed, and 12.5 % at worst, where three did);
+    - `gain_rate`, where the table has the positive flips: see that function.
 
     Args:
         trials: as `load` gives them.
@@ -149,6 +157,9 @@ def tested(trials: pd.DataFrame) -> pd.DataFrame:
     p = mcnemar_exact(gained, lost)
     q = benjamini_hochberg(p)
     verdict = np.select([q >= SIGNIFICANCE, gained > lost], ["unclear", "better"], "worse").astype(object)
+    if "rho_pos_before" in done:
+        rate = gain_rate(done["knowledge_gain"].astype(float), done["rho_pos_before"].astype(float))
+        done = done.assign(gain_rate=rate)
     return done.assign(
         gained=gained.astype(int),
         lost=lost.astype(int),
@@ -159,6 +170,23 @@ def tested(trials: pd.DataFrame) -> pd.DataFrame:
         success=delta > 0,
         clear_success=_clear(delta, noise),
     )
+
+
+def gain_rate(gained: pd.Series, flips: pd.Series) -> pd.Series:
+    """The gain rate: knowledge gain per complementary knowledge.
+
+    So section 5.1 of the paper words its transfer rate: the student's improvement relative to the
+    complementary knowledge available. What is gained counts whether or not the teacher knew it, so the gain
+    rate may exceed 1. The transfer rate of `trials` counts what the teacher knew alone.
+
+    Args:
+        gained: [N] samples wrong before and right after, as numbers or as shares.
+        flips: [N] positive flips before, the same way.
+
+    Returns:
+        [N] ratios; NaN where there are no flips.
+    """
+    return gained / flips.where(flips > 0)
 
 
 def _clear(delta: pd.Series, noise: pd.Series) -> pd.Series:
@@ -284,7 +312,9 @@ def _of_trials(said: Statements, method: str, mine: pd.DataFrame, units: pd.Data
     for part in ("min", "max"):
         said.add(method, f"delta_{part}", mine["transfer_delta"].agg(part), len(mine))
     said.add(method, "noise", mine["noise"].mean(), len(mine))
-    for name in ("knowledge_gain", "knowledge_loss", "transfer_rate"):
+    for name in ("knowledge_gain", "knowledge_loss", "transfer_rate", "gain_rate"):
+        if name not in mine:  # the gain rate, of a table without positive flips
+            continue
         said.add(method, f"{name}_median", mine[name].astype(float).median(), mine[name].notna().sum())
 
 

@@ -9,21 +9,43 @@ import pandas as pd
 CONTROL = "xe"  # the method without a teacher
 LABELS = {  # in the order of every table and figure; other methods follow alphabetically
     "xe": "XE (control)",
+    "tf_kd_reg": "Tf-KD (no teacher)",
+    "self_distillation": "Self-distillation (control)",
     "kl": "KL",
+    "soft_xe": "Soft XE",
+    "kl_top_k": "KL, top k",
     "xe_kl": "XE-KL",
+    "xe_kl_smoothed": "XE-KL (label smoothing)",
     "xe_kl_mcl": "XE-KL+MCL",
+    "cd": "CD",
+    "crd": "CRD",
+    "kl_flips": "KL by flips",
     "kl_dp": "KL+DP",
+    "xe_kl_dp": "KL+DP+XE",
     "kl_dp_unsupervised": "KL+DP (unsup.)",
 }
 
 ABOUT = {  # what they do, after the equations of arXiv 2310.17653
     "xe": "the student is trained on with the labels, without a teacher: what training alone does",
+    "tf_kd_reg": "the student learns the labels and imitates a made-up teacher that is always right and "
+    "finds all other classes equally likely (Tf-KD of arXiv 1909.11723)",
+    "self_distillation": "the student imitates what it was itself on every image: what transfer does without "
+    "anything to transfer",
     "kl": "the student imitates the teacher on every image (knowledge distillation, Eq. 1)",
+    "soft_xe": "cross-entropy with the teacher's probabilities; its gradient is that of KL (appendix B.1)",
+    "kl_top_k": "KL over the k classes that the teacher finds most probable (appendix B.1)",
     "xe_kl": "the student imitates the teacher and learns the labels (Eq. 2)",
-    "xe_kl_mcl": "the same, with weights that are averaged slowly to forget less (Eq. 3)",
+    "xe_kl_smoothed": "XE-KL with smoothed labels (section 5.1)",
+    "xe_kl_mcl": "XE-KL with weights that are averaged slowly to forget less (Eq. 3)",
+    "cd": "the student learns the labels, and to find the same images of a batch alike as the teacher does "
+    "(contrastive distillation, Eq. 6)",
+    "crd": "the student learns the labels, and to tell its features of an image from the teacher's of others "
+    "(contrastive representation distillation, Eq. 7)",
+    "kl_flips": "the student imitates the teacher on positive flips, and itself or the teacher elsewhere",
     "kl_dp": "the student imitates the teacher where that gives the true class more probability, and what it "
     "was itself elsewhere (data partitioning, Eqs. 4 and 5)",
-    "kl_dp_unsupervised": "the same without labels: whoever of the two is surer is imitated",
+    "xe_kl_dp": "lambda * KL+DP + (1 - lambda) * XE: the student learns the labels beside (appendix A.3)",
+    "kl_dp_unsupervised": "KL+DP without labels: whoever of the two is surer is imitated",
 }
 
 

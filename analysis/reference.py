@@ -24,13 +24,18 @@ SEVERAL = {  # by method: number and file of the table of several teachers
     "kl_dp": (4, "table4_multi_teacher_kl_dp"),
     "kl": (9, "table9_multi_teacher_kl"),
 }
+FAMILIES = {"CNN": "cnn", "Trafo": "transformer", "MLP": "mlp"}  # as printed: as in records
+TAUGHT = {  # columns of records: as the running text states them
+    "positive_flips_taught": "positive-flip samples assigned to the teacher",
+    "negative_flips_taught": "negative-flip samples assigned to the teacher",
+}
 METHODS = {"kl": "kl", "kl_dp_supervised": "kl_dp", "kl_dp_unsupervised": "kl_dp_unsupervised"}
 ROUNDED = 0.005  # points: what rounding to two decimals hides of a mean, and as much of its parts
 
 
 def table(name: str) -> pd.DataFrame:
     """A published table by the name of its file; deltas in percentage points, as printed."""
-    return pd.read_csv(FOLDER / f"{name}.csv")
+    return pd.read_csv(FOLDER / f"{name}.csv", comment="#")
 
 
 def setting(trials: pd.DataFrame) -> pd.Series:
@@ -41,6 +46,14 @@ def setting(trials: pd.DataFrame) -> pd.Series:
     for name, wanted in SHARE.items():
         found[of_imagenet & ((share / wanted - 1).abs() <= NEAR)] = name
     return found
+
+
+def families_as_printed(trials: pd.DataFrame) -> list[str]:
+    """What to say beside figures split by family: where these trials' are not those that the paper prints."""
+    names = pd.concat([trials["student_timm"], trials["teacher_timm"]]).dropna()
+    if not names.astype(str).str.startswith("mixnet").any():
+        return []
+    return ["MixNets are CNNs here, as they are built; the paper's Table 5 and Fig. 8 print them as MLP."]
 
 
 def papers_names(trials: pd.DataFrame) -> pd.DataFrame:
@@ -110,6 +123,21 @@ def deltas() -> pd.DataFrame:
     """Table 7: one row a (student, teacher, method) of 'full', with this project's names of the methods."""
     pairs = table("table7_pairs")
     return pairs.assign(method=pairs["method"].map(METHODS))
+
+
+def by_level() -> pd.DataFrame:
+    """Table 7 by weaker and stronger teachers, fractions: `method`, `pairs`, `success_rate`, `mean`, and of
+    each of both levels `<level>_pairs`, `<level>_mean` and `<level>_positive`.
+    """
+    known = table("table7_by_level_derived").rename(columns={"mean_delta": "mean"})
+    points = ["mean", "weaker_mean", "stronger_mean"]
+    return known.assign(method=known["method"].map(METHODS), **{name: known[name] / 100 for name in points})
+
+
+def taught() -> dict[str, float]:
+    """The shares of the flips that the teacher teaches (section 5.1), fractions by `TAUGHT`."""
+    stated = table("text_statistics").set_index("quantity")["value"]
+    return {name: float(stated[quantity]) / 100 for name, quantity in TAUGHT.items()}
 
 
 def means() -> pd.DataFrame:

@@ -25,6 +25,7 @@ COUNTED = {
 UNITS = {
     "samples_per_second": "samples a second",
     "hours": "hours",
+    "gain_rate": "ratio",
     "error_consistency": "kappa",
     "over_best": "ratio",
     "published_over_best": "ratio",
@@ -109,7 +110,7 @@ def unit_of(column: str) -> str:
     """The unit of a table's column, by its name."""
     if column in UNITS:
         return UNITS[column]
-    counted = column in COUNTED or column.endswith(("_teachers", "_positive"))
+    counted = column in COUNTED or column.endswith(("_teachers", "_positive", "_pairs"))
     return "count" if counted else "seconds" if column.startswith("seconds") else "fraction"
 
 

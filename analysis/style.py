@@ -15,10 +15,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import AutoLocator, FuncFormatter, LogFormatterSciNotation, LogLocator, NullFormatter
 
 from analysis.methods import label
 
@@ -41,10 +44,30 @@ METHODS = {
     "xe_kl_mcl": ("#228833", "D"),
     "kl_dp": ("#4477aa", "o"),
     "kl_dp_unsupervised": ("#66ccee", "^"),
+    "cd": ("#882255", "P"),
+    "crd": ("#ee7733", "X"),
+    "xe_kl_smoothed": ("#999933", "s"),
+    "kl_top_k": ("#ffaabb", "v"),
+    "soft_xe": ("#cc6677", "<"),
+    "xe_kl_dp": ("#332288", "o"),
+    "kl_flips": ("#44aa99", "p"),
+    "tf_kd_reg": ("#bbbbbb", "+"),
+    "self_distillation": ("#555555", "1"),
 }
 # For families and methods that are not among these, in the order in which they come.
 OTHERS = (("#aa3377", "P"), ("#56b4e9", "X"), ("#f0e442", "*"), (GREY, "h"))
 
+# Of the next two no colour is so light or so dark that it is lost on a light or a dark page.
+SIZES = ListedColormap(np.linspace([0.95, 0.75, 0.25], [0.35, 0.10, 0.45], 256), "sizes")
+DIFFERENCES = ListedColormap(
+    np.concatenate(
+        [
+            np.linspace([0.84, 0.37, 0.0], [0.70, 0.70, 0.70], 128),
+            np.linspace([0.70, 0.70, 0.70], [0.0, 0.45, 0.70], 128),
+        ]
+    ),
+    "differences",
+)
 DENSE = 1_000  # marks, from which on a figure holds them as pixels
 THEMED = {BLACK: "ink", WHITE: "paper", GRID: "grid", SHADE: "shade"}
 
@@ -89,6 +112,55 @@ def panelled(
         for axes in panels[max(0, count - columns) : count]:
             axes.tick_params(labelbottom=True)
     return drawing, panels[:count]
+
+
+def by_method(title: str, methods: list[str], **shared) -> tuple[Figure, dict[str, Axes]]:
+    """A panel a method."""
+    drawing, panels = panelled(title, len(methods), sharex=True, sharey=True, **shared)
+    for panel, method in zip(panels, methods, strict=True):
+        panel.set_title(label(method), fontsize=11)
+    return drawing, dict(zip(methods, panels, strict=True))
+
+
+def families(names: Iterable[str]) -> tuple[dict[str, tuple[str, str]], list[Line2D]]:
+    """Styles of the families, and their legend."""
+    looks = styles(FAMILIES, names)
+    handles = [
+        Line2D([], [], color=color, marker=marker, linestyle="", label=FAMILY_LABELS.get(name, name))
+        for name, (color, marker) in looks.items()
+    ]
+    return looks, handles
+
+
+def log_sizes(panel: Axes, values: pd.Series) -> None:
+    """A logarithmic axis of sizes with few labels."""
+    panel.set_xscale("log")
+    panel.xaxis.set_major_formatter(LogFormatterSciNotation())
+    if np.floor(np.log10(values.max())) <= np.ceil(np.log10(values.min())):  # at most one power of ten
+        ticks = np.unique([values.min(), np.sqrt(values.min() * values.max()), values.max()])
+        panel.set_xticks(ticks, [_short(value) for value in ticks])
+    panel.xaxis.set_minor_formatter(NullFormatter())
+
+
+def plain_logarithm(panel: Axes, values: pd.Series) -> None:
+    """Numbers on a logarithmic y axis as they are, enough to read it by; some of `values` are above 0."""
+    some = values[values > 0]
+    wide = some.max() >= 10 * some.min()
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else AutoLocator())
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _short(parameters: float) -> str:
+    """'25 M', '6.5 k'."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if parameters >= size:
+            return (
+                f"{parameters / size:.2g} {unit}"
+                if parameters < 100 * size
+                else f"{parameters / size:.0f} {unit}"
+            )
+    return f"{parameters:.0f}"
 
 
 def plain(axes: Axes) -> None:

@@ -9,44 +9,34 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import CenteredNorm, ListedColormap, LogNorm
+from matplotlib.colors import CenteredNorm, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogFormatterSciNotation, NullFormatter
 
-from analysis import flips, knowledge_measures, style
+from analysis import knowledge_measures, reference, style
 from analysis.exhibit import LeftOut, Shown, exhibit
-from analysis.methods import in_order, label
+from analysis.material import Material
+from analysis.methods import in_order
 
 TITLE = "What is transferred, and by whom it is gained"
 GAIN = "knowledge gain (% of samples)"
 LOSS = "knowledge loss (% of samples)"
 DELTA = "transfer delta (percentage points)"
 DENSE_PAIRS = 100  # of students, from which on their lines are thin
-# No colour of these two is so light or so dark that it is lost on a light or a dark page.
-SIZES = ListedColormap(np.linspace([0.95, 0.75, 0.25], [0.35, 0.10, 0.45], 256), "sizes")
-DIFFERENCES = ListedColormap(
-    np.concatenate(
-        [
-            np.linspace([0.84, 0.37, 0.0], [0.70, 0.70, 0.70], 128),
-            np.linspace([0.70, 0.70, 0.70], [0.0, 0.45, 0.70], 128),
-        ]
-    ),
-    "differences",
-)
+
+
+def lines(material: Material) -> list[str]:
+    """Which families are not those that the paper prints."""
+    return reference.families_as_printed(material.trials)
 
 
 @exhibit("Fig. 5a")
-def fig_5a_top_classes(taught, flips_by_class, trials):
+def fig_5a_top_classes(taught, top_class_rates, trials):
     """The classes of a pair are sorted by its positive flips; the fewest that hold a share of them are its
     top classes (median number: {{ classes }}). If transfer favoured the teacher's areas of expertise, rates
-    would fall from left to right. Where one class holds several of the shares, so do its points."""
-    if flips_by_class.empty:
-        raise LeftOut("no trial's predictions are there")
-    rates = flips.top_class_rates(flips_by_class)
-    table = knowledge_measures.rates_of_top_classes(rates, trials)
-    if table.empty:
-        raise LeftOut("no trial has positive flips")
+    would fall from left to right. Where one class holds several of the shares, so do its points. The
+    paper's rate is another: see the paper's form."""
+    table = knowledge_measures.rates_of_top_classes(top_class_rates, trials)
     counts = table.groupby("share")["classes"].median().items()
     classes = ", ".join(f"{share:.0%}: {count:g}" for share, count in counts)
     keys = ["method", "family", "share"]
@@ -57,7 +47,7 @@ def fig_5a_top_classes(taught, flips_by_class, trials):
 def fig_5b_transfer_rate_by_size(taught):
     """The transfer rate is the share of the samples that only the teacher got right before, which the student
     gets right afterwards. A mark is a student, larger for more teachers; lines join a family. It says nothing
-    of what was lost meanwhile: see Fig. 7."""
+    of what was lost meanwhile: see Fig. 7. The paper's rate is another: see the paper's form."""
     by_student = knowledge_measures.by_student(taught).dropna(subset=["transfer_rate"])
     if by_student.empty:
         raise LeftOut("no teacher got a sample right that its student got wrong")
@@ -100,24 +90,6 @@ def fig_8_students_that_differ(taught):
     return shown
 
 
-def _by_method(title: str, methods: list[str], **shared) -> tuple[Figure, dict[str, Axes]]:
-    """A panel a method."""
-    drawing, panels = style.panelled(title, len(methods), sharex=True, sharey=True, **shared)
-    for panel, method in zip(panels, methods, strict=True):
-        panel.set_title(label(method), fontsize=11)
-    return drawing, dict(zip(methods, panels, strict=True))
-
-
-def _families(names) -> tuple[dict, list[Line2D]]:
-    """Styles of the families, and their legend."""
-    styles = style.styles(style.FAMILIES, names)
-    handles = [
-        Line2D([], [], color=color, marker=marker, linestyle="", label=style.FAMILY_LABELS.get(name, name))
-        for name, (color, marker) in styles.items()
-    ]
-    return styles, handles
-
-
 def _top_classes(table: pd.DataFrame) -> Figure:
     """Fig. 5a: transfer rate in the classes that hold the top shares of the pair's complementary knowledge.
 
@@ -125,11 +97,11 @@ def _top_classes(table: pd.DataFrame) -> Figure:
         table: as `knowledge_measures.rates_of_top_classes` makes it.
     """
     shares = sorted(table["share"].unique())
-    drawing, panels = _by_method(
+    drawing, panels = style.by_method(
         "How much is transferred in the classes that hold most\nof the knowledge, by the student's family",
         in_order(table["method"]),
     )
-    styles, handles = _families(table["family"])
+    styles, handles = style.families(table["family"])
     for method, panel in panels.items():
         for place, (family, (color, marker)) in enumerate(styles.items()):
             mine = table[(table["method"] == method) & (table["family"] == family)].sort_values("share")
@@ -154,45 +126,23 @@ def _by_size(table: pd.DataFrame) -> Figure:
     Args:
         table: as `knowledge_measures.by_student` makes it.
     """
-    drawing, panels = _by_method(
+    drawing, panels = style.by_method(
         "Share of the teacher's extra knowledge that students of different size gain",
         in_order(table["method"]),
     )
-    styles, handles = _families(table["family"])
+    styles, handles = style.families(table["family"])
     for method, panel in panels.items():
         for family, (color, marker) in styles.items():
             mine = table[(table["method"] == method) & (table["family"] == family)].sort_values("parameters")
             x, y = mine["parameters"], 100 * mine["transfer_rate"]
             panel.plot(x, y, color=color, linewidth=1, alpha=0.6)
             panel.scatter(x, y, s=10 + 4 * mine["teachers"].clip(upper=20), color=color, marker=marker)
-        _log_sizes(panel, table["parameters"])
+        style.log_sizes(panel, table["parameters"])
     panel.set_ylim(0, style.up_to(100 * table["transfer_rate"]))
     style.axis_labels(list(panels.values()), "parameters of the student", "transfer rate (%)")
     text = f"{table['student'].nunique()} students, one mark each; {table['teachers'].max()} teachers at most"
     style.legend(drawing, handles, text, len(handles))
     return drawing
-
-
-def _log_sizes(panel: Axes, values: pd.Series) -> None:
-    """A logarithmic axis of sizes with few labels."""
-    panel.set_xscale("log")
-    panel.xaxis.set_major_formatter(LogFormatterSciNotation())
-    if values.max() < 10 * values.min():  # perhaps no power of ten is in between
-        ticks = np.unique([values.min(), np.sqrt(values.min() * values.max()), values.max()])
-        panel.set_xticks(ticks, [_short(value) for value in ticks])
-    panel.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _short(parameters: float) -> str:
-    """'25 M', '6.5 k'."""
-    for unit, size in (("M", 1e6), ("k", 1e3)):
-        if parameters >= size:
-            return (
-                f"{parameters / size:.2g} {unit}"
-                if parameters < 100 * size
-                else f"{parameters / size:.0f} {unit}"
-            )
-    return f"{parameters:.0f}"
 
 
 def _gain_against_loss(units: pd.DataFrame, by: str) -> Figure:
@@ -208,14 +158,14 @@ def _gain_against_loss(units: pd.DataFrame, by: str) -> Figure:
         "size": "the student's size",
         "teacher": "how much better the teacher is",
     }[by]
-    drawing, panels = _by_method(
+    drawing, panels = style.by_method(
         f"What students gain against what they lose,\nby {what}", in_order(units["method"])
     )
     dense = len(units) > style.DENSE
     limit = 105 * units[["knowledge_gain", "knowledge_loss"]].max().max() or 1
-    styles, handles = _families(units["student_family"])
+    styles, handles = style.families(units["student_family"])
     values = {"size": units["student_parameters"], "teacher": 100 * units["accuracy_difference"]}.get(by)
-    shade = {"size": (SIZES, LogNorm), "teacher": (DIFFERENCES, CenteredNorm)}.get(by)
+    shade = {"size": (style.SIZES, LogNorm), "teacher": (style.DIFFERENCES, CenteredNorm)}.get(by)
     if shade:
         colors, norm = shade[0], shade[1]()
         norm.autoscale_None(values)
@@ -267,8 +217,8 @@ def _controlled(table: pd.DataFrame, varied: str) -> Figure:
     """
     what, text = VARIED[varied]
     methods = in_order(table["method"])
-    drawing, panels = _by_method(f"Students that differ in {what}", methods or ["none"])
-    styles, handles = _families([*table.get("family_a", []), *table.get("family_b", [])])
+    drawing, panels = style.by_method(f"Students that differ in {what}", methods or ["none"])
+    styles, handles = style.families([*table.get("family_a", []), *table.get("family_b", [])])
     for method, panel in panels.items():
         mine = table[table["method"] == method]
         if mine.empty:
@@ -277,7 +227,7 @@ def _controlled(table: pd.DataFrame, varied: str) -> Figure:
             continue
         _joined(panel, mine, varied, styles)
         if varied == "size":
-            _log_sizes(panel, pd.concat([table["parameters_a"], table["parameters_b"]]))
+            style.log_sizes(panel, pd.concat([table["parameters_a"], table["parameters_b"]]))
         if varied == "family":
             panel.set_xticks(range(len(styles)), [style.FAMILY_LABELS.get(name, name) for name in styles])
             panel.set_xlim(-0.4, len(styles) - 0.6)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis import measures, report
+from analysis import measures, report, style
 from analysis.inference import crossed_bootstrap
+from analysis.methods import ABOUT as ABOUT_METHODS
 from analysis.methods import LABELS, in_order
 from analysis.results import ResultsError, load, replacing
 from analysis.statements import numbers
@@ -101,8 +102,16 @@ def test_load_keeps_every_trial_and_passes_over_unfinished_files(tmp_path):
 
 
 def test_order_is_fixed_and_others_follow_alphabetically():
-    methods = ["zeta", "kl_dp_unsupervised", "alpha", "kl", "xe", "kl", "kl_dp", "xe_kl_mcl", "xe_kl"]
+    methods = ["zeta", *reversed(LABELS), "alpha", "kl"]
     assert in_order(methods) == [*LABELS, "alpha", "zeta"]
+    of_the_paper = ["xe", "kl", "xe_kl", "xe_kl_mcl", "kl_dp", "kl_dp_unsupervised"]
+    assert in_order(reversed(of_the_paper)) == of_the_paper
+
+
+def test_every_method_with_a_name_says_what_it_does_and_has_a_look_of_its_own():
+    assert list(ABOUT_METHODS) == list(LABELS) and len(set(LABELS.values())) == len(LABELS)
+    assert set(style.METHODS) == set(LABELS)
+    assert len(set(style.METHODS.values())) == len(LABELS)
 
 
 def test_teacher_levels_include_their_bounds_despite_floating_point():
@@ -193,6 +202,10 @@ def test_size_and_significance(summary):
     assert summary["kl"]["knowledge_gain_median"].value == pytest.approx(0.0105)
     assert summary["kl_dp"]["knowledge_loss_median"].value == pytest.approx(0.002)
     assert summary["kl_dp"]["transfer_rate_median"].value == 0.25
+    gain = np.median([0.003, 0.003, 0.004, 0.002, 0.0025])
+    assert summary["kl_dp"]["gain_rate_median"].value == pytest.approx(gain / ABOUT["rho_pos_before"])
+    without = measures.by_method(pd.DataFrame(TRIALS))  # whose positive flips are not recorded
+    assert "gain_rate_median" not in set(without["measure"])
     assert not summary["xe"]["transfer_rate_median"].known
 
 

@@ -363,15 +363,17 @@ def test_a_measure_that_was_not_recorded_is_not_compared(written):
 
 
 def counts(*rows):
-    """A table of flips by class: for each trial pairs (flips, flips gained), class by class."""
+    """A table of flips by class: for each trial triples (flips, flips gained, gained), class by class."""
     ids = [f"t{number}" for number in range(len(rows))]
-    table = [(ids[n], c, 9, *pair, 0, 0) for n, pairs in enumerate(rows) for c, pair in enumerate(pairs)]
+    table = [(ids[n], c, 9, *counted, 0) for n, known in enumerate(rows) for c, counted in enumerate(known)]
     frame = pd.DataFrame(table, columns=["trial", "class", *flips.COUNTS])
     return frame.assign(trial=pd.Categorical(frame["trial"], categories=ids))
 
 
 def test_top_classes_are_the_fewest_that_hold_a_share():
-    table = counts([(1, 1), (4, 0), (4, 2), (1, 0), (0, 0)], [(0, 0)] * 5, [(0, 0), (3, 3)])
+    table = counts(
+        [(1, 1, 1), (4, 0, 6), (4, 2, 2), (1, 0, 0), (0, 0, 9)], [(0, 0, 5)] * 5, [(0, 0, 0), (3, 3, 3)]
+    )
     rates = flips.top_class_rates(table, [0.4, 0.41, 0.8, 0.9, 1.0])
     first = rates[rates["trial"] == "t0"]
     # 4 of 10 are 40 % exactly; of equals the class with the smaller number comes first.
@@ -379,29 +381,35 @@ def test_top_classes_are_the_fewest_that_hold_a_share():
     assert first["flips"].tolist() == [4, 8, 8, 9, 10]
     assert first["flips_gained"].tolist() == [0, 2, 2, 3, 3]
     np.testing.assert_allclose(first["transfer_rate"], [0, 0.25, 0.25, 1 / 3, 0.3])
+    # What is gained counts whoever knew it, but not in a class without flips; it may be more than the flips.
+    assert first["gained"].tolist() == [6, 8, 8, 9, 9]
+    np.testing.assert_allclose(first["gain_rate"], [1.5, 1, 1, 1, 0.9])
     assert rates["trial"].unique().tolist() == ["t0", "t2"]  # the second has no flips
     assert rates.loc[rates["trial"] == "t2", "classes"].tolist() == [1] * 5
 
 
 @settings(deadline=None)
 @given(
-    st.lists(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=8), max_size=5)
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 9)), min_size=1, max_size=8),
+        max_size=5,
+    )
 )
 def test_top_class_rates_of_any_counts(rows):
-    rows = [[(max(pair), min(pair)) for pair in pairs] for pairs in rows]
+    rows = [[(max(pair), min(pair), more) for *pair, more in known] for known in rows]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flips, "TRIALS", 2)
         found = flips.top_class_rates(counts(*rows), [0.02, 0.5, 1.0])
     expected = []
-    for number, pairs in enumerate(rows):
-        total = sum(flips_ for flips_, _ in pairs)
+    for number, known in enumerate(rows):
+        total = sum(flips_ for flips_, *_ in known)
         for share in (0.02, 0.5, 1.0) if total else ():
-            held = gained = size = 0
-            for flips_, gained_ in sorted(pairs, key=lambda pair: -pair[0]):
+            held = moved = gained = size = 0
+            for flips_, moved_, gained_ in sorted(known, key=lambda counted: -counted[0]):
                 if held >= share * total:
                     break
-                held, gained, size = held + flips_, gained + gained_, size + 1
-            expected.append((f"t{number}", share, size, held, gained, gained / held))
+                held, moved, gained, size = held + flips_, moved + moved_, gained + gained_, size + 1
+            expected.append((f"t{number}", share, size, held, moved, gained, moved / held, gained / held))
     assert list(found.itertuples(index=False, name=None)) == expected
 
 

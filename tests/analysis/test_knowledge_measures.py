@@ -86,6 +86,11 @@ def test_rates_of_top_classes_are_means_over_pairs(trials):
     )
     rates.loc[0, "transfer_rate"] = np.nan
     table = measures.rates_of_top_classes(rates, trials)
+    both = measures.rates_of_top_classes(
+        rates.assign(gain_rate=3.0), trials, measures.SHARE | {"gain_rate": (0, np.inf)}
+    )
+    assert (both["gain_rate_low"] == 3).all() and (both["gain_rate_high"] == 3).all()
+    pd.testing.assert_frame_equal(both[table.columns], table)
     joined = rates.merge(done, on="trial", suffixes=("", "_of_trial")).dropna(subset="transfer_rate")
     chosen = joined[
         (joined["method"] == "kl_dp") & (joined["student_family"] == "cnn") & (joined["share"] == 0.1)
@@ -105,6 +110,8 @@ def test_by_student_is_the_mean_over_its_teachers(trials, units):
         assert row["teachers"] == mine["teacher"].nunique()
         assert row["transfer_delta"] == pytest.approx(mine["transfer_delta"].mean())
         assert row["transfer_rate"] == pytest.approx(mine["transfer_rate"].mean())
+        assert row["gain_rate"] == pytest.approx((mine["knowledge_gain"] / mine["rho_pos_before"]).mean())
+        assert row["gain_rate"] > row["transfer_rate"]  # something was gained that the teacher did not know
         assert row["accuracy"] == pytest.approx(mine["student_accuracy_before"].iloc[0])
         assert row["parameters"] == mine["student_parameters"].iloc[0]
 

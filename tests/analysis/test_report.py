@@ -23,9 +23,13 @@ FIGURES = [
     *("student_properties", "fig_5a_top_classes", "fig_5b_transfer_rate_by_size"),
     *("fig_7_gain_loss_by_family", "fig_7_gain_loss_by_size", "fig_7_gain_loss_by_teacher"),
     *("fig_8a_accuracy", "fig_8b_size", "fig_8c_family", "learning_curves", "time_by_method"),
+    *("fig_4b_papers_form", "fig_5a_papers_form", "fig_5b_papers_form", "fig_7_papers_form"),
 ]
 ATLAS = ["fig_1a", "fig_1b", "fig_2a", "fig_2b", "heatmap"]
-TABLES = ["table_1", "table_3", "table_7", "table_8", "success_rates", "by_data_set", "time_by_method"]
+TABLES = [
+    *("table_1", "table_2", "table_3", "table_7", "table_8", "success_rates", "at_larger_scale"),
+    *("by_data_set", "time_by_method"),
+]
 
 
 @pytest.fixture(scope="module")
