@@ -53,9 +53,7 @@ def coverage(material: Material) -> list[str]:
             f"{row.transfer_samples:,} samples to transfer on, {row.evaluation_samples:,} to evaluate."
         )
     if (done["evaluated_on"] == "tune").any():
-        lines.append(
-            "Students were scored on images kept aside to choose settings on, not on those to report."
-        )
+        lines.append("Students were scored on images kept aside for choices, not on those to report.")
     lines += [_predictions(material)] * len(material.finished[:1])
     versions = [
         f"{name} {', '.join(sorted(done[f'{name}_version'].dropna().unique()))}"

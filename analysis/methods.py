@@ -16,7 +16,9 @@ LABELS = {  # in the order of every table and figure; other methods follow alpha
     "kl_top_k": "KL, top k",
     "xe_kl": "XE-KL",
     "xe_kl_smoothed": "XE-KL (label smoothing)",
+    "xe_kl_as_run": "XE-KL (as run)",
     "xe_kl_mcl": "XE-KL+MCL",
+    "xe_kl_mcl_as_run": "XE-KL+MCL (as run)",
     "cd": "CD",
     "crd": "CRD",
     "kl_flips": "KL by flips",
@@ -36,7 +38,9 @@ ABOUT = {  # what they do, after the equations of arXiv 2310.17653
     "kl_top_k": "KL over the k classes that the teacher finds most probable (appendix B.1)",
     "xe_kl": "the student imitates the teacher and learns the labels (Eq. 2)",
     "xe_kl_smoothed": "XE-KL with smoothed labels (section 5.1)",
+    "xe_kl_as_run": "XE-KL as the authors ran it: softmax outputs into cross-entropy",
     "xe_kl_mcl": "XE-KL with weights that are averaged slowly to forget less (Eq. 3)",
+    "xe_kl_mcl_as_run": "the same as the authors ran it: each epoch begins at the averaged weights",
     "cd": "the student learns the labels, and to find the same images of a batch alike as the teacher does "
     "(contrastive distillation, Eq. 6)",
     "crd": "the student learns the labels, and to tell its features of an image from the teacher's of others "
