@@ -19,7 +19,7 @@ WORKDIR /transfer
 # that pyproject.toml lists have to be there, empty or not.
 COPY setup.sh requirements.txt pyproject.toml ./
 ENV PIP_NO_CACHE_DIR=1
-RUN mkdir -p study/images study/models study/store jobs analysis/exhibits \
+RUN mkdir -p study/images study/models study/objectives study/store jobs analysis/exhibits \
     && sh setup.sh /opt/transfer \
     && rm -rf /var/lib/apt/lists/*
 COPY . .

@@ -96,9 +96,10 @@ class Material:
             return
         optional = [*beyond_accuracy.COLUMNS, *timm_results.OF_TRIALS, *tables.FLIPS_TAUGHT, *LATER]
         columns = dict.fromkeys([*NEEDED, *optional])
-        self.every = every = results.load(folder, list(columns), several=True)
+        every = results.load(folder, list(columns), several=True)
         again = "run the study again in a new folder"
         results.require_columns(every, NEEDED, folder / "trials", again)
+        every = self.every = every.assign(**{name: None for name in LATER if name not in every})
         every["data"] = every["data_name"].fillna(every["data"])  # as the study calls them
         # Combinations of a search are compared with each other, not with the methods that are reported.
         self.recorded = every[every["search"].isna()].reset_index(drop=True)

@@ -53,6 +53,8 @@ METHODS = {
     "kl_flips": ("#44aa99", "p"),
     "tf_kd_reg": ("#bbbbbb", "+"),
     "self_distillation": ("#555555", "1"),
+    "xe_kl_as_run": ("#ddcc77", "*"),
+    "xe_kl_mcl_as_run": ("#117733", "d"),
 }
 # For families and methods that are not among these, in the order in which they come.
 OTHERS = (("#aa3377", "P"), ("#56b4e9", "X"), ("#f0e442", "*"), (GREY, "h"))

@@ -142,7 +142,7 @@ def _gain_against_loss(table: pd.DataFrame) -> Figure:
         table, "What combinations gain against what they lose", "knowledge_loss", "knowledge_gain"
     )
     for panel in panels:
-        end = style.up_to([*panel.get_xlim(), *panel.get_ylim()], 1.0)
+        end = style.up_to([*panel.get_xlim(), *panel.get_ylim()], 1.05)
         panel.plot([0, end], [0, end], color=style.BLACK, linewidth=1)
         panel.set(xlim=(0, end), ylim=(0, end), aspect="equal")
     style.axis_labels(panels, "knowledge loss (% of samples)", "knowledge gain (% of samples)")

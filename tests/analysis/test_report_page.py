@@ -74,7 +74,7 @@ def test_nothing_goes_wrong_and_nothing_leaves_the_page(open_page, written):
 def test_all_figures_are_drawn(open_page, written):
     page = open_page()
     names = sorted(path.stem for path in (written / "figures").glob("*.svg"))
-    assert len(names) == 25
+    assert len(names) == 28
     for name in names:
         figure = page.locator(f"article#{name} svg[role=img]")
         box = figure.bounding_box()

@@ -106,12 +106,16 @@ def test_beside_a_search_the_other_methods_are_reported_as_ever(tmp_path):
 
 
 def test_results_of_before_searches_have_none(tmp_path):
-    old = sweep(searched=False)
-    sweeps.write(tmp_path, replace(old, trials=old.trials.drop(columns=["search", "settings"])))
-    material = Material(tmp_path)
+    sweeps.write(tmp_path / "results", sweep(searched=False))
+    for path in (tmp_path / "results" / "trials").glob("*.parquet"):
+        old = pd.read_parquet(path).drop(columns=["search", "settings", "data_name", "evaluated_on"])
+        old.to_parquet(path)
+    material = Material(tmp_path / "results")
     assert set(material.recorded["method"]) == set(GRID)
+    assert material.recorded["data"].notna().all()
     with pytest.raises(LeftOut, match="no method's settings were searched"):
         _ = material.searched
+    report.report(material, tmp_path / "out")
 
 
 def test_a_search_of_which_one_combination_is_there_is_no_traceback(tmp_path):

@@ -392,7 +392,7 @@ def test_the_report_has_a_table_a_method_and_what_it_is_made_of(written, made_up
     assert not (out / "tables" / "several_teachers_table_former.md").exists()
     for method in set(several["method"]):
         path = out / "tables" / f"several_teachers_table_{method}.csv"
-        numbers = pd.read_csv(path, float_precision="round_trip")
+        numbers = pd.read_csv(path)
         lines = (out / "tables" / f"several_teachers_table_{method}.md").read_text().splitlines()
         rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
         assert len(rows) == 2 + 4 + 1 and rows[-1][0] == "mean of 4 students"
