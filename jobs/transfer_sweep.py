@@ -156,13 +156,11 @@ def print_plan(study: spec.Study, trials: list[spec.Trial], todo: list[spec.Tria
     out = _console.console
     out.print(f"study {study.name}: {len(study.ordered_pairs())} pairs, {len(set(study.seeds))} seeds")
     out.print(plan_table(study, trials, status))
-    images, source, place = None, study.data.images, study.folders.data
-    if files.is_prepared(source, place):
-        images = files.open_images(source, place, cache.of(study.folders, place))
-    else:
-        out.print(f"data: to be written to {files.folder_of(source, place)}")
-        for folder in sources.lacking(source.source, source.settings):
-            out.print(f"data: {folder} is not there; a run needs it (paths begin where the command is run)")
+    images, place = None, study.folders.data
+    if files.is_prepared(study.data.images, place):
+        images = files.open_images(study.data.images, place, cache.of(study.folders, place))
+    for data in (study.data, *derivation.other_data(study.zoo.values())):
+        print_lacking(data.images, place)
     if images is None and study.data.expected is None:
         out.print("outputs of frozen models: cached or live is decided once the data are there")
     else:
@@ -185,6 +183,15 @@ def print_plan(study: spec.Study, trials: list[spec.Trial], todo: list[spec.Tria
         out.print(f"estimated time: {_console.duration(work)} of trials ({seconds:.1f} s each){here}")
     out.print(f"results: {study.results}")
     print_trackers(study)
+
+
+def print_lacking(source: spec.Images, place: storage.Location) -> None:
+    """What has to be written of a source's images, and what is not there for it."""
+    out = _console.console
+    if not files.is_prepared(source, place):
+        out.print(f"data: to be written to {files.folder_of(source, place)}")
+        for folder in sources.lacking(source.source, source.settings):
+            out.print(f"data: {folder} is not there; a run needs it (paths begin where the command is run)")
 
 
 def print_trackers(study: spec.Study) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -185,6 +186,36 @@ def test_live_outputs_and_a_limit_are_told_and_obeyed(workspace, content, write_
 
 
 # --- interruptions (what is killed with -9: test_faults) ----------------------------------------
+
+
+@pytest.mark.ray
+def test_a_search_is_scored_on_tune_beside_models_of_other_data(content, write_study, tmp_path):
+    """Also what it begins with: images of another domain, and a model that is made on these."""
+    content["folders"] |= {"zoo": str(tmp_path / "zoo"), "outputs": str(tmp_path / "outputs")}
+    other = {"source": "image_folder", "train": content["data"]["images"]["test"]}
+    other["test"] = content["data"]["images"]["train"]
+    phases = [{"epochs": 1, "lr": 0.01}]
+    content["zoo"]["elsewhere"] = content["zoo"]["mixer"] | {
+        "weights": {
+            "source": "trained",
+            "data": {"images": other, "splits": {"zoo": 1.0, "transfer": 20}, "name": "other way round"},
+            "phases": phases,
+        }
+    }
+    content["data"]["splits"]["tune"] = 40
+    content["pairs"] = [["mixer", "elsewhere"]]
+    content["methods"] = {"kl": {"lr": [0.1, 0.01], "temperature": [1, 2]}, "xe": {"lr": 0.01}}
+    content["search"] = {"sample": 3}
+    done = sweep(write_study(content))
+    assert done.returncode == 0, done.stderr
+    assert "data: for models of the zoo other way round (10 classes)" in done.stdout
+    trials = pd.read_parquet(results_of(content) / "trials")
+    assert len(trials) == 4
+    assert set(trials["evaluated_on"]) == {"tune"} and set(trials["evaluation_samples"]) == {40}
+    of_search = trials[trials["search"] == "kl"]
+    assert len(of_search) == 3 and of_search["method"].str.startswith("kl-lr0.").all()
+    settings = {tuple(json.loads(one).values()) for one in of_search["settings"]}
+    assert len(settings) == 3
 
 
 @pytest.fixture

@@ -98,6 +98,12 @@ def projecting(study, place, folder):
     yield "projection", lambda: transfer.run(trial, place)
 
 
+def warming_up(study, place, folder):
+    """The head alone at first, then everything."""
+    trial = budget(trial_of(study, "kl"), epochs=2, head_first=1, batch_size=31)
+    yield "head first", lambda: transfer.run(trial, place)
+
+
 def mixing(study, place, folder):
     """Partners, and shares of classes as targets."""
     trial = budget(trial_of(study, "kl_dp"), batch_size=33, transforms=["mixup"])
@@ -165,6 +171,7 @@ SCENARIOS = [
     flipping,
     with_an_unused_parameter,
     projecting,
+    warming_up,
     mixing,
     training_the_zoo,
     a_sequence,
@@ -255,6 +262,12 @@ def test_what_an_objective_trains_is_trained_by_all(study, workspace, outcomes):
     ):
         assert ours == pytest.approx(theirs, rel=1e-4)
         assert ours["first_class"] == theirs["first_class"]
+
+
+@pytest.mark.faults
+def test_the_head_alone_and_then_everything_is_trained_by_all(study, workspace, outcomes):
+    single = transfer.run(budget(trial_of(study, "kl"), epochs=2, head_first=1, batch_size=31), workspace)
+    assert_close(outcomes[0]["head first"], single)
 
 
 @pytest.mark.faults
