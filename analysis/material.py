@@ -176,6 +176,11 @@ class Material:
         return _some(search_measures.searched(self.of_searches, self.equal), "no trial of a search finished")
 
     @cached_property
+    def per_student(self) -> pd.DataFrame:
+        """`measures.per_student`."""
+        return measures.per_student(self.trials)
+
+    @cached_property
     def by_method(self) -> pd.DataFrame:
         """`measures.by_method`."""
         self.progress("comparing methods, students and teachers")
@@ -206,6 +211,11 @@ class Material:
         """What became of the samples of each class, counted from the predictions of all trials."""
         self.progress(f"counting the predictions of {len(self.recorded):,} trials")
         return flips.class_flips(self.folder, self.recorded)
+
+    @cached_property
+    def combinations(self) -> pd.DataFrame:
+        """`search_measures.combinations`."""
+        return search_measures.combinations(self.searched)
 
     @cached_property
     def top_class_rates(self) -> pd.DataFrame:

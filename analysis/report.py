@@ -50,8 +50,8 @@ def report(material: Material, out: Path) -> tuple[str, list[Path]]:
     """
     sections = exhibits.SECTIONS
     if material.all_tested.empty:  # an atlas, or trials of several teachers, alone
-        sections = [exhibits.atlas, exhibits.atlas_paper] + [exhibits.several] * len(material.recorded[:1])
-        sections = [exhibits.search] if len(material.of_searches) else sections
+        sections = [exhibits.search, exhibits.atlas, exhibits.atlas_paper]
+        sections += [exhibits.several] * len(material.recorded[:1])
     found = findings(material) or _of_searches(material) or _of_atlas(material)
     made = []
     for module in sections:

@@ -137,9 +137,8 @@ class Learner(nn.Module):
         """Into training mode, of the whole or of the head, for the `number`-th epoch of this learner.
 
         Returns:
-            Whether something else is trained than before.
+            Whether something else is trained than in the epoch before.
         """
-        before = [parameter.requires_grad for parameter in self.student_trains]
         head_alone = number < self.head
         self.train()
         for parameter in self.student_trains:
@@ -152,7 +151,7 @@ class Learner(nn.Module):
             for part in self.student.modules():
                 if isinstance(part, nn.modules.batchnorm._BatchNorm):
                     part.eval()
-        return before != [parameter.requires_grad for parameter in self.student_trains]
+        return number in (0, self.head)
 
     @torch.no_grad()
     def end_epoch(self) -> None:

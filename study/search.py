@@ -52,6 +52,11 @@ def flat(settings: dict[str, Any], within: str = "") -> Iterator[tuple[str, Any]
             yield within + key, value
 
 
+def is_searched(content: dict[str, Any]) -> bool:
+    """Whether settings have a list of what to try."""
+    return bool(dict(_lists(content)))
+
+
 def _lists(content: dict[str, Any]) -> Iterator[tuple[str, list]]:
     return ((path, value) for path, value in flat(content) if isinstance(value, list))
 

@@ -600,7 +600,7 @@ class Search(Strict):
     """How lists among the settings of methods are searched (`study.search`).
 
     `sample` combinations of each method are drawn (all, without), and `pairs` of the study's pairs (all,
-    without), by `seed`.
+    without), by `seed`. Methods without a list are run as they are: a control, say.
     """
 
     sample: int | None = Field(default=None, ge=1)
@@ -734,7 +734,7 @@ def _searched(content: dict[str, Any]) -> dict[str, Any]:
         return {}  # what is wrong with it is told where it stands
     found: dict[str, Any] = {}
     for key, method in content.get("methods", {}).items():
-        if not isinstance(method, dict):
+        if not isinstance(method, dict) or not search.is_searched(method):
             found[key] = method
             continue
         for chosen in search.combinations(method, wanted.sample, wanted.seed):
@@ -861,6 +861,8 @@ class Study(Strict):
         for student, teacher in self.pairs if isinstance(self.pairs, list) else ():
             if student == teacher:
                 raise ValueError(f"pairs: '{student}' is paired with itself; name another teacher")
+        if self.search and self.several:
+            raise ValueError("several: a search is over pairs; leave out several teachers")
         if self.search and self.data.evaluate != "tune":
             raise ValueError("data.evaluate: a search is scored on 'tune'; leave it out")
         if self.search and self.search.pairs and self.search.pairs > len(self._all_pairs()):

@@ -134,7 +134,7 @@ class Workspace:
 
     def made_on(self, model: spec.Model) -> Workspace:
         """The workspace that a model is made in: this one, or one of the data that it says."""
-        data = weights.made_on(model, self.data)
+        data = weights.data_of(model, self.data)
         return self if data is self.data else self._made_on(data.model_dump_json())
 
     def _for(self, data: str) -> Workspace:

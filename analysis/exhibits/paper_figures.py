@@ -15,7 +15,6 @@ from analysis.exhibit import LeftOut, Shown, exhibit
 from analysis.exhibits.knowledge import DELTA, LOSS
 from analysis.exhibits.success import DIFFERENCE
 from analysis.material import Material
-from analysis.measures import per_student
 from analysis.methods import in_order, label
 from analysis.text import Column
 
@@ -147,21 +146,21 @@ def _by_size(table: pd.DataFrame) -> Figure:
     return drawing
 
 
-def _of_fig_6(trials: pd.DataFrame) -> pd.DataFrame:
+def _of_fig_6(per_student: pd.DataFrame) -> pd.DataFrame:
     """The students' success rates with the figure's methods."""
-    table = paper_figures.success_by_student(per_student(trials))
+    table = paper_figures.success_by_student(per_student)
     if table.empty:
         raise LeftOut("neither CD nor CRD was run")
     return table
 
 
 @exhibit("Fig. 6")
-def fig_6_contrastive(taught, trials):
+def fig_6_contrastive(per_student):
     """A box over the students' success rates, a dot a student: contrastive distillation between
     cross-entropy and KL+DP. The paper finds that CD and CRD "cannot improve the student for most teachers":
     medians under 50 %. In the authors' scripts the teachers' backbones ran in train mode for CD and CRD,
     with statistics of the batch and dropped paths; here they are in eval mode, as for every method."""
-    table = _of_fig_6(trials)
+    table = _of_fig_6(per_student)
     return Shown(table, _success(table), keys=["method", "student"])
 
 
@@ -188,10 +187,10 @@ def _success(table: pd.DataFrame) -> Figure:
 
 
 @exhibit("Fig. 6: gained and lost")
-def fig_6_gained_and_lost(taught, trials):
+def fig_6_gained_and_lost(taught, per_student):
     """Means over pairs in percent of the samples, with 95 % intervals over students and teachers. The paper
     says of CD and CRD that they gain as much as the others, and lose much more."""
-    methods = list(dict.fromkeys(_of_fig_6(trials)["method"]))
+    methods = list(dict.fromkeys(_of_fig_6(per_student)["method"]))
     table = paper_figures.gain_and_loss(taught, methods)
     columns = [
         Column("method", "method|label"),

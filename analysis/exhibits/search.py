@@ -35,8 +35,8 @@ def lines(material: Material) -> list[str] | None:
     """The best combination of each search; no section without a search."""
     if material.of_searches.empty:
         return None
-    found = search_measures.combinations(material.searched)
-    return [filled(BEST, mine.iloc[0].to_dict() | {"of": len(mine)}) for _, mine in found.groupby("search")]
+    searches = material.combinations.groupby("search")
+    return [filled(BEST, mine.iloc[0].to_dict() | {"of": len(mine)}) for _, mine in searches]
 
 
 @exhibit("By setting")
@@ -53,26 +53,25 @@ def search_settings(searched):
 
 
 @exhibit("Gain against loss")
-def search_gain_against_loss(searched):
+def search_gain_against_loss(combinations):
     """A mark is a combination, over all its pairs. Above the line more is gained than lost. The best
     {{ named }} of each search are numbered, as in the table below."""
-    table = search_measures.combinations(searched)
-    return Shown(table, _gain_against_loss(table), keys=["search", "method"], facts={"named": NAMED})
+    return Shown(
+        combinations, _gain_against_loss(combinations), keys=["search", "method"], facts={"named": NAMED}
+    )
 
 
 @exhibit("Smallest against largest delta")
-def search_smallest_against_largest(searched):
+def search_smallest_against_largest(combinations):
     """The delta of each combination's worst and best pair: to the right it does less harm, above it helps
     more."""
-    table = search_measures.combinations(searched)
-    return Shown(table, _extremes(table))
+    return Shown(combinations, _extremes(combinations))
 
 
 @exhibit("Combinations")
-def search_combinations(searched):
+def search_combinations(combinations):
     """The best of many looks better than it is, by as much as chance spreads them: what is chosen here has to
     be measured again, on images on which nothing was chosen."""
-    table = search_measures.combinations(searched)
     columns = [
         Column("search", "search"),
         Column("settings", "settings"),
@@ -88,7 +87,7 @@ def search_combinations(searched):
         Column("gain %", "knowledge_gain|percent(2)"),
         Column("loss %", "knowledge_loss|percent(2)"),
     ]
-    return Shown(table, None, columns, keys=["search", "method"])
+    return Shown(combinations, None, columns, keys=["search", "method"])
 
 
 def _by_value(table: pd.DataFrame) -> Figure:

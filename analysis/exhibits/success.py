@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from analysis import inference, knowledge_measures, style
 from analysis.exhibit import Shown, exhibit
-from analysis.measures import MEANINGS, per_student, teacher_level
+from analysis.measures import MEANINGS, teacher_level
 from analysis.methods import CONTROL, in_order, label
 from analysis.statements import rows
 from analysis.text import Column, Number
@@ -28,18 +28,18 @@ Numbers = dict[str, dict[str, Number]]
 
 
 @exhibit("Fig. 4a")
-def fig_4a_success_rates(by_method, of_methods, trials, equal):
+def fig_4a_success_rates(by_method, of_methods, trials, per_student, equal):
     """Left: a box over the students' success rates (the share of a student's teachers, seeds averaged, with a
     transfer delta above 0), a dot a student. Right: every trial's delta; diamonds are means, with intervals
     over students and teachers. A success may be one sample won, and a method that changes nothing but by
     chance succeeds half the time: read both panels. Here every student and trial counts. The authors'
     plotting scripts leave out a student with a method whose mean delta is -10 points or less, trials with -20
     or less, and a fixed list of ten students, so that students that diverged are in no published box."""
-    return Shown(by_method, _success_rates(trials, of_methods, equal))
+    return Shown(by_method, _success_rates(trials, per_student, of_methods, equal))
 
 
-def _success_rates(trials: pd.DataFrame, of_methods: Numbers, equal: float) -> Figure:
-    done, students = trials[trials["status"] == "ok"], per_student(trials)
+def _success_rates(trials: pd.DataFrame, students: pd.DataFrame, of_methods: Numbers, equal: float) -> Figure:
+    done = trials[trials["status"] == "ok"]
     done = done.assign(level=teacher_level(done["accuracy_difference"], equal).fillna("no teacher"))
     methods = in_order(done["method"])
     drawing, (rates, deltas) = style.panelled(

@@ -187,7 +187,7 @@ def check_files(study: spec.Study, classes: int) -> None:
 # --- what is made -------------------------------------------------------------------------------
 
 
-def made_on(model: spec.Model, data: spec.Data) -> spec.Data:
+def data_of(model: spec.Model, data: spec.Data) -> spec.Data:
     """The data that a model is made on: the study's, unless it says others."""
     return getattr(model.weights, "data", None) or data
 
@@ -199,7 +199,7 @@ def folder_of(model: spec.Model, data: spec.Data, zoo_folder: Location, precisio
     content = {
         "results_version": spec.RESULTS_VERSION,
         "model": described,
-        "data": made_on(model, data).made_on,
+        "data": data_of(model, data).made_on,
         "precision": precision,
     }
     return zoo_folder / f"{zoo.architecture(model.timm)}-{digest.of_json(content)}"

@@ -43,7 +43,7 @@ OBJECTIVES: dict[str, Callable] = {
     )
 }
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "INPUTS",
     "MADE_WITH",
     "OBJECTIVES",
@@ -52,5 +52,4 @@ __all__ = [  # noqa: PLE0604
     "make",
     "needs",
     "targets",
-    *OBJECTIVES,
 ]

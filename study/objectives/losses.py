@@ -26,7 +26,7 @@ def kl(student: Tensor, teacher: Tensor, *, temperature: Positive = 1.0) -> Tens
 
     The factor T² keeps the size of the gradient independent of T.
     """
-    log_student, log_teacher = _log_probabilities(student, teacher, temperature)
+    log_student, log_teacher = log_probabilities(student, teacher, temperature)
     divergence = F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
     return divergence if temperature == 1 else temperature**2 * divergence
 
@@ -52,7 +52,7 @@ def soft_xe(student: Tensor, teacher: Tensor, *, temperature: Positive = 1.0) ->
     It is KL plus the teacher's entropy, a constant: its gradients are those of `kl`. The paper reports 1.2
     points less than with KL, which this loss as such cannot explain.
     """
-    log_student, log_teacher = _log_probabilities(student, teacher, temperature)
+    log_student, log_teacher = log_probabilities(student, teacher, temperature)
     return -(temperature**2) * (log_teacher.exp() * log_student).sum(dim=1).mean()
 
 
@@ -69,7 +69,7 @@ def kl_top_k(student: Tensor, teacher: Tensor, *, k: Count = 10, temperature: Po
     largest = teacher.topk(k, dim=1).indices
 
     def divergence(student: Tensor, teacher: Tensor) -> Tensor:
-        log_student, log_teacher = _log_probabilities(student, teacher, temperature)
+        log_student, log_teacher = log_probabilities(student, teacher, temperature)
         return (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)
 
     of_largest = divergence(student.gather(1, largest), teacher.gather(1, largest))
@@ -137,7 +137,7 @@ def xe_kl_as_run(
     return weight * kl(student, teacher, temperature=temperature) + (1 - weight) * xe(blended, labels)
 
 
-def _log_probabilities(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def log_probabilities(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Both at a temperature, float32; the teacher's is a constant."""
     student, teacher = student.float(), teacher.detach().float()
     if temperature != 1:  # with which nothing would change, for 1 % of a small student's step

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from study.contract import Positive, Share
-from study.objectives.losses import Loss, kl, xe
+from study.objectives.losses import Loss, kl, log_probabilities, xe
 
 Whom = Literal["teacher", "frozen", "mean", "nobody"]
 
@@ -165,9 +165,7 @@ def self_distillation(student: Tensor, frozen: Tensor, *, temperature: Positive 
 
 def _weighted_kl(student: Tensor, target: Tensor, weights: Tensor, temperature: float) -> Tensor:
     """`kl` with a weight a sample, still divided by the number of samples."""
-    log_student, log_target = (
-        (logits.float() / temperature).log_softmax(dim=1) for logits in (student, target.detach())
-    )
+    log_student, log_target = log_probabilities(student, target, temperature)
     divergence = F.kl_div(log_student, log_target, reduction="none", log_target=True).sum(dim=1)
     return temperature**2 * (weights * divergence).mean()
 

@@ -216,6 +216,8 @@ def test_a_search_is_scored_on_tune_beside_models_of_other_data(content, write_s
     assert len(of_search) == 3 and of_search["method"].str.startswith("kl-lr0.").all()
     settings = {tuple(json.loads(one).values()) for one in of_search["settings"]}
     assert len(settings) == 3
+    (control,) = trials[trials["search"].isna()]["method"]
+    assert control == "xe"
 
 
 @pytest.fixture

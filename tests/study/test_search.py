@@ -61,7 +61,7 @@ def test_a_study_has_a_method_for_each_combination_scored_on_tune(searching):
     study = spec.Study.model_validate(searching)
     assert list(study.methods) == ["kl-lr0.1", "kl-lr0.01", "xe"]
     assert study.data.evaluate == "tune"
-    assert [method.search for method in study.methods.values()] == ["kl", "kl", "xe"]
+    assert [method.search for method in study.methods.values()] == ["kl", "kl", None]
     assert len(study.ordered_pairs()) == 1
     whole = copy.deepcopy(searching)
     whole["search"] = {}
@@ -114,6 +114,13 @@ def test_a_search_needs_images_kept_aside(searching):
 def test_a_search_is_never_scored_on_evaluation_images(searching):
     searching["data"]["evaluate"] = "evaluation"
     assert told(searching) == "data.evaluate: a search is scored on 'tune'; leave it out"
+
+
+def test_a_search_is_over_pairs_and_several_teachers_are_refused(searching):
+    names = list(searching["zoo"])
+    searching["several"] = [{"teachers": names, "combine": ["soup"], "methods": ["xe"]}]
+    searching["methods"]["xe"] = {"method": "kl", "lr": 0.1}
+    assert told(searching) == "several: a search is over pairs; leave out several teachers"
 
 
 def test_a_model_is_paired_with_itself_where_a_grid_says_so(base):
