@@ -78,7 +78,14 @@ def check_objective(method: spec.Method, name: str) -> None:
     if not inspect.isclass(method.function):
         return
     made_with = {"student_dim": 1, "teacher_dim": 1, "classes": 2, "samples": 2}
-    one = objectives.make(method.function, method.settings, **made_with, sample_labels=torch.arange(2))
+    said, labels = torch.zeros(2, 2), torch.arange(2)
+    made_with |= {
+        "sample_labels": labels,
+        "tune_labels": labels,
+        "tune_frozen": said,
+        "tune_teachers": [said],
+    }
+    one = objectives.make(method.function, method.settings, **made_with)
     if one.state_dict().keys() - dict(one.named_parameters()).keys():
         raise StudyError(
             f"methods.{name}: '{method.method}' keeps what it saw of samples, which several workers do not "

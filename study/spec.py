@@ -281,6 +281,9 @@ class Slow(Strict):
         return 0.5 ** (1 / (self.half_life * max(1, steps // self.every)))
 
 
+NOTHING_TO_FIT_ON = "'{}' is fitted on images kept aside, and there are none; say how many in splits.tune"
+
+
 class Method(Named):
     """How a student learns: an objective (`study.objectives`, or one's own) with its settings, and at what
     rate.
@@ -312,6 +315,11 @@ class Method(Named):
     def needs(self) -> tuple[str, ...]:
         """What the objective reads, in its order; it is given nothing else."""
         return objectives.needs(self.function)
+
+    @property
+    def fitted_on_tune(self) -> bool:
+        """Whether it fits something on the images kept aside before it begins."""
+        return objectives.fitted_on_tune(self.function)
 
     @property
     def all_settings(self) -> dict[str, Any]:
@@ -880,6 +888,20 @@ class Study(Strict):
                         f"several.{number}.methods: '{name}' does not learn from several teachers"
                         + (" at once; leave out 'parallel', or it" if wanted else "; leave it out")
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_fitted_has_images_of_its_own(self):
+        for name, method in self.methods.items():
+            if not method.fitted_on_tune:
+                continue
+            if not self.data.splits.tune:
+                raise ValueError(f"methods.{name}: {NOTHING_TO_FIT_ON.format(method.method)}")
+            if self.data.evaluate == "tune":
+                raise ValueError(
+                    f"methods.{name}: '{method.method}' is fitted on 'tune', where these trials are scored, "
+                    "which would flatter it; leave it out"
+                )
         return self
 
     def _check_names(self, path: str, names: list[str]) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ from scipy.stats import binomtest
 from torch import nn
 
 from study import distributed, knowledge, objectives, scores, spec, training
+from study.errors import StudyError
 from study.evaluate import Predictions
 from study.frozen import panel
 from study.learner import Learner
@@ -90,6 +91,28 @@ def begins_with(transfer: spec.Transfer) -> list[spec.Model]:
             return [transfer.only(teacher).result for teacher in transfer.teachers]
         case _:
             return []
+
+
+def said_of_tune(
+    transfer: spec.Transfer, workspace: Workspace, student: Classifier, teachers: Sequence[Classifier]
+) -> dict[str, Any]:
+    """What frozen models say of the images kept aside, by the names of `objectives.MADE_WITH`.
+
+    As they see them in the transfer: through the student's crop. Computed once a model, and kept; nothing
+    where the objective is not made with it.
+
+    Raises:
+        StudyError: no images are kept aside.
+    """
+    method = transfer.method
+    if not method.fitted_on_tune:
+        return {}
+    if not len(workspace.splits["tune"]):
+        raise StudyError(spec.NOTHING_TO_FIT_ON.format(method.method))
+    view = View(student.crop)
+    frozen, *others = (workspace.outputs(one, "tune", view).logits for one in (student, *teachers))
+    labels = torch.from_numpy(workspace.labels("tune"))
+    return {"tune_frozen": frozen, "tune_teachers": others, "tune_labels": labels}
 
 
 # --- a trial ------------------------------------------------------------------------------------
@@ -251,6 +274,7 @@ class Stage:
         budget = transfer.budget
         self.view = View(self.student.crop, budget.transforms, budget.view_seed)
         self.panel = panel(workspace, transfer.method, self.view, budget.epochs, self.start, self.teachers)
+        self.of_tune = said_of_tune(transfer, workspace, self.start, self.teachers)
         # Each trial begins elsewhere, so that several at once share the work of new views.
         self.panel.prefetch(sum(map(ord, str(transfer.seed) + "".join(m.name for m in transfer.teachers))))
 
@@ -274,6 +298,7 @@ class Stage:
             "classes": len(workspace.images.classes),
             "samples": len(samples),
             "sample_labels": torch.from_numpy(workspace.labels("transfer")),
+            **self.of_tune,
         }
         student = workspace.student(self.start.model)
         objective = objectives.make(method.function, method.settings, **made_with)

@@ -8,10 +8,10 @@ returns the loss, a mean over samples, or the loss and measures: {name: values o
 the history holds.
 
 After "Fantastic Gains and Where to Find Them" (arXiv 2310.17653): `losses` (sections 4.1 and 5.1, appendix
-B.1), `partition` (sections 4.2 and 4.3), `contrastive` (appendix A.2). An objective with parameters of its
-own is a `torch.nn.Module` class: behind the star of its `__init__` stand its settings, before it what it is
-made with (`contract.MADE_WITH`); its `forward` names what it reads. One's own, of either kind, works by its
-dotted name (CONTRIBUTING.md).
+B.1), `partition` (sections 4.2 and 4.3), `contrastive` (appendix A.2). Beyond it: `pool`. An objective with
+parameters of its own is a `torch.nn.Module` class: behind the star of its `__init__` stand its settings,
+before it what it is made with (`contract.MADE_WITH`); its `forward` names what it reads. One's own, of either
+kind, works by its dotted name (CONTRIBUTING.md).
 
 Shapes everywhere: logits [batch, classes] of any float dtype, computed with in float32; labels int64 [batch],
 or, where images are mixed, their shares float32 [batch, classes]; indices int64 [batch]; features [batch,
@@ -20,7 +20,7 @@ dim]; losses float32 scalars, in nats.
 
 from collections.abc import Callable
 
-from study.objectives.contract import INPUTS, MADE_WITH, check, make, needs
+from study.objectives.contract import INPUTS, MADE_WITH, check, fitted_on_tune, make, needs
 from study.objectives.contrastive import cd, crd
 from study.objectives.losses import kl, kl_top_k, soft_xe, tf_kd_reg, xe, xe_kl, xe_kl_as_run, xe_kl_smoothed
 from study.objectives.partition import (
@@ -32,6 +32,7 @@ from study.objectives.partition import (
     targets,
     xe_kl_dp,
 )
+from study.objectives.pool import xe_kl_op
 
 OBJECTIVES: dict[str, Callable] = {
     objective.__name__: objective
@@ -40,6 +41,7 @@ OBJECTIVES: dict[str, Callable] = {
         *(xe_kl_dp, kl_flips, self_distillation),
         *(soft_xe, kl_top_k, xe_kl_smoothed, xe_kl_as_run, tf_kd_reg),
         *(cd, crd),
+        *(xe_kl_op,),
     )
 }
 
@@ -49,6 +51,7 @@ __all__ = [
     "OBJECTIVES",
     "best",
     "check",
+    "fitted_on_tune",
     "make",
     "needs",
     "targets",

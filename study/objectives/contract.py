@@ -18,7 +18,12 @@ INPUTS = (
     *("student_features", "teacher_features", "teachers_features", "frozen_features"),
 )
 # Numbers of features, of classes, of samples of the transfer set; and the labels of these, int64 [samples].
-MADE_WITH = ("student_dim", "teacher_dim", "classes", "samples", "sample_labels")
+# Then, of the images kept aside, seen as in the transfer: logits [samples, classes] of the frozen student and
+# (a list) of each teacher, and labels, int64 [samples].
+MADE_WITH = (
+    *("student_dim", "teacher_dim", "classes", "samples", "sample_labels"),
+    *("tune_frozen", "tune_teachers", "tune_labels"),
+)
 
 
 @functools.cache
@@ -47,6 +52,11 @@ def check(objective: Callable, name: str) -> None:
 def made_with(objective: Callable) -> tuple[str, ...]:
     """What a module is made with."""
     return given(objective) if inspect.isclass(objective) else ()
+
+
+def fitted_on_tune(objective: Callable) -> bool:
+    """Whether a module is made with what models say of the images kept aside."""
+    return any(name.startswith("tune_") for name in made_with(objective))
 
 
 def make(objective: Callable, settings: dict, **known: Any) -> Callable:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
 import pytest
 import torch
 
-from study import objectives, spec, transfer
+from study import derivation, objectives, spec, transfer
 from study.errors import StudyError
+from study.images import files
 from study.store.checkpoints import Checkpoint
 from study.workspace import Workspace
 from tests.study.trials import Interrupted, assert_same, budget, changed, method, trial_of, until
@@ -26,7 +28,19 @@ SETTINGS = {  # what has no default, or too large a one
 
 @pytest.fixture(scope="module")
 def study(base) -> spec.Study:
-    return spec.Study.model_validate(base)
+    """The small study with images kept aside, on which some objectives fit something."""
+    content = copy.deepcopy(base)
+    content["data"]["splits"]["tune"] = 60
+    return spec.Study.model_validate(content)
+
+
+@pytest.fixture(scope="module")
+def workspace(study) -> Workspace:
+    files.prepare(study.data.images, study.folders.data)
+    place = Workspace(study.data, study.folders, "cpu", threads=1)
+    for model in study.zoo.values():
+        derivation.make(model, place)
+    return place
 
 
 def by(study: spec.Study, name: str, **settings) -> spec.Trial:
