@@ -77,7 +77,7 @@ def check_objective(method: spec.Method, name: str) -> None:
     """Refuse an objective that remembers samples: each worker would remember those that it has seen alone."""
     if not inspect.isclass(method.function):
         return
-    made_with = {"student_dim": 1, "teacher_dim": 1, "classes": 2, "samples": 2}
+    made_with = {"student_dim": 1, "teacher_dim": 1, "classes": 2, "class_names": ("0", "1"), "samples": 2}
     said, labels = torch.zeros(2, 2), torch.arange(2)
     made_with |= {
         "sample_labels": labels,

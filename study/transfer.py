@@ -296,6 +296,7 @@ class Stage:
             "student_dim": self.start.dim,
             "teacher_dim": self.teachers[-1].dim if self.teachers else None,
             "classes": len(workspace.images.classes),
+            "class_names": workspace.images.classes,
             "samples": len(samples),
             "sample_labels": torch.from_numpy(workspace.labels("transfer")),
             **self.of_tune,

@@ -8,10 +8,10 @@ returns the loss, a mean over samples, or the loss and measures: {name: values o
 the history holds.
 
 After "Fantastic Gains and Where to Find Them" (arXiv 2310.17653): `losses` (sections 4.1 and 5.1, appendix
-B.1), `partition` (sections 4.2 and 4.3), `contrastive` (appendix A.2). Beyond it: `pool`. An objective with
-parameters of its own is a `torch.nn.Module` class: behind the star of its `__init__` stand its settings,
-before it what it is made with (`contract.MADE_WITH`); its `forward` names what it reads. One's own, of either
-kind, works by its dotted name (CONTRIBUTING.md).
+B.1), `partition` (sections 4.2 and 4.3), `contrastive` (appendix A.2). Beyond it: `pool` and `beyond`. An
+objective with parameters of its own is a `torch.nn.Module` class: behind the star of its `__init__` stand its
+settings, before it what it is made with (`contract.MADE_WITH`); its `forward` names what it reads. One's own,
+of either kind, works by its dotted name (CONTRIBUTING.md). What is expected of each: docs/methods.md.
 
 Shapes everywhere: logits [batch, classes] of any float dtype, computed with in float32; labels int64 [batch],
 or, where images are mixed, their shares float32 [batch, classes]; indices int64 [batch]; features [batch,
@@ -20,6 +20,14 @@ dim]; losses float32 scalars, in nats.
 
 from collections.abc import Callable
 
+from study.objectives.beyond import (
+    kl_of_classes,
+    kl_of_experts,
+    xe_kl_adaptconf,
+    xe_kl_dp_calibrated,
+    xe_kl_mixed,
+    xe_kl_until_passed,
+)
 from study.objectives.contract import INPUTS, MADE_WITH, check, fitted_on_tune, make, needs
 from study.objectives.contrastive import cd, crd
 from study.objectives.losses import kl, kl_top_k, soft_xe, tf_kd_reg, xe, xe_kl, xe_kl_as_run, xe_kl_smoothed
@@ -32,7 +40,7 @@ from study.objectives.partition import (
     targets,
     xe_kl_dp,
 )
-from study.objectives.pool import xe_kl_op
+from study.objectives.pool import xe_kl_op, xe_kl_op_agreement, xe_kl_op_equal
 
 OBJECTIVES: dict[str, Callable] = {
     objective.__name__: objective
@@ -41,7 +49,9 @@ OBJECTIVES: dict[str, Callable] = {
         *(xe_kl_dp, kl_flips, self_distillation),
         *(soft_xe, kl_top_k, xe_kl_smoothed, xe_kl_as_run, tf_kd_reg),
         *(cd, crd),
-        *(xe_kl_op,),
+        *(xe_kl_op, xe_kl_op_agreement, xe_kl_op_equal),
+        *(xe_kl_dp_calibrated, xe_kl_mixed, xe_kl_adaptconf, xe_kl_until_passed),
+        *(kl_of_classes, kl_of_experts),
     )
 }
 

@@ -17,11 +17,11 @@ INPUTS = (
     *("student", "teacher", "teachers", "frozen", "labels", "indices"),
     *("student_features", "teacher_features", "teachers_features", "frozen_features"),
 )
-# Numbers of features, of classes, of samples of the transfer set; and the labels of these, int64 [samples].
-# Then, of the images kept aside, seen as in the transfer: logits [samples, classes] of the frozen student and
-# (a list) of each teacher, and labels, int64 [samples].
+# Numbers of features, of classes, and the classes' names (a tuple); of samples of the transfer set, and their
+# labels, int64 [samples]. Of the images kept aside, seen as in the transfer: logits [samples, classes] of the
+# frozen student and (a list) of each teacher, and labels, int64 [samples].
 MADE_WITH = (
-    *("student_dim", "teacher_dim", "classes", "samples", "sample_labels"),
+    *("student_dim", "teacher_dim", "classes", "class_names", "samples", "sample_labels"),
     *("tune_frozen", "tune_teachers", "tune_labels"),
 )
 

@@ -94,7 +94,7 @@ def kl_dp(
     """KL+DP: each sample from whom gives its true class most probability (arXiv 2310.17653, Eqs. 4 and 5)."""
     choice = best(frozen, teachers, labels)
     loss = kl(student, targets(choice, frozen, teachers), temperature=temperature)
-    return loss, _shares(choice, len(teachers))
+    return loss, shares(choice, len(teachers))
 
 
 def kl_dp_unsupervised(
@@ -103,7 +103,7 @@ def kl_dp_unsupervised(
     """KL+DP by confidence: each sample from the surest, without labels (arXiv 2310.17653, section 4.2)."""
     choice = best(frozen, teachers)
     loss = kl(student, targets(choice, frozen, teachers), temperature=temperature)
-    return loss, _shares(choice, len(teachers))
+    return loss, shares(choice, len(teachers))
 
 
 def xe_kl_dp(
@@ -123,8 +123,8 @@ def xe_kl_dp(
     choice = best(frozen, teachers, labels)
     target = targets(choice, frozen, teachers)
     weights = torch.where(choice == 0, frozen_weight, 1.0)
-    partitioned = _weighted_kl(student, target, weights, temperature)
-    return weight * partitioned + (1 - weight) * xe(student, labels), _shares(choice, len(teachers))
+    partitioned = weighted_kl(student, target, weights, temperature)
+    return weight * partitioned + (1 - weight) * xe(student, labels), shares(choice, len(teachers))
 
 
 def kl_flips(
@@ -155,7 +155,7 @@ def kl_flips(
             weights = torch.where(part, 0.0, weights)
         if whom == "teacher":
             taught = taught | part
-    return _weighted_kl(student, target, weights, temperature), {"teacher_share": taught}
+    return weighted_kl(student, target, weights, temperature), {"teacher_share": taught}
 
 
 def self_distillation(student: Tensor, frozen: Tensor, *, temperature: Positive = 1.0) -> Tensor:
@@ -163,14 +163,14 @@ def self_distillation(student: Tensor, frozen: Tensor, *, temperature: Positive 
     return kl(student, frozen, temperature=temperature)
 
 
-def _weighted_kl(student: Tensor, target: Tensor, weights: Tensor, temperature: float) -> Tensor:
+def weighted_kl(student: Tensor, target: Tensor, weights: Tensor, temperature: float) -> Tensor:
     """`kl` with a weight a sample, still divided by the number of samples."""
     log_student, log_target = log_probabilities(student, target, temperature)
     divergence = F.kl_div(log_student, log_target, reduction="none", log_target=True).sum(dim=1)
     return temperature**2 * (weights * divergence).mean()
 
 
-def _shares(choice: Tensor, teachers: int) -> dict[str, Tensor]:
+def shares(choice: Tensor, teachers: int) -> dict[str, Tensor]:
     """Measures: which samples a teacher teaches, and of several, which each."""
     measures = {"teacher_share": choice > 0}
     if teachers > 1:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.optimize
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.contract import Positive, Share
@@ -32,7 +33,7 @@ def pool_weights(frozen: Tensor, teachers: Sequence[Tensor], labels: Tensor) -> 
         frozen: logits [samples, classes] of the student before the transfer, of images that no model was
             trained on. On the transfer set the student has memorised the labels, and no teacher is heard.
         teachers: each one's.
-        labels: int64 [samples].
+        labels: int64 [samples], or shares [samples, classes].
 
     Returns:
         float64 [1 + teachers]: the frozen student's, then each teacher's. Without bounds: what says nothing
@@ -40,7 +41,8 @@ def pool_weights(frozen: Tensor, teachers: Sequence[Tensor], labels: Tensor) -> 
     """
     said = torch.stack([logits.detach().cpu().double().log_softmax(1) for logits in (frozen, *teachers)])
     labels = labels.cpu()
-    true = said.gather(2, labels.expand(len(said), -1)[..., None])[..., 0].mean(1)
+    shares = labels if labels.is_floating_point() else F.one_hot(labels, said.shape[2])
+    true = torch.einsum("nc,knc->k", shares.double(), said) / len(labels)
 
     def pool(weights: np.ndarray) -> Tensor:
         return torch.einsum("k,knc->nc", torch.from_numpy(weights), said)
@@ -106,6 +108,41 @@ class xe_kl_op(nn.Module):
         target = pooled(self.weights, frozen, teachers)
         loss = xe_kl(student, target, labels, weight=self.weight, temperature=self.temperature)
         return loss, weights_told(self.weights, len(frozen))
+
+
+class xe_kl_op_agreement(xe_kl_op):
+    """XE-KL+OP where the images kept aside have no labels: the models' own probabilities stand in for them.
+
+    The weights are those of the pool that gives labels drawn from the models' mean most probability. They
+    make the pool as sure as the models are on average, and listen more to who is surer, right or not: models
+    that are too sure are believed.
+    """
+
+    def __init__(
+        self,
+        tune_frozen: Tensor,
+        tune_teachers: Sequence[Tensor],
+        *,
+        weight: Share = 0.7,
+        temperature: Positive = 2.0,
+    ) -> None:
+        mean = torch.stack([said.double().softmax(1) for said in (tune_frozen, *tune_teachers)]).mean(0)
+        super().__init__(tune_frozen, tune_teachers, mean, weight=weight, temperature=temperature)
+
+
+def xe_kl_op_equal(
+    student: Tensor,
+    teachers: Sequence[Tensor],
+    frozen: Tensor,
+    labels: Tensor,
+    *,
+    weight: Share = 0.7,
+    temperature: Positive = 2.0,
+) -> Tensor:
+    """XE-KL+OP with equal weights that add up to 1: without images kept aside."""
+    count = 1 + len(teachers)
+    target = pooled(torch.full((count,), 1 / count), frozen, teachers)
+    return xe_kl(student, target, labels, weight=weight, temperature=temperature)
 
 
 def weights_told(weights: Tensor, samples: int) -> dict[str, Tensor]:

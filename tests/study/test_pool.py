@@ -128,6 +128,40 @@ def test_a_target_is_the_pool_and_nothing_learns_through_it():
     assert not list(objective.parameters())
 
 
+def test_without_labels_the_models_own_probabilities_stand_in(monkeypatch):
+    """As if each sample were there once for each model and class, weighed by what the model gives it."""
+    models = experts(8, 60)
+    objective = objectives.make(
+        objectives.OBJECTIVES["xe_kl_op_agreement"], {}, tune_frozen=models[0], tune_teachers=models[1:]
+    )
+    mean = np.mean([np.exp(log_softmax(one.double().numpy(), axis=1)) for one in models], axis=0)
+
+    def expected_nll(weights):
+        said = [log_softmax(model.double().numpy(), axis=1) for model in models]
+        pool = log_softmax(sum(w * one for w, one in zip(weights, said, strict=True)), axis=1)
+        return -(mean * pool).sum(1).mean()
+
+    other = scipy.optimize.minimize(expected_nll, np.zeros(2), tol=1e-9)
+    assert objective.weights.tolist() == pytest.approx(other.x, abs=2e-4)
+
+
+def test_of_who_is_surer_more_is_heard_without_labels():
+    sure, unsure = experts(9)
+    known = {"tune_frozen": 0.3 * unsure, "tune_teachers": [3 * sure]}
+    weights = objectives.make(objectives.OBJECTIVES["xe_kl_op_agreement"], {}, **known).weights
+    in_sizes = weights * torch.tensor([0.3, 3.0])  # as both have logits of one size
+    assert in_sizes[1] > 2 * in_sizes[0] > 0
+
+
+def test_equal_weights_are_the_mean_of_log_probabilities():
+    student, frozen, first, second = experts(10, 6, 4)
+    labels = torch.arange(6) % 5
+    equal = objectives.OBJECTIVES["xe_kl_op_equal"]
+    target = torch.stack([one.log_softmax(1) for one in (frozen, first, second)]).mean(0)
+    expected = objectives.OBJECTIVES["xe_kl"](student, target, labels, weight=0.7, temperature=2.0)
+    assert equal(student, (first, second), frozen, labels).item() == pytest.approx(expected.item())
+
+
 # --- whole trials -------------------------------------------------------------------------------
 
 
