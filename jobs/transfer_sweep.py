@@ -147,7 +147,7 @@ def groups(todo: list[spec.Trial]) -> list[list[spec.Trial]]:
     In each so that a worker meets the same student, and then the same teacher, again.
     """
     ordered = sorted(todo, key=lambda trial: (trial.student.name, trial.teacher or ""))
-    later = [trial for trial in ordered if trial.combine in ("sequential", "soup")]
+    later = [trial for trial in ordered if trial.combine in ("sequential", *spec.SOUPS)]
     return [group for group in ([trial for trial in ordered if trial not in later], later) if group]
 
 

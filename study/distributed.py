@@ -60,6 +60,8 @@ def check(study: spec.Study, to_make: Iterable[spec.Model] = ()) -> None:
         )
     for name, method in study.methods.items():
         check_objective(method, name)
+    if any(method.trains_teacher for method in study.methods.values()):
+        learners = [*learners, *(study.zoo[teacher] for _, teacher in study.ordered_pairs())]
     for model in learners if not resources.gpus else ():
         # With random weights: what matters here needs none from anywhere, and no number of classes.
         check_batch_norm(zoo.build(model.model_copy(update={"weights": spec.Random(seed=0)}), classes=2))
@@ -116,11 +118,11 @@ def data_parallel(learner: Learner) -> nn.Module:
     """What to call in place of the learner, so that its gradients are averaged over the workers."""
     if place()[1] == 1:
         return learner
-    student = learner.student
-    if learner.device.type == "cpu":
-        check_batch_norm(student)
-    # timm's own, which knows its layers that join BatchNorm and activation.
-    student.network = timm.layers.convert_sync_batchnorm(student.network)
+    for model in filter(None, (learner.student, learner.teacher)):
+        if learner.device.type == "cpu":
+            check_batch_norm(model)
+        # timm's own, which knows its layers that join BatchNorm and activation.
+        model.network = timm.layers.convert_sync_batchnorm(model.network)
     # Buffers are the same everywhere already. In some of timm's models not every parameter is used.
     return DistributedDataParallel(learner, forward_sync_buffers=False, static_graph=True)
 

@@ -187,7 +187,7 @@ def panel(
     samples = torch.from_numpy(workspace.splits["transfer"]).to(workspace.device)
     return Panel(
         ask(student, "frozen") if read else None,
-        [ask(teacher, "teacher", "teachers") for teacher in teachers] if method.teachers != 0 else [],
+        [ask(teacher, "teacher", "teachers") for teacher in teachers] if method.asks_teachers else [],
         samples if "indices" in needs else None,
     )
 
@@ -237,12 +237,12 @@ def decide(study: spec.Study, trials: Sequence[spec.Trial], samples: int, classe
     crop_of = functools.cache(lambda name: zoo.crop_of(study.zoo[name]))
     live, shared = 0, set()
     for trial in trials:
-        if trial.combine == "soup":  # an average: its students are transfers of their own
+        if trial.combine in spec.SOUPS:  # an average: its students are transfers of their own
             continue
         needs, crop = trial.method.needs, crop_of(trial.student.name)
         # A later stage of a sequence freezes the student of the stage before, which is no one else's.
         stages = len(trial.teachers) - 1 if trial.combine == "sequential" else 0
-        models = [model.name for model in trial.teachers]
+        models = [model.name for model in trial.teachers if trial.method.asks_teachers]
         if {"frozen", "frozen_features"} & set(needs):
             models += [trial.student.name, *(f"{trial.id} {stage}" for stage in range(stages))]
         live += budget.epochs * len(models)

@@ -42,6 +42,7 @@ class Learner(nn.Module):
         lr: peak learning rate.
         steps: how many steps there will be.
         precision: what the student computes in.
+        teacher: a copy of the teacher that is trained, too, where the objective reads `learning_teacher`.
         slow: the slow weights; None: the fast ones are the result.
         head: epochs, the first ones, that train the head alone, all else frozen, statistics of BatchNorm too.
         compiled: whether the student runs through torch.compile.
@@ -62,6 +63,7 @@ class Learner(nn.Module):
         lr: float,
         steps: int,
         precision: str,
+        teacher: Classifier | None = None,
         slow: spec.Slow | None = None,
         head: int = 0,
         compiled: bool = False,
@@ -69,7 +71,7 @@ class Learner(nn.Module):
     ) -> None:
         super().__init__()
         self.student, self.needs, self.head, self.precision = student, needs, head, precision
-        self.objective = objective
+        self.objective, self.teacher = objective, teacher
         self.features = "student_features" in needs
         self.device = student.mean.device
         if isinstance(objective, nn.Module):
@@ -101,8 +103,10 @@ class Learner(nn.Module):
         """
         with evaluate.autocast(pixels.device, self.precision):
             said = self._run[0](pixels)
+            taught = self.teacher and self.teacher(pixels)
         logits, features = said if self.features else (said, None)
         known = {"student": logits, "student_features": features, "labels": labels, **frozen}
+        known["learning_teacher"] = taught
         result = self.objective(*(known[name] for name in self.needs))
         loss, measures = result if isinstance(result, tuple) else (result, {})
         partitions = "teacher_share" in measures and {"frozen", "teachers"} <= frozen.keys()
@@ -148,7 +152,7 @@ class Learner(nn.Module):
             for part in self.student.heads:
                 part.train().requires_grad_(True)
         if self.batch_norm == "fixed":
-            for part in self.student.modules():
+            for part in self.modules():
                 if isinstance(part, nn.modules.batchnorm._BatchNorm):
                     part.eval()
         return number in (0, self.head)

@@ -59,6 +59,11 @@ def _whole_above_one(amount: float) -> float:
     return amount
 
 
+Shares = Annotated[
+    tuple[Share, ...],
+    Field(min_length=1),
+    BeforeValidator(lambda given: given if isinstance(given, list | tuple) else (given,)),
+]
 Amount = Annotated[float, Field(ge=0), AfterValidator(_whole_above_one)]
 
 
@@ -281,12 +286,16 @@ class Slow(Strict):
         return 0.5 ** (1 / (self.half_life * max(1, steps // self.every)))
 
 
-NOTHING_TO_FIT_ON = "'{}' is fitted on images kept aside, and there are none; say how many in splits.tune"
+NONE_KEPT_ASIDE = "{} on images kept aside, and there are none; say how many in splits.tune"
 
 
 class Method(Named):
     """How a student learns: an objective (`study.objectives`, or one's own) with its settings, and at what
     rate.
+
+    With `interpolate` the result lies on the line between the student's weights before and after (WiSE-FT,
+    arXiv 2109.01903): at this share of the way, or at that of several which is best on `tune`
+    (`study.weight_space`).
     """
 
     NAME: ClassVar = "method"
@@ -295,6 +304,7 @@ class Method(Named):
     method: str
     lr: float = Field(gt=0, description="peak learning rate")
     slow: Slow | None = Field(default=None, exclude_if=_unset)
+    interpolate: Shares | None = Field(default=None, exclude_if=_unset)
     search: str | None = Field(default=None, exclude=True)  # the entry of a study that it is a combination of
 
     @model_validator(mode="after")
@@ -332,7 +342,17 @@ class Method(Named):
         """How many teachers it learns from at once: none, one, or (None) any number."""
         if "teachers" in self.needs or "teachers_features" in self.needs:
             return None
-        return int("teacher" in self.needs or "teacher_features" in self.needs)
+        return int(self.asks_teachers or self.trains_teacher)
+
+    @property
+    def asks_teachers(self) -> bool:
+        """Whether it reads what a teacher says as it is, frozen."""
+        return bool({"teacher", "teachers", "teacher_features", "teachers_features"} & set(self.needs))
+
+    @property
+    def trains_teacher(self) -> bool:
+        """Whether a copy of the teacher learns beside the student."""
+        return "learning_teacher" in self.needs
 
 
 # --- models -------------------------------------------------------------------------------------
@@ -387,17 +407,22 @@ class Trained(Strict):
     seed: Seed = 0
 
 
+Combine = Literal["sequential", "parallel", "soup", "greedy_soup"]
+SOUPS = ("soup", "greedy_soup")
+
+
 class Transfer(Strict):
     """Everything that makes a student: from whom it learns, how, on what budget, and by which seed.
 
     Several teachers teach one after the other (`sequential`: each new stage's student is the one frozen), all
     at once (`parallel`: by a method that takes several), or each its own student, whose weights are averaged
-    (`soup`); arXiv 2310.17653, section 4.3. A sequence is taught in `order`: as listed, or by top-1 accuracy.
+    (`soup`; arXiv 2310.17653, section 4.3), or those of them whose average is best on `tune` (`greedy_soup`;
+    arXiv 2203.05482). A sequence is taught in `order`: as listed, or by top-1 accuracy.
     """
 
     student: Model
     teachers: tuple[Model, ...] = ()
-    combine: Literal["sequential", "parallel", "soup"] | None = Field(default=None, exclude_if=_unset)
+    combine: Combine | None = Field(default=None, exclude_if=_unset)
     order: Literal["listed", "ascending", "descending"] = "listed"
     method: Method
     budget: Budget
@@ -599,7 +624,7 @@ class Several(Strict):
 
     teachers: list[str] = Field(min_length=2)
     students: list[str] | None = None
-    combine: list[Literal["sequential", "parallel", "soup"]] = Field(min_length=1)
+    combine: list[Combine] = Field(min_length=1)
     order: list[Literal["listed", "ascending", "descending"]] = Field(default=["listed"], min_length=1)
     methods: list[str] | None = None
 
@@ -891,16 +916,23 @@ class Study(Strict):
         return self
 
     @model_validator(mode="after")
-    def _what_is_fitted_has_images_of_its_own(self):
-        for name, method in self.methods.items():
-            if not method.fitted_on_tune:
-                continue
+    def _what_is_fitted_or_chosen_has_images_of_its_own(self):
+        methods = self.methods.items()
+        made = [f"methods.{name}: '{one.method}' is fitted" for name, one in methods if one.fitted_on_tune]
+        made += [
+            f"methods.{name}.interpolate: chosen" for name, one in methods if len(one.interpolate or ()) > 1
+        ]
+        made += [
+            f"several.{number}.combine: chosen"
+            for number, several in enumerate(self.several)
+            if "greedy_soup" in several.combine
+        ]
+        for what in made:
             if not self.data.splits.tune:
-                raise ValueError(f"methods.{name}: {NOTHING_TO_FIT_ON.format(method.method)}")
+                raise ValueError(NONE_KEPT_ASIDE.format(what))
             if self.data.evaluate == "tune":
                 raise ValueError(
-                    f"methods.{name}: '{method.method}' is fitted on 'tune', where these trials are scored, "
-                    "which would flatter it; leave it out"
+                    f"{what} on 'tune', where these trials are scored, which would flatter it; leave it out"
                 )
         return self
 

@@ -26,7 +26,7 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
-from study import distributed, knowledge, objectives, scores, spec, training
+from study import distributed, knowledge, objectives, scores, spec, training, weight_space
 from study.errors import StudyError
 from study.evaluate import Predictions
 from study.frozen import panel
@@ -42,6 +42,7 @@ from study.workspace import Workspace
 FLIPS = ("positive_flips_taught", "negative_flips_taught")  # by the teacher, of all of them
 COLUMNS = ("epoch", "stage", "teacher", "loss", "lr", "teacher_share", *FLIPS, "measures", "seconds")
 EVALUATED = ("student_accuracy", "knowledge_gain", "knowledge_loss", "stage_gain", "stage_loss")
+BESIDE = ("tune_accuracy", "teacher_accuracy")  # in the same epochs
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def begins_with(transfer: spec.Transfer) -> list[spec.Model]:
     match transfer.combine:
         case "sequential":
             return [transfer.only(*transfer.teachers[:-1]).result]
-        case "soup":
+        case "soup" | "greedy_soup":
             return [transfer.only(teacher).result for teacher in transfer.teachers]
         case _:
             return []
@@ -108,7 +109,7 @@ def said_of_tune(
     if not method.fitted_on_tune:
         return {}
     if not len(workspace.splits["tune"]):
-        raise StudyError(spec.NOTHING_TO_FIT_ON.format(method.method))
+        raise StudyError(spec.NONE_KEPT_ASIDE.format(f"'{method.method}' is fitted"))
     view = View(student.crop)
     frozen, *others = (workspace.outputs(one, "tune", view).logits for one in (student, *teachers))
     labels = torch.from_numpy(workspace.labels("tune"))
@@ -156,7 +157,7 @@ def run(
         # The first worker computes outputs that are not there yet, the others then look them up.
         stage = distributed.first_then_others(lambda: Stage(trial, workspace))
         loaded = time.perf_counter()
-        learnt = stage.averaged() if trial.combine == "soup" else stage.taught(progress, checkpoint)
+        learnt = stage.averaged() if trial.combine in spec.SOUPS else stage.taught(progress, checkpoint)
         trained = time.perf_counter()
         after = distributed.by_the_first(lambda: stage.last or workspace.predict(learnt))
         elsewhere = distributed.by_the_first(lambda: stage.elsewhere(learnt))
@@ -181,6 +182,8 @@ def run(
         "student_weights": stage.student.weights,
         "student_weights_after": weights.digest_of(learnt),
         "slow_decay": stage.slow_decay,
+        "interpolation": stage.interpolation,
+        "soup": stage.soup,
         "teacher_share": float(np.mean(shares)) if shares else None,
         **flips_taught(history),
         **_measures(workspace.labels(), stage.before, stage.taught_by, after),
@@ -231,7 +234,7 @@ def flips_taught(history: list[Row]) -> dict[str, float | None]:
 
 def columns(history: list[Row]) -> dict[str, list]:
     """Rows of history as columns of `schemas.HISTORY`."""
-    return {name: [row.get(name) for row in history] for name in (*COLUMNS, *EVALUATED)}
+    return {name: [row.get(name) for row in history] for name in (*COLUMNS, *EVALUATED, *BESIDE)}
 
 
 class Stage:
@@ -244,6 +247,8 @@ class Stage:
         before, taught_by: what the original student says of the evaluation split, and its one teacher.
         history: a row an epoch, of the stages before and then of this one.
         last: what the student says after the last epoch, if it has been asked.
+        interpolation: the share of the way that the student went; None: all of it, and nothing was chosen.
+        soup: the teachers whose students are averaged; None without a soup.
     """
 
     def __init__(self, trial: spec.Trial, workspace: Workspace) -> None:
@@ -255,11 +260,13 @@ class Stage:
         self.last: Predictions | None = None
         self.seconds_before = self.seconds_evaluating = 0.0
         self.slow_decay: float | None = None
+        self.interpolation: float | None = None
+        self.soup: list[str] | None = None
         self.number = len(transfer.teachers) - 1 if transfer.combine == "sequential" else 0
         self.made = [workspace.frozen(model) for model in begins_with(transfer)]
         self.start = self.student
         self.taught_by = None
-        if transfer.combine == "soup":
+        if transfer.combine in spec.SOUPS:
             return
         teaching = transfer.teachers[-1:] if transfer.combine == "sequential" else transfer.teachers
         self.label = " + ".join(model.name for model in teaching) or None
@@ -279,9 +286,15 @@ class Stage:
         self.panel.prefetch(sum(map(ord, str(transfer.seed) + "".join(m.name for m in transfer.teachers))))
 
     def averaged(self) -> Classifier:
-        """The soup of what each teacher's student has learnt."""
-        learnt = self.workspace.student(self.transfer.student)
-        learnt.network.load_state_dict(weights.average(self.made))
+        """The soup of what each teacher's student has learnt, or of some of them."""
+        places = list(range(len(self.made)))
+        if self.transfer.combine == "greedy_soup":
+            places = distributed.from_the_first(
+                lambda: weight_space.greedy(self.made, weight_space.score(self.workspace, "combine"))
+            )
+        self.soup = [self.transfer.teachers[place].name for place in places]
+        learnt = weight_space.soup([self.made[place] for place in places])
+        learnt.model = self.transfer.student
         return learnt
 
     def taught(
@@ -302,6 +315,7 @@ class Stage:
             **self.of_tune,
         }
         student = workspace.student(self.start.model)
+        teacher = workspace.student(self.teachers[-1].model) if method.trains_teacher else None
         objective = objectives.make(method.function, method.settings, **made_with)
         learner = Learner(
             student,
@@ -311,6 +325,7 @@ class Stage:
             method.lr,
             steps,
             workspace.precision,
+            teacher,
             slow=method.slow,
             head=budget.head_first,
             compiled=workspace.compiled,
@@ -333,11 +348,12 @@ class Stage:
                 return about
             started = time.perf_counter()
             said = distributed.by_the_first(lambda: workspace.predict(result))
+            beside = distributed.by_the_first(lambda: self._beside(result, teacher))
             self.seconds_evaluating += time.perf_counter() - started
             if said is None:
                 return about
             self.last = said if last else None
-            return about | self._progress(said)
+            return about | self._progress(said) | beside
 
         def rows_so_far(rows: list[Row]) -> list[Row]:
             first = len(earlier)
@@ -370,7 +386,29 @@ class Stage:
         self.history = rows_so_far(rows)
         learnt = learner.result
         learnt.model = student.model
-        return learnt
+        return learnt if method.interpolate is None else self._interpolated(learnt, method.interpolate)
+
+    def _interpolated(self, learnt: Classifier, shares: tuple[float, ...]) -> Classifier:
+        """The student between that before the stage and what has been learnt."""
+
+        def best() -> float:
+            if len(shares) == 1:
+                return shares[0]
+            score = weight_space.score(self.workspace, "interpolate")
+            return weight_space.best_share(self.start, learnt, shares, score)
+
+        self.last, self.interpolation = None, distributed.from_the_first(best)
+        return weight_space.between(self.start, learnt, self.interpolation)
+
+    def _beside(self, result: Classifier, teacher: Classifier | None) -> Row:
+        """How good the student is where choices are made, and the teacher that learns, too."""
+        place, row = self.workspace, {}
+        every = self.transfer.budget.evaluate == "epoch"
+        if every and place.evaluated != "tune" and len(place.splits["tune"]):
+            row["tune_accuracy"] = place.accuracy(result, "tune")
+        if teacher is not None:
+            row["teacher_accuracy"] = place.accuracy(teacher, place.evaluated)
+        return row
 
     def elsewhere(self, learnt: Classifier) -> list[Row]:
         """Rows of `schemas.EVALUATIONS`: the student before and after on other sets, and its one teacher."""

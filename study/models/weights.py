@@ -308,6 +308,22 @@ def average(models: list[Classifier]) -> dict[str, Tensor]:
     }
 
 
+def interpolated(first: Classifier, second: Classifier, share: float) -> dict[str, Tensor]:
+    """(1 − share) · first + share · second, of all state of two networks of one architecture.
+
+    WiSE-FT (arXiv 2109.01903, section 3); statistics of BatchNorm too, which belong to the weights they were
+    collected with. Whole numbers are the second one's. In float64: shares of 0 and 1 are exactly these two.
+    """
+    return {
+        name: torch.lerp(one.double(), other.double(), share).to(other.dtype)
+        if other.is_floating_point()
+        else other
+        for (name, one), other in zip(
+            first.network.state_dict().items(), second.network.state_dict().values(), strict=True
+        )
+    }
+
+
 def grafted(backbone: Classifier, head: Classifier) -> dict[str, Tensor]:
     """The state of a network with one's backbone and the other's head."""
     of_head = {id(tensor) for part in head.heads for tensor in part.state_dict(keep_vars=True).values()}

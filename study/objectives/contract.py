@@ -16,6 +16,7 @@ from study.contract import given
 INPUTS = (
     *("student", "teacher", "teachers", "frozen", "labels", "indices"),
     *("student_features", "teacher_features", "teachers_features", "frozen_features"),
+    "learning_teacher",
 )
 # Numbers of features, of classes, and the classes' names (a tuple); of samples of the transfer set, and their
 # labels, int64 [samples]. Of the images kept aside, seen as in the transfer: logits [samples, classes] of the

@@ -106,6 +106,25 @@ def kl_dp_unsupervised(
     return loss, shares(choice, len(teachers))
 
 
+def kl_dp_drop(
+    student: Tensor,
+    teachers: Sequence[Tensor],
+    frozen: Tensor,
+    labels: Tensor,
+    *,
+    drop: Share = 0.5,
+    temperature: Positive = 1.0,
+) -> Loss:
+    """KL+DP whose teachers are each left out of a sample with the probability `drop`, anew in each step.
+
+    So that of several teachers not only the one is heard that is best almost everywhere. Random numbers are
+    torch's, as those of dropout."""
+    missing = torch.rand(len(teachers), len(frozen), 1, device=frozen.device) < drop
+    # One that says what the frozen student says ties with it, and ties go to the frozen student.
+    there = [torch.where(out, frozen, teacher) for out, teacher in zip(missing, teachers, strict=True)]
+    return kl_dp(student, there, frozen, labels, temperature=temperature)
+
+
 def xe_kl_dp(
     student: Tensor,
     teachers: Sequence[Tensor],

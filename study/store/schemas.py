@@ -49,7 +49,8 @@ _TEACHERS = (
         "combine",
         _S,
         "how several teachers teach: 'sequential' (one after the other), 'parallel' (of each sample the most "
-        "confident one) or 'soup' (the mean of students that one each taught); null for one or none",
+        "confident one), 'soup' (the mean of students that one each taught) or 'greedy_soup' (of some "
+        "of these); null for one or none",
     ),
     (
         "order",
@@ -139,6 +140,17 @@ TRIALS = _schema(
     ("weight", _F, "lambda, the weight of KL against cross-entropy in XE-KL; null elsewhere"),
     ("slow_decay", _F, "tau of the slow weights actually used; null without slow weights"),
     ("slow_every", _I, "steps between two updates of the slow weights; null without"),
+    (
+        "interpolation",
+        _F,
+        "share of the way from the weights before to those after transfer (of a sequence, its last stage) "
+        "at which the student lies; null where it went all of it and nothing was chosen",
+    ),
+    (
+        "soup",
+        _NAMES,
+        "teachers whose students a soup averages, in the order in which they were added; else null",
+    ),
     ("epochs", _I, "epochs over the transfer set; in a sequence, with each teacher"),
     ("batch_size", _I, "samples a step"),
     ("optimizer", _S, "'sgd', 'adamw', or timm's name of another one"),
@@ -216,13 +228,24 @@ HISTORY = _schema(
     (
         "student_accuracy",
         _F,
-        "top-1 accuracy of the student after the epoch; it and the next four are null where the study says "
-        "`evaluate: end` and it is not the last epoch",
+        "top-1 accuracy of the student after the epoch, before any interpolation; it and the next four are "
+        "null where the study says `evaluate: end` and it is not the last epoch",
     ),
     ("knowledge_gain", _F, "share of samples the student before transfer got wrong, right after the epoch"),
     ("knowledge_loss", _F, "share of samples the student before transfer got right, wrong after the epoch"),
     ("stage_gain", _F, "share of samples the student before the stage got wrong, right after the epoch"),
     ("stage_loss", _F, "share of samples the student before the stage got right, wrong after the epoch"),
+    (
+        "tune_accuracy",
+        _F,
+        "top-1 accuracy of the student after the epoch on the images kept aside for choices; null where "
+        "there are none, or the study does not say `evaluate: epoch`",
+    ),
+    (
+        "teacher_accuracy",
+        _F,
+        "top-1 accuracy after the epoch of the teacher where it learns, too; null elsewhere",
+    ),
     (
         "measures",
         _BY_NAME,

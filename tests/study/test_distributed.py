@@ -60,6 +60,13 @@ def sequence(study: spec.Study) -> spec.Trial:
     return changed(trial_of(study, "kl_dp"), teachers=teachers, combine="sequential")
 
 
+def both(study: spec.Study) -> spec.Trial:
+    """A teacher that two workers can train, too, with a large rate: it shall not stay where it was."""
+    trial = method(trial_of(study, "kl"), method="bi_kd", lr=5e-2)
+    trial = changed(trial, teachers=(blank(study.zoo["mixer"], 5),))
+    return budget(trial, batch_size=31, evaluate="epoch")
+
+
 # --- what the two processes do ------------------------------------------------------------------
 
 
@@ -96,6 +103,11 @@ def projecting(study, place, folder):
     """An objective with parameters of its own, and features."""
     trial = budget(method(trial_of(study, "kl"), **PROJECTION), batch_size=31)
     yield "projection", lambda: transfer.run(trial, place)
+
+
+def both_learning(study, place, folder):
+    """The teacher, too."""
+    yield "both learn", lambda: transfer.run(both(study), place)
 
 
 def warming_up(study, place, folder):
@@ -171,6 +183,7 @@ SCENARIOS = [
     flipping,
     with_an_unused_parameter,
     projecting,
+    both_learning,
     warming_up,
     mixing,
     training_the_zoo,
@@ -262,6 +275,15 @@ def test_what_an_objective_trains_is_trained_by_all(study, workspace, outcomes):
     ):
         assert ours == pytest.approx(theirs, rel=1e-4)
         assert ours["first_class"] == theirs["first_class"]
+
+
+@pytest.mark.faults
+def test_the_teacher_that_learns_is_trained_by_all(study, workspace, outcomes):
+    single = transfer.run(both(study), workspace)
+    assert_close(outcomes[0]["both learn"], single)
+    taught = outcomes[0]["both learn"].history["teacher_accuracy"]
+    assert taught == pytest.approx(single.history["teacher_accuracy"], abs=0.01)
+    assert taught[-1] != single.row["teacher_accuracy"]
 
 
 @pytest.mark.faults

@@ -178,3 +178,49 @@ def test_flips_that_are_taught_are_counted_one_by_one(seed):
         assert bool(measures["negative_flips"][i]) == (own and not its)
         assert bool(measures["taught_positive_flips"][i]) == (its and not own and bool(taught[i]))
         assert bool(measures["taught_negative_flips"][i]) == (own and not its and bool(taught[i]))
+
+
+# --- teachers that are left out -----------------------------------------------------------------
+
+
+def test_of_what_is_left_out_the_others_are_taught_as_by_kl_dp(monkeypatch):
+    """By hand: a sample at a time, from those teachers that are there."""
+    student, first, frozen, labels = batch(3)
+    second = batch(4)[1]
+    drawn = torch.rand(2, 40, 1, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(torch, "rand", lambda *shape, device: drawn.reshape(shape))
+    loss, measures = partition.kl_dp_drop(student, (first, second), frozen, labels, drop=0.4)
+    losses, choices = [], []
+    for n in range(40):
+        there = [k for k in (1, 2) if drawn[k - 1, n] >= 0.4]
+        said = {1: first, 2: second}
+        choice = objectives.best(frozen[n : n + 1], [said[k][n : n + 1] for k in there], labels[n : n + 1])
+        choices.append([0, *there][int(choice)])
+        target = {0: frozen, **said}[choices[-1]]
+        losses.append(objectives.kl(student[n : n + 1], target[n : n + 1]))
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
+    assert {0, 1, 2} == set(choices)
+    assert measures["teacher_2_share"].tolist() == [choice == 2 for choice in choices]
+
+
+@quick
+@given(seeds)
+def test_teachers_that_are_always_or_never_there(seed):
+    student, first, frozen, labels = batch(seed)
+    teachers = (first, batch(seed + 1)[1])
+    whole, measures = partition.kl_dp(student, teachers, frozen, labels)
+    never, shares = partition.kl_dp_drop(student, teachers, frozen, labels, drop=0)
+    assert torch.equal(never, whole)
+    assert all(torch.equal(shares[name], measure) for name, measure in measures.items())
+    always, shares = partition.kl_dp_drop(student, teachers, frozen, labels, drop=1)
+    assert torch.equal(always, partition.self_distillation(student, frozen))
+    assert not shares["teacher_share"].any()
+
+
+def test_teachers_are_left_out_as_often_as_asked_and_independently():
+    torch.manual_seed(0)
+    labels = torch.zeros(4000, dtype=torch.int64)
+    sure, surer, frozen = (torch.tensor([[logit, 0.0]]).expand(4000, 2) for logit in (1.0, 2.0, 0.0))
+    _, measures = partition.kl_dp_drop(frozen, (sure, surer), frozen, labels, drop=0.25)
+    assert measures["teacher_2_share"].float().mean() == pytest.approx(0.75, abs=0.03)
+    assert measures["teacher_1_share"].float().mean() == pytest.approx(0.25 * 0.75, abs=0.03)
