@@ -2,9 +2,10 @@
 
 Behind Tables 4 and 9 and Fig. 11 of arXiv 2310.17653 (sections 4.3, 5.2 and B.6). The same teachers teach a
 student one after the other ('sequential', in some order), all at once ('parallel') or each a student of its
-own, which are averaged ('soup'): each is a `way`. A row is of a student and a set of teachers, in whatever
-order they taught, its seeds averaged. All numbers are fractions, as in the records. Left out on purpose: any
-choice among ways or orders, and what each of several teachers knew before: the records have no flips of them.
+own, which are averaged ('soup'), or some of which are ('greedy_soup'): each is a `way`. A row is of a student
+and a set of teachers, in whatever order they taught, its seeds averaged. All numbers are fractions, as in the
+records. Left out on purpose: any choice among ways or orders, and what each of several teachers knew before:
+the records have no flips of them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from analysis.methods import by_order_of_methods
 SINGLE = {"single mean": "mean", "single min": "min", "single max": "max"}  # over the teachers one by one
 BEST = "single max"
 ASCENDING, DESCENDING = "sequential, ascending", "sequential, descending"
-AT_ONCE = ("parallel", "soup")
+AT_ONCE = ("parallel", "soup", "greedy_soup")
 CHANGES = ["transfer_delta", "knowledge_gain", "knowledge_loss"]
 OF = ["method", "teachers", "student"]
 CURVE = ["method", "order", "student", "sequence"]

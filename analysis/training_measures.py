@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from analysis.inference import crossed_bootstrap
 from analysis.methods import by_order_of_methods
 from analysis.results import ResultsError, read, require_columns
 
@@ -13,6 +15,8 @@ COLUMNS = [
     *("trial", "epoch", "stage", "teacher", "loss", "lr", "teacher_share", "seconds"),
     *("knowledge_gain", "knowledge_loss"),
 ]
+EVALUATED = ["student_accuracy", "tune_accuracy", "teacher_accuracy"]  # of every epoch, or of none
+LAST, BY_TUNE, BY_EVALUATION = "last", "by_tune", "by_evaluation"
 
 
 def load_history(results: Path | str, trials: pd.DataFrame) -> pd.DataFrame:
@@ -23,15 +27,71 @@ def load_history(results: Path | str, trials: pd.DataFrame) -> pd.DataFrame:
     """
     folder = Path(results) / "history"
     if not folder.is_dir() or not any(folder.glob("[!.]*.parquet")):
-        return pd.DataFrame(columns=[*COLUMNS, "method"])
-    history = read(folder, "run its trial again", COLUMNS, COLUMNS)
+        return pd.DataFrame(columns=[*COLUMNS, *EVALUATED, "method"])
+    history = read(folder, "run its trial again", [*COLUMNS, *EVALUATED], COLUMNS)
     require_columns(history, COLUMNS, folder, "run the study again in a new folder")
     done = trials.loc[trials["status"] == "ok", ["trial", "method"]]
     # While files are merged, or after two sweeps at once, a trial may stand in two.
     history = history.drop_duplicates(["trial", "epoch"])
     if history["epoch"].isna().any():
         raise ResultsError(f"{folder}: epoch is empty in some rows; run the study again in a new folder")
+    history = history.reindex(columns=[*history, *(name for name in EVALUATED if name not in history)])
     return history.merge(done, on="trial")
+
+
+def epochs_chosen(history: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+    """What it adds to choose a trial's best epoch, by the images that are reported on or by others.
+
+    Args:
+        history: as `load_history` gives it.
+        trials: of one teacher or none, finished.
+
+    Returns:
+        One row a (method, model), the model `student` or, where it learns, too, `teacher`, of the methods
+        with trials that were evaluated after several epochs: `pairs` of a student and a teacher, their seeds
+        averaged; the mean deltas after the `last` epoch, after that which is best on the images kept aside
+        (`by_tune`; null without) and after that which is best on the evaluation images (`by_evaluation`),
+        each with its 95 % interval over students and teachers (`last_low`, ...); and what the latter two are
+        over the last one (`by_evaluation_over`, with its interval).
+    """
+    about = ["student", "teacher", "student_accuracy_before", "teacher_accuracy"]
+    known = trials.set_index("trial")[about]
+    rows = []
+    for trial, epochs in history[history["trial"].isin(known.index)].groupby("trial"):
+        said, before = epochs.dropna(subset="student_accuracy").sort_values("epoch"), known.loc[trial]
+        if len(said) < 2:
+            continue
+        names = {"method": epochs["method"].iloc[0], **before[["student", "teacher"]]}
+        tune = said["tune_accuracy"].astype(float)
+        for model, first in (("student", "student_accuracy_before"), ("teacher", "teacher_accuracy")):
+            after = said[f"{model}_accuracy"].astype(float).to_numpy()
+            if np.isnan(after).any():
+                continue
+            kept = np.nan if model == "teacher" or tune.isna().any() else after[int(tune.argmax())]
+            found = {LAST: after[-1], BY_TUNE: kept, BY_EVALUATION: after.max()}
+            start = float(before[first])
+            rows.append({**names, "model": model, **{way: value - start for way, value in found.items()}})
+    ways = [LAST, BY_TUNE, BY_EVALUATION]
+    table = pd.DataFrame(rows, columns=["method", "model", "student", "teacher", *ways])
+    pairs = table.groupby(["method", "model", "student", "teacher"], dropna=False)[ways].mean().reset_index()
+    pairs = pairs.round(12)
+    found = []
+    for (method, model), mine in pairs.groupby(["method", "model"]):
+        row = {"method": method, "model": model, "pairs": len(mine)}
+        for way in ways:
+            row |= _mean(way, mine[way], mine)
+            if way != LAST:
+                row |= _mean(f"{way}_over", (mine[way] - mine[LAST]).round(12), mine)
+        found.append(row)
+    return by_order_of_methods(pd.DataFrame(found), ["method", "model"]) if found else pd.DataFrame()
+
+
+def _mean(name: str, values: pd.Series, pairs: pd.DataFrame) -> dict[str, float]:
+    """The mean over pairs with its interval; null where a value is."""
+    if values.isna().any():
+        return dict.fromkeys([name, f"{name}_low", f"{name}_high"], np.nan)
+    low, high = crossed_bootstrap(values, pairs["student"], pairs["teacher"])
+    return {name: values.mean(), f"{name}_low": low, f"{name}_high": high}
 
 
 def learning_curves(history: pd.DataFrame) -> pd.DataFrame:

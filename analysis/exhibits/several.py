@@ -27,7 +27,8 @@ ABOUT = (
     "Several teachers of one student: one after the other, where the student of a stage is the frozen "
     "student of the next (sequential), all at once, where each sample is taught by the most confident of "
     "them and the frozen student (parallel), or each a student of its own, whose weights are averaged "
-    "(soup). Single mean, min and max are of the same teachers one by one.",
+    "(soup), or of those only which make the average no worse on images kept aside "
+    "(greedy_soup). Single mean, min and max are of the same teachers one by one.",
     "These trials are in no number of the other sections; their q is corrected for them alone.",
 )
 

@@ -58,6 +58,32 @@ def time_by_method(tested):
     return Shown(times, _time_by_method(times), columns, keys=["method", "device"])
 
 
+@exhibit("Which epoch")
+def epochs_chosen(history, tested):
+    """A student is what the last epoch left. Choosing the best epoch by the images that are reported on makes
+    a method look better than it is, by as much as the last column but one says: chance alone does that. By
+    images kept aside it may be chosen. Means over pairs, in points, with 95 % intervals over students and
+    teachers."""
+    table = training_measures.epochs_chosen(history, tested)
+    if table.empty:
+        raise LeftOut("no trial was evaluated after several epochs (`evaluate: epoch` in a study)")
+
+    def column(title: str, name: str, meaning: str) -> Column:
+        return Column(title, f"bounded({name}, {name}_low, {name}_high)|points", meaning)
+
+    columns = [
+        Column("method", "method|label"),
+        Column("model", "model", "the student, or the teacher where it learns, too"),
+        Column("pairs", "pairs|number"),
+        column("last epoch", "last", "delta after it"),
+        column("best on tune", "by_tune", "delta after the epoch that is best on images kept aside"),
+        column("best on evaluation", "by_evaluation", "delta after the epoch that is best on these images"),
+        column("evaluation minus last", "by_evaluation_over", "what choosing by the images reported on adds"),
+        column("tune minus last", "by_tune_over", "what choosing by images kept aside adds"),
+    ]
+    return Shown(table, None, columns, keys=["method", "model"])
+
+
 def _learning_curves(table: pd.DataFrame) -> Figure:
     """Training loss and the teacher's share of the samples, epoch by epoch, by method.
 

@@ -214,3 +214,63 @@ def test_time_by_method_adds_up(trials):
     assert row["seconds"] == pytest.approx(mine["seconds"].median())
     rate = (mine["transfer_samples"] * mine["epochs"] / mine["seconds_train"]).median()
     assert row["samples_per_second"] == pytest.approx(rate)
+
+
+# --- which epoch --------------------------------------------------------------------------------
+
+
+def of_epochs(student, tune=None, teacher=None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """History and trials of three students with two teachers; accuracies of trial t are moved by t / 100."""
+    rows, trials = [], []
+    for number in range(6):
+        name, move = f"t{number}", number / 100
+        trials.append(
+            {
+                "trial": name,
+                "student": f"s{number % 3}",
+                "teacher": f"m{number // 3}",
+                "student_accuracy_before": 0.5 + move,
+                "teacher_accuracy": 0.6,
+            }
+        )
+        for epoch, accuracy in enumerate(student):
+            rows.append(
+                {
+                    "trial": name,
+                    "method": "kl",
+                    "epoch": epoch,
+                    "student_accuracy": accuracy and accuracy + move,
+                    "tune_accuracy": tune and tune[epoch],
+                    "teacher_accuracy": teacher and teacher[epoch],
+                }
+            )
+    return pd.DataFrame(rows).sample(frac=1, random_state=0), pd.DataFrame(trials)
+
+
+def test_the_epoch_that_is_chosen_by_hand():
+    history, trials = of_epochs([0.52, 0.58, 0.54], [0.7, 0.6, 0.7], [0.6, 0.65, 0.61])
+    table = training_measures.epochs_chosen(history, trials).set_index("model")
+    assert table["pairs"].tolist() == [6, 6]
+    student, teacher = table.loc["student"], table.loc["teacher"]
+    assert student[["last", "by_tune", "by_evaluation"]].tolist() == pytest.approx([0.04, 0.02, 0.08])
+    assert student["by_evaluation_over"] == pytest.approx(0.04)
+    assert student["by_tune_over"] == pytest.approx(-0.02)  # of equals the earliest
+    assert teacher[["last", "by_evaluation"]].tolist() == pytest.approx([0.01, 0.05])
+    assert np.isnan(teacher["by_tune"])
+    # All pairs say the same.
+    assert student[["last_low", "last_high"]].tolist() == pytest.approx([0.04, 0.04])
+
+
+def test_choosing_by_the_images_reported_on_never_looks_worse():
+    random = np.random.default_rng(0)
+    accuracies = random.uniform(0.4, 0.9, 5).tolist()
+    history, trials = of_epochs(accuracies)
+    history["student_accuracy"] += random.normal(0, 0.01, len(history))
+    row = training_measures.epochs_chosen(history, trials).iloc[0]
+    assert row["by_evaluation"] >= row["last"] and row["by_evaluation_over_low"] >= 0
+    assert np.isnan(row["by_tune"])
+
+
+def test_what_was_evaluated_once_has_no_epoch_to_choose():
+    history, trials = of_epochs([None, None, 0.6])
+    assert training_measures.epochs_chosen(history, trials).empty
