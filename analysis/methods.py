@@ -12,6 +12,7 @@ LABELS = {  # in the order of every table and figure; other methods follow alpha
     "tf_kd_reg": "Tf-KD (no teacher)",
     "self_distillation": "Self-distillation (control)",
     "kl": "KL",
+    "kl_wise": "KL, interpolated",
     "soft_xe": "Soft XE",
     "kl_top_k": "KL, top k",
     "xe_kl": "XE-KL",
@@ -19,10 +20,14 @@ LABELS = {  # in the order of every table and figure; other methods follow alpha
     "xe_kl_as_run": "XE-KL (as run)",
     "xe_kl_mcl": "XE-KL+MCL",
     "xe_kl_mcl_as_run": "XE-KL+MCL (as run)",
+    "xe_kl_wise": "XE-KL, interpolated",
     "cd": "CD",
     "crd": "CRD",
+    "bi_kd": "Bi-KD",
+    "bi_kd_moving": "Bi-KD (moving targets)",
     "kl_flips": "KL by flips",
     "kl_dp": "KL+DP",
+    "kl_dp_drop": "KL+DP, teachers dropped",
     "xe_kl_dp": "KL+DP+XE",
     "kl_dp_unsupervised": "KL+DP (unsup.)",
 }
@@ -34,6 +39,8 @@ ABOUT = {  # what they do, after the equations of arXiv 2310.17653
     "self_distillation": "the student imitates what it was itself on every image: what transfer does without "
     "anything to transfer",
     "kl": "the student imitates the teacher on every image (knowledge distillation, Eq. 1)",
+    "kl_wise": "KL, then back towards the weights before, as far as is best on images kept aside (WiSE-FT, "
+    "arXiv 2109.01903)",
     "soft_xe": "cross-entropy with the teacher's probabilities; its gradient is that of KL (appendix B.1)",
     "kl_top_k": "KL over the k classes that the teacher finds most probable (appendix B.1)",
     "xe_kl": "the student imitates the teacher and learns the labels (Eq. 2)",
@@ -41,13 +48,19 @@ ABOUT = {  # what they do, after the equations of arXiv 2310.17653
     "xe_kl_as_run": "XE-KL as the authors ran it: softmax outputs into cross-entropy",
     "xe_kl_mcl": "XE-KL with weights that are averaged slowly to forget less (Eq. 3)",
     "xe_kl_mcl_as_run": "the same as the authors ran it: each epoch begins at the averaged weights",
+    "xe_kl_wise": "XE-KL, then back towards the weights before, as far as is best on images kept aside "
+    "(WiSE-FT, arXiv 2109.01903)",
     "cd": "the student learns the labels, and to find the same images of a batch alike as the teacher does "
     "(contrastive distillation, Eq. 6)",
     "crd": "the student learns the labels, and to tell its features of an image from the teacher's of others "
     "(contrastive representation distillation, Eq. 7)",
+    "bi_kd": "student and teacher both learn the labels, and each imitates the other where that is now the "
+    "better one (arXiv 2510.22208)",
+    "bi_kd_moving": "the same as the authors ran it: what is imitated moves towards who imitates it",
     "kl_flips": "the student imitates the teacher on positive flips, and itself or the teacher elsewhere",
     "kl_dp": "the student imitates the teacher where that gives the true class more probability, and what it "
     "was itself elsewhere (data partitioning, Eqs. 4 and 5)",
+    "kl_dp_drop": "KL+DP from several teachers, each left out of a sample at random",
     "xe_kl_dp": "lambda * KL+DP + (1 - lambda) * XE: the student learns the labels beside (appendix A.3)",
     "kl_dp_unsupervised": "KL+DP without labels: whoever of the two is surer is imitated",
 }
