@@ -90,7 +90,9 @@ def _mean(name: str, values: pd.Series, pairs: pd.DataFrame) -> dict[str, float]
     """The mean over pairs with its interval; null where a value is."""
     if values.isna().any():
         return dict.fromkeys([name, f"{name}_low", f"{name}_high"], np.nan)
-    low, high = crossed_bootstrap(values, pairs["student"], pairs["teacher"])
+    # The best of some is no worse than the last of them.
+    least = 0 if name == f"{BY_EVALUATION}_over" else -np.inf
+    low, high = crossed_bootstrap(values, pairs["student"], pairs["teacher"], bounds=(least, np.inf))
     return {name: values.mean(), f"{name}_low": low, f"{name}_high": high}
 
 
