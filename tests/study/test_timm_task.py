@@ -132,3 +132,23 @@ def test_the_file_needs_torch_and_timm_alone():
     found = {node.module for node in tree if isinstance(node, ast.ImportFrom)}
     found |= {alias.name for node in tree if isinstance(node, ast.Import) for alias in node.names}
     assert {name.partition(".")[0] for name in found} == {"copy", "typing", "torch", "timm"}
+
+
+def test_compiled_and_distributed_it_computes_the_same(task, tmp_path):
+    images, labels = batch()
+    expected = {name: value.detach() for name, value in task(images, labels).items()}
+    names = task.get_checkpoint_state()["task_state"]["frozen"].keys()
+    task.compile(backend="eager")
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        task.prepare_distributed()
+        got = task(images, labels)
+        got["loss"].backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    for name, value in expected.items():
+        torch.testing.assert_close(got[name], value)
+    assert task.get_checkpoint_state()["task_state"]["frozen"].keys() == names
+    assert not any("_orig_mod" in name or name.startswith("module.") for name in names)
+    gradients = [parameter.grad for parameter in task.get_trainable_module().parameters()]
+    assert all(gradient is not None for gradient in gradients)
