@@ -18,6 +18,7 @@ from analysis import (
     beyond_accuracy,
     flips,
     measures,
+    recommender,
     results,
     search_measures,
     several_teachers,
@@ -233,6 +234,20 @@ class Material:
         results.require_columns(table, GALLERY, folder, again)
         known = table[table["trial"].isin(self.tested["trial"])]
         return _some(known.drop_duplicates(["trial", "kind", "index"]), "there are none of these trials")
+
+    def is_recorded(self, table: str) -> bool:
+        """Whether a table has a file."""
+        return _recorded(self.folder, table)
+
+    @cached_property
+    def recommended(self) -> pd.DataFrame:
+        """How each rule ranks each student's teachers, as `jobs/recommend.py` recorded it."""
+        if not self.is_recorded("recommendations"):
+            raise LeftOut("no teachers are ranked; jobs/recommend.py STUDY does it")
+        folder, again = self.folder / "recommendations", "run jobs/recommend.py again"
+        table = results.read(folder, again)
+        results.require_columns(table, recommender.COLUMNS, folder, again)
+        return table.drop_duplicates([*recommender.PAIR, "rule"])
 
     @cached_property
     def class_names(self) -> dict[int, str]:

@@ -23,6 +23,7 @@ SCRIPTS = {
     "compact": "jobs/compact.py",
     "push": "jobs/push.py",
     "gallery": "jobs/gallery.py",
+    "recommend": "jobs/recommend.py",
     "report": "analysis/report.py",
     "convert": "study/models/convert.py",
 }

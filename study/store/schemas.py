@@ -19,6 +19,11 @@ The atlas of complementary knowledge, one file a model and one a study:
 - `pair_classes/<study>.parquet`: one row a class of some pairs, where their positive flips lie;
 - `classes/<study>.parquet`: one row a class, its name and what the name means (an embedding).
 
+The recommender (`study.recommend`), one file a study:
+
+- `features/<study>.parquet`: one row a pair of a student and a teacher, before any training;
+- `recommendations/<study>.parquet`: one row a pair, method and rule: how the rule ranks the teacher.
+
 Every column carries its description in the field's Parquet metadata (`describe`), from which
 `python -m study.store.schemas` makes `docs/records.md`. The files are written by `study.store.records`, and
 those of many trials merged into large ones, with the same columns and rows, by `study.store.compaction`.
@@ -418,13 +423,73 @@ GALLERY = _schema(
 )
 
 
+# What a pair is described by before any training, from one forward pass of each model over `tune`.
+PAIR_FEATURES = (
+    ("teacher_accuracy", _F, "top-1 accuracy of the teacher"),
+    ("accuracy_difference", _F, "Delta_acc: teacher's minus student's accuracy"),
+    ("rho_pos", _F, "positive flips: teacher right, student wrong"),
+    ("rho_neg", _F, "negative flips: teacher wrong, student right"),
+    ("flip_entropy", _F, "entropy of the positive flips over classes / log(classes); null without flips"),
+    ("kappa_p", _F, "CAPA, as `pairs` has it"),
+    (
+        "spread",
+        _F,
+        "standard deviation over samples of the logarithm of the teacher's over the student's probability of "
+        "the true class",
+    ),
+    ("ensemble_gain", _F, "accuracy of the mean of both models' probabilities, minus the student's"),
+    (
+        "pool_gain",
+        _F,
+        "accuracy of the fitted opinion pool minus the student's; each half of the samples is pooled with "
+        "weights that were fitted on the other half",
+    ),
+    (
+        "likelihood_gain",
+        _F,
+        "fall of the negative log-likelihood, in nats, from the student with its best temperature to the "
+        "pool, both fitted on the other half",
+    ),
+    ("same_family", _F, "1 where both are CNNs, transformers or MLPs, else 0"),
+    ("log_parameters", _F, "natural logarithm of the teacher's number of parameters"),
+)
+
+FEATURES = _schema(
+    "features",
+    ("study", _S, "name of the study whose pair it is"),
+    ("student", _S, "name of the student"),
+    ("teacher", _S, "name of the teacher"),
+    ("samples", _I, "samples of `tune`, on which all that follows is measured"),
+    *PAIR_FEATURES,
+)
+
+RECOMMENDATIONS = _schema(
+    "recommendations",
+    ("study", _S, "name of the study whose pair it is"),
+    ("student", _S, "name of the student"),
+    ("teacher", _S, "name of the teacher"),
+    ("method", _S, "name of the method in the study whose transfer delta is predicted"),
+    ("rule", _S, "by what teachers are ranked: one of `study.recommend.RULES`"),
+    ("score", _F, "by which the rule ranks a student's teachers, the highest first"),
+    (
+        "predicted",
+        _F,
+        "transfer delta that is predicted from the score (of 'fitted': from all features) by what was "
+        "recorded of other students; null where of fewer than two",
+    ),
+    ("low", _F, "lower bound of its 95 % interval; null where of fewer than three students or 19 pairs"),
+    ("high", _F, "its upper bound"),
+)
+
+
 def _by_name(*tables: pa.Schema) -> dict[str, pa.Schema]:
     return {table.metadata[b"table"].decode(): table for table in tables}
 
 
 TRANSFER_TABLES = _by_name(TRIALS, PREDICTIONS, HISTORY, EVALUATIONS, PLANS)
 ATLAS_TABLES = _by_name(MODELS, MODEL_PREDICTIONS, ATLAS, PAIRS, PAIR_CLASSES, CLASSES)
-TABLES = TRANSFER_TABLES | ATLAS_TABLES | _by_name(GALLERY)
+RECOMMENDER_TABLES = _by_name(FEATURES, RECOMMENDATIONS)
+TABLES = TRANSFER_TABLES | ATLAS_TABLES | _by_name(GALLERY) | RECOMMENDER_TABLES
 
 
 def describe(schema: pa.Schema) -> list[tuple[str, str, str]]:
