@@ -200,12 +200,33 @@ def papers_pairs() -> None:
     )
 
 
+# --- by probabilities ---------------------------------------------------------------------------
+
+
+def by_probabilities() -> None:
+    """CAPA and the accuracy of the mean of both: a block of samples, and what all would take at that pace.
+
+    CAPA is a product of matrices; the other compares each pair's mean by itself, so the atlas leaves it out
+    of large zoos (`study.atlas.ENSEMBLES`).
+    """
+    rng = np.random.default_rng(0)
+    for models, samples, ensembles in ((MODELS, 16, False), (PAPER_MODELS, 4, True)):
+        probabilities = rng.random((models, samples, CLASSES), np.float32) ** 20
+        probabilities /= probabilities.sum(axis=2, keepdims=True)
+        block = [(probabilities, rng.integers(0, CLASSES, samples))]
+        taken = in_turns(3, pairs=lambda b=block, e=ensembles: knowledge.soft_pairs(b, e))
+        name = "CAPA and ensembles" if ensembles else "CAPA"
+        hours = taken["pairs"] * SAMPLES / samples / 3600
+        figure(f"all pairs of {models} models: {name}, {SAMPLES:,} samples, from {samples}", hours, "hours")
+
+
 # part: the environment it runs in
 PARTS = {
     papers_pairs: ONE_THREAD,  # as the script, which numpy runs on one thread
     memory_of_flip_matrix: {},
     memory_of_all_measures: {},
     all_pairs: {},
+    by_probabilities: {},
 }
 
 

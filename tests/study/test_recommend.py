@@ -198,7 +198,7 @@ def test_what_is_known_at_first_has_every_feature():
 
 
 def test_a_study_without_images_kept_aside_is_refused(base):
-    with pytest.raises(StudyError, match=r"data\.splits\.tune: .* a few hundred suffice"):
+    with pytest.raises(StudyError, match=r"data\.splits\.tune: .*\(a few hundred suffice"):
         recommend.check(spec.Study.model_validate(base))
 
 
