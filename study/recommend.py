@@ -257,8 +257,7 @@ def known_pairs(method: str = "xe_kl_op") -> pd.DataFrame:
     """
     with files("study").joinpath(KNOWN).open() as stream:
         pairs = pd.read_csv(stream)
-    pairs = pairs[pairs["method"] == method].reset_index(drop=True)
-    return pairs.assign(student=pairs["study"] + "/" + pairs["student"])
+    return pairs[pairs["method"] == method].reset_index(drop=True)
 
 
 def check(study: spec.Study) -> None:
@@ -331,4 +330,5 @@ def gathered(study: spec.Study) -> pd.DataFrame:
 
 if __name__ == "__main__":
     rows = pd.concat([gathered(spec.load(path)) for path in sys.argv[1:]])
-    rows.to_csv(sys.stdout, index=False)
+    once = rows.drop_duplicates(["student", "teacher", "method"])  # studies may share models
+    once.to_csv(sys.stdout, index=False)
