@@ -16,6 +16,7 @@ LABELS = {  # in the order of every table and figure; other methods follow alpha
     "soft_xe": "Soft XE",
     "kl_top_k": "KL, top k",
     "xe_kl": "XE-KL",
+    "xe_kl_hot": "XE-KL (T 2)",
     "xe_kl_smoothed": "XE-KL (label smoothing)",
     "xe_kl_as_run": "XE-KL (as run)",
     "xe_kl_mcl": "XE-KL+MCL",
@@ -30,6 +31,15 @@ LABELS = {  # in the order of every table and figure; other methods follow alpha
     "kl_dp_drop": "KL+DP, teachers dropped",
     "xe_kl_dp": "KL+DP+XE",
     "kl_dp_unsupervised": "KL+DP (unsup.)",
+    "xe_kl_op": "XE-KL+OP",
+    "xe_kl_op_agreement": "XE-KL+OP (no labels)",
+    "xe_kl_op_equal": "XE-KL+OP (equal weights)",
+    "xe_kl_dp_calibrated": "XE-KL+DP (calibrated)",
+    "xe_kl_mixed": "XE-KL, mixed",
+    "xe_kl_adaptconf": "AdaptConf",
+    "xe_kl_until_passed": "XE-KL until passed",
+    "kl_of_experts": "KL of expert classes",
+    "kl_of_classes": "KL of chosen classes",
 }
 
 ABOUT = {  # what they do, after the equations of arXiv 2310.17653
@@ -44,6 +54,7 @@ ABOUT = {  # what they do, after the equations of arXiv 2310.17653
     "soft_xe": "cross-entropy with the teacher's probabilities; its gradient is that of KL (appendix B.1)",
     "kl_top_k": "KL over the k classes that the teacher finds most probable (appendix B.1)",
     "xe_kl": "the student imitates the teacher and learns the labels (Eq. 2)",
+    "xe_kl_hot": "XE-KL at temperature 2",
     "xe_kl_smoothed": "XE-KL with smoothed labels (section 5.1)",
     "xe_kl_as_run": "XE-KL as the authors ran it: softmax outputs into cross-entropy",
     "xe_kl_mcl": "XE-KL with weights that are averaged slowly to forget less (Eq. 3)",
@@ -63,6 +74,20 @@ ABOUT = {  # what they do, after the equations of arXiv 2310.17653
     "kl_dp_drop": "KL+DP from several teachers, each left out of a sample at random",
     "xe_kl_dp": "lambda * KL+DP + (1 - lambda) * XE: the student learns the labels beside (appendix A.3)",
     "kl_dp_unsupervised": "KL+DP without labels: whoever of the two is surer is imitated",
+    "xe_kl_op": "the student learns the labels, and imitates a weighted mean of what the teacher and itself "
+    "say, the weights fitted on images that neither has seen (docs/methods.md)",
+    "xe_kl_op_agreement": "XE-KL+OP, its weights fitted without labels: what models say stands in for them",
+    "xe_kl_op_equal": "XE-KL+OP with a weight of one half for each, without images kept aside",
+    "xe_kl_dp_calibrated": "KL+DP and the labels, the models' temperatures fitted on images neither has seen",
+    "xe_kl_mixed": "the student learns the labels, and imitates a mixture of the teacher and itself as it was, "
+    "each by the probability that it gives the true class",
+    "xe_kl_adaptconf": "the student learns the labels, and imitates the teacher or its own guess, by how sure "
+    "it is (arXiv 2402.03749)",
+    "xe_kl_until_passed": "the student learns the labels, and imitates the teacher on images where that still "
+    "gives the true class more probability (after arXiv 2604.15451)",
+    "kl_of_experts": "the student imitates on each class who finds most of its images: the teacher, or what it "
+    "was itself",
+    "kl_of_classes": "the student imitates the teacher on chosen classes, what it was itself on all others",
 }
 
 

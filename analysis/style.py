@@ -60,6 +60,16 @@ METHODS = {
     "self_distillation": ("#555555", "1"),
     "xe_kl_as_run": ("#ddcc77", "*"),
     "xe_kl_mcl_as_run": ("#117733", "d"),
+    "xe_kl_hot": ("#aaaa00", "s"),
+    "xe_kl_op": ("#aa3377", "h"),
+    "xe_kl_op_agreement": ("#cc99bb", "h"),
+    "xe_kl_op_equal": ("#dd77aa", "H"),
+    "xe_kl_dp_calibrated": ("#0077bb", "8"),
+    "xe_kl_mixed": ("#009988", "8"),
+    "xe_kl_adaptconf": ("#cc3311", ">"),
+    "xe_kl_until_passed": ("#ee9977", ">"),
+    "kl_of_experts": ("#225555", "p"),
+    "kl_of_classes": ("#77aadd", "p"),
 }
 # For families and methods that are not among these, in the order in which they come.
 OTHERS = (("#aa3377", "P"), ("#56b4e9", "X"), ("#f0e442", "*"), (GREY, "h"))

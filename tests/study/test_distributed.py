@@ -67,6 +67,17 @@ def both(study: spec.Study) -> spec.Trial:
     return budget(trial, batch_size=31, evaluate="epoch")
 
 
+def fitted(study: spec.Study, place: Workspace) -> tuple[spec.Trial, Workspace]:
+    """A trial by an objective that is fitted on images kept aside, and where it runs."""
+    splits = {**place.data.splits.model_dump(), "tune": 40}
+    data = spec.Data.model_validate(place.data.model_dump() | {"splits": splits})
+    other = Workspace(data, place.folders, "cpu", threads=1)
+    other.batches = place.batches
+    student, teacher = (blank(study.zoo["mixer"], seed) for seed in (0, 1))
+    trial = budget(method(trial_of(study, "kl"), method="xe_kl_op", lr=1e-2), batch_size=31)
+    return changed(trial, data=data, student=student, teachers=(teacher,)), other
+
+
 # --- what the two processes do ------------------------------------------------------------------
 
 
@@ -108,6 +119,11 @@ def projecting(study, place, folder):
 def both_learning(study, place, folder):
     """The teacher, too."""
     yield "both learn", lambda: transfer.run(both(study), place)
+
+
+def fitting(study, place, folder):
+    """An objective that is fitted before it begins."""
+    yield "fitted", lambda: transfer.run(*fitted(study, place))
 
 
 def warming_up(study, place, folder):
@@ -184,6 +200,7 @@ SCENARIOS = [
     with_an_unused_parameter,
     projecting,
     both_learning,
+    fitting,
     warming_up,
     mixing,
     training_the_zoo,
@@ -284,6 +301,17 @@ def test_the_teacher_that_learns_is_trained_by_all(study, workspace, outcomes):
     taught = outcomes[0]["both learn"].history["teacher_accuracy"]
     assert taught == pytest.approx(single.history["teacher_accuracy"], abs=0.01)
     assert taught[-1] != single.row["teacher_accuracy"]
+
+
+@pytest.mark.faults
+def test_what_an_objective_is_fitted_to_is_the_same_for_all(study, workspace, outcomes):
+    single = transfer.run(*fitted(study, workspace))
+    assert_close(outcomes[0]["fitted"], single)
+    for ours, theirs in zip(
+        outcomes[0]["fitted"].history["measures"], single.history["measures"], strict=True
+    ):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+    assert ours.keys() == {"pool_frozen", "pool_teacher"}
 
 
 @pytest.mark.faults
