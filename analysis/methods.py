@@ -79,14 +79,14 @@ ABOUT = {  # what they do, after the equations of arXiv 2310.17653
     "xe_kl_op_agreement": "XE-KL+OP, its weights fitted without labels: what models say stands in for them",
     "xe_kl_op_equal": "XE-KL+OP with a weight of one half for each, without images kept aside",
     "xe_kl_dp_calibrated": "KL+DP and the labels, the models' temperatures fitted on images neither has seen",
-    "xe_kl_mixed": "the student learns the labels, and imitates a mixture of the teacher and itself as it was, "
+    "xe_kl_mixed": "the student learns the labels, and imitates a mixture of the teacher and what it was, "
     "each by the probability that it gives the true class",
-    "xe_kl_adaptconf": "the student learns the labels, and imitates the teacher or its own guess, by how sure "
+    "xe_kl_adaptconf": "the student learns the labels, and imitates the teacher or its own guess by how sure "
     "it is (arXiv 2402.03749)",
-    "xe_kl_until_passed": "the student learns the labels, and imitates the teacher on images where that still "
-    "gives the true class more probability (after arXiv 2604.15451)",
-    "kl_of_experts": "the student imitates on each class who finds most of its images: the teacher, or what it "
-    "was itself",
+    "xe_kl_until_passed": "the student learns the labels, and imitates the teacher on images where that "
+    "still gives the true class more probability (after arXiv 2604.15451)",
+    "kl_of_experts": "the student imitates on each class who finds most of its images, the teacher or what "
+    "it was itself",
     "kl_of_classes": "the student imitates the teacher on chosen classes, what it was itself on all others",
 }
 

@@ -1,7 +1,7 @@
 """Fashion-MNIST for teachers that are of no use: wrong labels, or another domain. `source: useless.garments`.
 
-The training images are the half that the demo's zoo is trained on (`studies/demo.yaml`), so that none of these
-teachers has seen an image that choices are made, or students scored, on.
+The training images are the half that the demo's zoo is trained on (`studies/demo.yaml`): none of these has
+seen an image that choices are made, or students scored, on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ZOO = 30_000  # images of the demo's zoo split
 
 
 class Garments:
-    """A part of a data set with its labels and pixels changed; `classes` and items as torchvision has them."""
+    """A part of a data set with its labels and pixels changed, in torchvision's interface."""
 
     def __init__(self, images, which, wrong: float, negative: bool, seed: int) -> None:
         self.images, self.which, self.negative = images, which, negative

@@ -67,6 +67,11 @@ def pool_weights(frozen: Tensor, teachers: Sequence[Tensor], labels: Tensor) -> 
     return torch.from_numpy(found.x)
 
 
+def stand_in(frozen: Tensor, teachers: Sequence[Tensor]) -> Tensor:
+    """Shares in place of labels where there are none: the models' mean probabilities, [samples, classes]."""
+    return torch.stack([logits.double().softmax(1) for logits in (frozen, *teachers)]).mean(0)
+
+
 def pooled(weights: Tensor, frozen: Tensor, teachers: Sequence[Tensor]) -> Tensor:
     """The pool's log-probabilities, up to a constant a sample, float32 [batch, classes].
 
@@ -126,8 +131,8 @@ class xe_kl_op_agreement(xe_kl_op):
         weight: Share = 0.7,
         temperature: Positive = 2.0,
     ) -> None:
-        mean = torch.stack([said.double().softmax(1) for said in (tune_frozen, *tune_teachers)]).mean(0)
-        super().__init__(tune_frozen, tune_teachers, mean, weight=weight, temperature=temperature)
+        labels = stand_in(tune_frozen, tune_teachers)
+        super().__init__(tune_frozen, tune_teachers, labels, weight=weight, temperature=temperature)
 
 
 def xe_kl_op_equal(
