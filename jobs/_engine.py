@@ -147,6 +147,53 @@ def run(
     return errors
 
 
+def run_few(
+    function: Callable[[T], dict[str, Any]],
+    configurations: Mapping[str, T],
+    *,
+    resources: Resources,
+    progress: _console.Progress,
+) -> dict[str, str]:
+    """As `run`, for a few configurations at a time, again and again: Ray's own tasks, without Tune.
+
+    A Tuner's workers start anew, which takes as long as a short trial; those of tasks stay, with what they
+    have in memory.
+    """
+    caller = resources.workers > 1
+    task = ray.remote(
+        num_cpus=0 if caller else resources.cpus,
+        num_gpus=0 if caller else resources.gpus,
+        max_retries=RETRIES,
+        max_calls=0,  # else a worker that had a GPU ends after its task
+    )(_call)
+    errors: dict[str, str] = {}
+    with cluster_watched(progress):
+        running = {task.remote(function, one): name for name, one in configurations.items()}
+        total = len(running)
+        try:
+            while running:
+                done = total - len(running)
+                progress.update(done, f"{done} of {total} done, {len(errors)} failed")
+                for ended in ray.wait([*running], timeout=1)[0]:
+                    name = running.pop(ended)
+                    try:
+                        ray.get(ended)
+                    except ray.exceptions.RayError as error:
+                        if isinstance(getattr(error, "cause", None), FatalError):
+                            raise StudyError(str(error.cause)) from error
+                        errors[name] = _cluster.reason(error)
+        except BaseException:
+            for left in running:
+                ray.cancel(left, force=True)
+            raise
+        progress.update(total, f"{total - len(errors)} of {total} done, {len(errors)} failed")
+    return errors
+
+
+def _call(function: Callable[[T], dict[str, Any]], configuration: T) -> dict[str, Any]:
+    return function(configuration)
+
+
 def _trial(config: dict, function: Callable, configurations: dict, fatal: str | None) -> None:
     """In a worker: what Tune calls a trial."""
     name = config["name"]

@@ -31,7 +31,12 @@ def load(arguments: argparse.Namespace) -> spec.Study:
     folders = {name: getattr(arguments, name, None) for name in _console.FOLDERS}
     # What a study names of one's own lies beside it, or where the command is run.
     sys.path[:0] = [str(Path(arguments.study).resolve().parent), str(Path.cwd())]
-    study = spec.load(arguments.study, **folders).absolute()
+    return ready(spec.load(arguments.study, **folders))
+
+
+def ready(study: spec.Study) -> spec.Study:
+    """A study with folders that mean the same everywhere, and with the contents of its weights."""
+    study = study.absolute()
     _cluster.check_lasting(study.folders)
     return zoo.sized(weights.pinned(study))
 
@@ -64,7 +69,8 @@ def write_images(study: spec.Study) -> Images:
     """The study's images, and those of other sets, written if they were not; says what it does."""
     images = _written(study, study.data.images)
     files.check(images, study.data.expected)
-    sizes = ", ".join(f"{name} {len(part)}" for name, part in splits.split(images, study.data.splits).items())
+    parts = splits.split(images, study.data.splits)
+    sizes = ", ".join(f"{name} {len(part)}" for name, part in parts.items() if len(part) or name != "fit")
     folder = files.folder_of(study.data.images, study.folders.data)
     _console.console.print(f"data: {folder} ({len(images.classes)} classes; images: {sizes})")
     for name, other in study.data.also.items():

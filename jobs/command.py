@@ -15,6 +15,7 @@ from study import mistakes
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {
+    "improve": "jobs/improve.py",
     "sweep": "jobs/transfer_sweep.py",
     "atlas": "jobs/atlas.py",
     "zoo": "jobs/zoo.py",

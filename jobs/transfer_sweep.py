@@ -14,7 +14,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, get_args
 
@@ -83,9 +83,14 @@ def sweep(study: spec.Study, todo: list[spec.Trial], seconds: float | None) -> N
         for group in groups(todo):
             now = {trial.id: trial for trial in group}
             errors |= _engine.run(run, now, resources=resources, progress=progress, callbacks=callbacks)
+    note_failures(study, trials, errors)
+
+
+def note_failures(study: spec.Study, trials: Mapping[str, spec.Trial], errors: Mapping[str, str]) -> None:
+    """Record trials, by id, that could not end, and why; by a worker, since the data need not be here."""
     if not errors:
         return
-    # By a worker, since the data need not be where this runs.
+    resources = study.resources
     task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(record_failures)
     try:
         ray.get(task.remote(study, [(trials[name], reason) for name, reason in errors.items()]))

@@ -85,7 +85,8 @@ def build(study: spec.Study, models: Iterable[spec.Model], *written: str, more: 
 def table(study: spec.Study, models: Iterable[spec.Model]) -> Table:
     """Models that were made, as their facts say."""
     made = Table(
-        "model", "family", "timm", "weights", "parameters", "accuracy %", "seconds", "folder", box=None
+        *("model", "family", "timm", "weights", "parameters", "accuracy %", "on", "seconds", "folder"),
+        box=None,
     )
     for model in models:
         if model.made:
@@ -98,6 +99,7 @@ def table(study: spec.Study, models: Iterable[spec.Model]) -> Table:
                 model.source,
                 f"{facts['parameters']:,}",
                 f"{100 * facts['accuracy']:.2f}",
+                facts.get("evaluated_on", "evaluation"),
                 f"{facts['seconds']:.0f}",
                 folder.name,
             )

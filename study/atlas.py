@@ -77,15 +77,27 @@ def select(study: spec.Study, patterns: Sequence[str] | None) -> list[spec.Model
         if names:
             chosen |= {name: study.zoo[name] for name in names}
             continue
-        names = timm.list_pretrained("" if pattern == "all" else pattern)
-        if not names:
-            near = mistakes.nearest(pattern, [*study.zoo, *timm.list_pretrained()])
-            raise StudyError(
-                f"--models: '{pattern}' matches no model of the study's zoo and none that timm has weights "
-                f"for{near}"
-            )
-        chosen |= {name: spec.Model(name=name, timm=name, family=families.family_of(name)) for name in names}
+        chosen |= {model.name: model for model in pretrained(pattern, "--models", study.zoo)}
     return list(chosen.values())
+
+
+def pretrained(pattern: str, option: str, known: Mapping[str, spec.Model]) -> list[spec.Model]:
+    """The models with pretrained weights of timm's that a pattern names, 'all' for every one.
+
+    Args:
+        pattern: a name or shell pattern.
+        option: that it was given to.
+        known: models of a study, which it does not match either.
+
+    Raises:
+        StudyError: it matches nothing.
+    """
+    names = timm.list_pretrained("" if pattern == "all" else pattern)
+    if not names:
+        near = mistakes.nearest(pattern, [*known, *timm.list_pretrained()])
+        whose = "no model of the study's zoo and none" if known else "no model"
+        raise StudyError(f"{option}: '{pattern}' matches {whose} that timm has weights for{near}")
+    return [spec.Model(name=name, timm=name, family=families.family_of(name)) for name in names]
 
 
 def untrained(models: Sequence[spec.Model]) -> list[spec.Model]:
@@ -134,7 +146,7 @@ def id_of(model: spec.Model, data: spec.Data, split: str) -> str:
     content = {
         "results_version": spec.RESULTS_VERSION,
         "model": spec.without(model.model_dump(mode="json")),
-        "data": data.made_on,
+        "data": data.made_on(fitted=True),
         "split": split,
     }
     return digest.of_json(content)

@@ -167,7 +167,8 @@ def _save(made: Classifier, model: spec.Model, workspace: Workspace, about: dict
             "timm": model.timm,
             "family": model.family,
             "parameters": sum(parameter.numel() for parameter in made.parameters()),
-            "accuracy": about.get("accuracy") or workspace.accuracy(made, "evaluation"),
+            "accuracy": about.get("accuracy") or workspace.accuracy(made, workspace.evaluated),
+            "evaluated_on": workspace.evaluated,
             "transfer_accuracy": workspace.accuracy(made, "transfer"),
             "weights": weights.digest_of(made),
             "spec": model.model_dump(mode="json"),
@@ -202,9 +203,8 @@ def run_and_record(
             "trial": trial.id,
             "seconds": outcome.row["seconds"],
             "history": list(_rows(outcome.history)),
+            "accuracy": outcome.row["student_accuracy_after"],
         }
-        if workspace.evaluated == "evaluation":  # what facts are of
-            about["accuracy"] = outcome.row["student_accuracy_after"]
         _save(outcome.student, resolved, workspace, about)
     tables = (outcome.predictions, outcome.history, outcome.evaluations)
     records.write_trial(study.results, trial.id, outcome.row, *tables)

@@ -67,7 +67,7 @@ Shares = Annotated[
 Amount = Annotated[float, Field(ge=0), AfterValidator(_whole_above_one)]
 
 
-SPLITS = ("zoo", "tune", "transfer", "evaluation")
+SPLITS = ("zoo", "tune", "fit", "transfer", "evaluation")
 
 
 ClassMap = str | dict[str, Annotated[int, Field(ge=0)]]
@@ -78,13 +78,15 @@ class Splits(Strict):
 
     `zoo` (what models of the zoo may be trained on) and then `tune` (where hyper-parameters are
     chosen) are drawn from the training images; `transfer` from `zoo`, or, where the zoo is trained
-    elsewhere (`zoo: 0`), from the training images outside `tune`. `evaluation` is the test images,
-    with `evaluate_rest` also the training images in no other split.
+    elsewhere (`zoo: 0`), from the training images outside `tune`. `fit` is taken out of `tune`: with it,
+    what a method fits on images kept aside is fitted there, and choices are made on the rest of `tune`.
+    `evaluation` is the test images, with `evaluate_rest` also the training images in no other split.
     """
 
     zoo: Amount = 0
     transfer: Amount = Field(gt=0)
     tune: Amount = 0
+    fit: Amount = Field(default=0, exclude_if=lambda amount: amount == 0)
     evaluate_rest: bool = False
     seed: Seed = 0
 
@@ -157,10 +159,12 @@ class Data(Strict):
         """What records call the data."""
         return self.name or self.images.source
 
-    @property
-    def made_on(self) -> dict[str, Any]:
-        """As JSON, what weights that are made depend on."""
-        return self.model_dump(mode="json", exclude={"also", "evaluate"})
+    def made_on(self, fitted: bool) -> dict[str, Any]:
+        """As JSON, what weights that are made depend on; those `fitted` may be on images kept aside, too."""
+        content = self.model_dump(mode="json", exclude={"also", "evaluate"})
+        if not fitted:
+            content["splits"].pop("fit", None)
+        return content
 
 
 # --- training -----------------------------------------------------------------------------------
@@ -930,9 +934,10 @@ class Study(Strict):
         for what in made:
             if not self.data.splits.tune:
                 raise ValueError(NONE_KEPT_ASIDE.format(what))
-            if self.data.evaluate == "tune":
+            if self.data.evaluate == "tune" and not self.data.splits.fit:
                 raise ValueError(
-                    f"{what} on 'tune', where these trials are scored, which would flatter it; leave it out"
+                    f"{what} on 'tune', where these trials are scored, which would flatter it; leave it out, "
+                    "or give it images of its own (splits.fit)"
                 )
         return self
 

@@ -99,7 +99,8 @@ def said_of_tune(
 ) -> dict[str, Any]:
     """What frozen models say of the images kept aside, by the names of `objectives.MADE_WITH`.
 
-    As they see them in the transfer: through the student's crop. Computed once a model, and kept; nothing
+    Of those of them that are there to fit on (`spec.Splits.fit`), if any are. As they see them in the
+    transfer: through the student's crop. Computed once a model, and kept; nothing
     where the objective is not made with it.
 
     Raises:
@@ -108,11 +109,12 @@ def said_of_tune(
     method = transfer.method
     if not method.fitted_on_tune:
         return {}
-    if not len(workspace.splits["tune"]):
+    split = workspace.aside
+    if not len(workspace.splits[split]):
         raise StudyError(spec.NONE_KEPT_ASIDE.format(f"'{method.method}' is fitted"))
     view = View(student.crop)
-    frozen, *others = (workspace.outputs(one, "tune", view).logits for one in (student, *teachers))
-    labels = torch.from_numpy(workspace.labels("tune"))
+    frozen, *others = (workspace.outputs(one, split, view).logits for one in (student, *teachers))
+    labels = torch.from_numpy(workspace.labels(split))
     return {"tune_frozen": frozen, "tune_teachers": others, "tune_labels": labels}
 
 

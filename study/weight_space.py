@@ -30,9 +30,9 @@ def score(workspace: Workspace, what: str) -> Score:
     Raises:
         StudyError: no images are kept aside.
     """
-    if not len(workspace.splits["tune"]):
+    if not len(workspace.splits[workspace.aside]):
         raise StudyError(spec.NONE_KEPT_ASIDE.format(f"{what}: chosen"))
-    return lambda model: workspace.accuracy(model, "tune")
+    return lambda model: workspace.accuracy(model, workspace.aside)
 
 
 def between(before: Classifier, after: Classifier, share: float) -> Classifier:

@@ -62,6 +62,11 @@ def keep_bytes(resources: spec.Resources, device: torch.device | str) -> int:
     return int(KEPT_SHARE[device.type] * memory)
 
 
+def has_gpu() -> int:
+    """1 where this machine has a GPU that torch computes on, else 0."""
+    return int(torch.cuda.is_available())
+
+
 class Workspace:
     """Opened data, models and frozen models' outputs for one `Data` on one device.
 
@@ -131,6 +136,11 @@ class Workspace:
         place.evaluated = "evaluation"
         place.published = False  # timm's figures are not of these images
         return place
+
+    @property
+    def aside(self) -> str:
+        """The split of images kept aside on which a trial fits or chooses something."""
+        return "fit" if len(self.splits["fit"]) else "tune"
 
     def made_on(self, model: spec.Model) -> Workspace:
         """The workspace that a model is made in: this one, or one of the data that it says."""

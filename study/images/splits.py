@@ -51,7 +51,7 @@ def transfer_size(train: int, splits: spec.Splits) -> int:
 
 
 def split(images: Images, splits: spec.Splits) -> dict[str, NDArray[np.int64]]:
-    """The indices of every split: 'zoo', 'tune', 'transfer', 'evaluation' (see `spec.Splits`).
+    """The indices of every split: 'zoo', 'tune', 'fit', 'transfer', 'evaluation' (see `spec.Splits`).
 
     Depends on the labels and the splits' own seed alone.
 
@@ -59,11 +59,13 @@ def split(images: Images, splits: spec.Splits) -> dict[str, NDArray[np.int64]]:
         StudyError: a split asks for more images than there are.
     """
     train, test = (np.arange(*images.subsets[name]) for name in ("train", "test"))
-    generator = np.random.default_rng(splits.seed)
+    generator, beside = np.random.default_rng(splits.seed), np.random.default_rng((splits.seed, 1))
 
-    def draw(name: str, candidates: NDArray[np.int64], amount: float) -> NDArray[np.int64]:
+    def draw(
+        name: str, candidates: NDArray[np.int64], amount: float, by: np.random.Generator = generator
+    ) -> NDArray[np.int64]:
         try:
-            return stratified(candidates, images.labels, _total(amount, len(candidates)), generator)
+            return stratified(candidates, images.labels, _total(amount, len(candidates)), by)
         except ValueError as error:
             raise StudyError(f"data.splits.{name}: asks for {error}; ask for fewer") from error
 
@@ -71,10 +73,12 @@ def split(images: Images, splits: spec.Splits) -> dict[str, NDArray[np.int64]]:
     outside = np.setdiff1d(train, zoo)
     tune = draw("tune", outside, splits.tune)
     outside = np.setdiff1d(outside, tune)
+    fit = draw("fit", tune, splits.fit, beside)  # by numbers of its own: other splits are as without it
+    tune = np.setdiff1d(tune, fit)
     transfer = draw("transfer", zoo if len(zoo) else outside, splits.transfer)
     rest = np.setdiff1d(outside, transfer)
     evaluation = np.union1d(test, rest) if splits.evaluate_rest else test
-    return {"zoo": zoo, "tune": tune, "transfer": transfer, "evaluation": evaluation}
+    return {"zoo": zoo, "tune": tune, "fit": fit, "transfer": transfer, "evaluation": evaluation}
 
 
 def for_training(

@@ -199,10 +199,23 @@ def folder_of(model: spec.Model, data: spec.Data, zoo_folder: Location, precisio
     content = {
         "results_version": spec.RESULTS_VERSION,
         "model": described,
-        "data": data_of(model, data).made_on,
+        "data": data_of(model, data).made_on(_transferred(model)),
         "precision": precision,
     }
     return zoo_folder / f"{zoo.architecture(model.timm)}-{digest.of_json(content)}"
+
+
+def _transferred(model: spec.Model) -> bool:
+    """Whether a transfer is among what weights are made by."""
+    match model.weights:
+        case spec.Transferred():
+            return True
+        case spec.Averaged(models=models):
+            return any(map(_transferred, models))
+        case spec.Grafted(backbone=backbone, head=head):
+            return _transferred(backbone) or _transferred(head)
+        case _:
+            return False
 
 
 def is_made(folder: Location) -> bool:

@@ -198,6 +198,11 @@ def architecture(timm_name: str) -> str:
     return timm_name.partition(".")[0]
 
 
+def is_own(model: spec.Model) -> bool:
+    """Whether the architecture is this project's, which timm does not know without it."""
+    return timm.models.model_entrypoint(architecture(model.timm)).__module__.startswith("study.")
+
+
 def classes_of(model: spec.Model) -> int | None:
     """Number of classes a model is made with, or None where it takes the data's."""
     if "num_classes" in model.kwargs:

@@ -250,6 +250,7 @@ def test_the_demos_splits_are_as_documented():
     assert {name: len(part) for name, part in parts.items()} == {
         "zoo": 30000,
         "tune": 5000,
+        "fit": 0,
         "transfer": 6000,
         "evaluation": 35000,
     }
@@ -503,3 +504,15 @@ def test_options_of_torchvisions_sets_are_passed_on(tmp_path, monkeypatch):
     monkeypatch.setattr(kind, "__init__", lambda self, root, split, **rest: asked.append((split, rest)))
     sources.torchvision(tmp_path, dataset="EMNIST", options={"split": "letters"})
     assert asked == [("letters", {"train": part, "download": True}) for part in (True, False)]
+
+
+def test_what_is_fitted_on_is_taken_out_of_tune_and_leaves_other_splits_alone():
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(4), 250))
+    images = files.Images(None, (), {"train": (0, 800), "test": (800, 1000)}, 28, "", labels)
+    before = splits.split(images, spec.Splits(zoo=400, tune=200, transfer=100, evaluate_rest=True))
+    after = splits.split(images, spec.Splits(zoo=400, tune=200, fit=0.25, transfer=100, evaluate_rest=True))
+    assert len(after["fit"]) == 50
+    assert sorted([*after["fit"], *after["tune"]]) == list(before["tune"])
+    for name in ("zoo", "transfer", "evaluation"):
+        assert np.array_equal(after[name], before[name])
+    assert np.bincount(labels[after["fit"]]).min() >= 12
