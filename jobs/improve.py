@@ -198,12 +198,12 @@ class Improvement:
         _console.console.print(f"improve: learning rate {self.lr:g}, the best on images kept aside")
 
     def ranked(self) -> list[tuple[float, spec.Model]]:
-        """Teachers, the most promising for the student so far first, with what their pool gains.
+        """Teachers, the most accurate first, with what their pool gains over the student so far.
 
         One that cannot be run is left out, and told.
         """
-        asked = [(teacher, self.asking(improve.gain, self.student, teacher)) for teacher in self.teachers]
-        found = []
+        asked = [(teacher, self.asking(improve.promise, self.student, teacher)) for teacher in self.teachers]
+        found: list[tuple[tuple[float, float], spec.Model]] = []
         for teacher, answer in asked:
             try:
                 found.append((ray.get(answer), teacher))
@@ -212,7 +212,8 @@ class Improvement:
         self.teachers = [teacher for _, teacher in found]
         if not found:
             raise StudyError("--teachers: none of them can be run; name others")
-        return sorted(found, key=lambda one: -one[0])
+        ordered = sorted(found, key=lambda one: -one[0][1])
+        return [(gain, teacher) for (gain, _), teacher in ordered]
 
     def rounds(self) -> None:
         """Look at results until nothing promising, no time, or no round is left."""

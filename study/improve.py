@@ -220,10 +220,12 @@ def prove(labels: NDArray[np.integer], before: Predictions, after: Predictions) 
 # --- on images ----------------------------------------------------------------------------------
 
 
-def gain(student: spec.Model, teacher: spec.Model, workspace: Workspace) -> float:
-    """How much more of `fit` the opinion pool of student and teacher gets right than the student, a fraction.
+def promise(student: spec.Model, teacher: spec.Model, workspace: Workspace) -> tuple[float, float]:
+    """How much more of `fit` the opinion pool of student and teacher gets right than the student alone, and
+    how much of it the teacher does: fractions.
 
-    The teacher sees what it will see in a transfer, the student's crop.
+    The teacher sees what it will see in a transfer, the student's crop. Where the pool gains nothing there is
+    nothing to learn; who teaches best is best told by accuracy (docs/recommender.md).
     """
     labels = torch.from_numpy(workspace.labels(workspace.aside))
     frozen = workspace.frozen(student)
@@ -236,7 +238,7 @@ def gain(student: spec.Model, teacher: spec.Model, workspace: Workspace) -> floa
         return float((said.argmax(1) == labels).double().mean())
 
     own, its = logits(student), [logits(teacher)]
-    return right(pooled(pool_weights(own, its, labels), own, its)) - right(own)
+    return right(pooled(pool_weights(own, its, labels), own, its)) - right(own), right(*its)
 
 
 @dataclass(frozen=True)

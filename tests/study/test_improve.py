@@ -132,8 +132,9 @@ def test_a_teacher_is_worth_what_its_pool_gets_right_beyond_the_student(workspac
     for teacher in study.zoo.values():
         alone = (here.evaluation(here.frozen(teacher), "fit").label == labels).mean()
         # Nothing else is in the pool that knows anything.
-        assert improve.gain(blank, teacher, here) == pytest.approx(alone - own, abs=0.08)
-    assert abs(improve.gain(study.zoo["resnet"], blank, here)) < 0.06
+        gain, right = improve.promise(blank, teacher, here)
+        assert right == pytest.approx(alone) and gain == pytest.approx(alone - own, abs=0.08)
+    assert abs(improve.promise(study.zoo["resnet"], blank, here)[0]) < 0.06
 
 
 def test_a_student_is_timed(workspace, place):
