@@ -28,7 +28,7 @@ from analysis import (
 )
 from analysis.atlas_measures import accuracy_difference
 from analysis.exhibit import LeftOut
-from analysis.statements import numbers
+from analysis.statements import numbers, together
 from analysis.text import Number
 
 GALLERY = [  # columns of `gallery`
@@ -169,12 +169,17 @@ class Material:
         return _some(self.all_units[self.all_units["teacher"].notna()], "no trial has a teacher")
 
     @cached_property
+    def search_control(self) -> pd.DataFrame:
+        """`search_measures.of_control`; empty without one."""
+        return search_measures.of_control(self.every)
+
+    @cached_property
     def searched(self) -> pd.DataFrame:
         """`search_measures.searched`."""
-        none = "no method's settings were searched"
         if self.of_searches.empty:
-            raise LeftOut(none)
-        return _some(search_measures.searched(self.of_searches, self.equal), "no trial of a search finished")
+            raise LeftOut("no method's settings were searched")
+        units = search_measures.searched(self.of_searches, self.search_control, self.equal)
+        return _some(units, "no trial of a search finished")
 
     @cached_property
     def per_student(self) -> pd.DataFrame:
@@ -215,8 +220,8 @@ class Material:
 
     @cached_property
     def combinations(self) -> pd.DataFrame:
-        """`search_measures.combinations`."""
-        return search_measures.combinations(self.searched)
+        """`search_measures.combinations`, with the control where there is one."""
+        return search_measures.combinations(together([self.searched, self.search_control]))
 
     @cached_property
     def top_class_rates(self) -> pd.DataFrame:

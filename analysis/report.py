@@ -48,11 +48,13 @@ def report(material: Material, out: Path) -> tuple[str, list[Path]]:
     Raises:
         ResultsError: the results cannot be read, or the folder cannot be written.
     """
-    sections = exhibits.SECTIONS
-    if material.all_tested.empty:  # an atlas, or trials of several teachers, alone
+    sections, single = exhibits.SECTIONS, material.all_tested
+    if len(material.of_searches):  # its control is shown beside it
+        single = single.dropna(subset="teacher")
+    if single.empty:  # an atlas, trials of several teachers, or a search alone
         sections = [exhibits.search, exhibits.atlas, exhibits.atlas_paper]
-        sections += [exhibits.several] * len(material.recorded[:1])
-    found = findings(material) or _of_searches(material) or _of_atlas(material)
+        sections += [exhibits.several] * (len(material.recorded) > len(material.trials))
+    found = (findings(material) if len(single) else []) or _of_searches(material) or _of_atlas(material)
     made = []
     for module in sections:
         material.progress(f"drawing: {module.TITLE}")

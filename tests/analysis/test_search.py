@@ -23,11 +23,12 @@ GRID = {  # of each method of the sweep: the entry it is of, and its settings
 }
 
 
-def sweep(searched: bool = True, only: bool = True, **options) -> sweeps.Sweep:
-    """A sweep whose methods but the control, or all, are combinations of two searches."""
-    methods = [*GRID] if only else ["xe", *GRID]
+def sweep(searched: bool = True, beside: tuple[str, ...] = (), **options) -> sweeps.Sweep:
+    """A sweep whose methods are combinations of two searches, but some that stand beside these."""
+    methods = [*beside, *(name for name in GRID if name not in beside)]
     one = sweeps.simulate(3, 4, methods=methods, samples=400, **options)
-    known = one.trials["method"].map(GRID) if searched else pd.Series(None, index=one.trials.index)
+    grid = {name: of for name, of in GRID.items() if searched and name not in beside}
+    known = one.trials["method"].map(grid)
     settings = known.map(lambda of: json.dumps(of[1]), na_action="ignore").astype(object)
     search = known.map(lambda of: of[0], na_action="ignore").astype(object)
     trials = one.trials.assign(search=search.where(search.notna(), None), settings=settings)
@@ -70,7 +71,7 @@ def test_a_value_is_the_mean_over_pairs_of_all_combinations_that_have_it(materia
 
 
 def test_combinations_come_best_first(material):
-    table = search_measures.combinations(material.searched)
+    table = material.combinations
     for _, mine in table.groupby("search"):
         assert mine["transfer_delta"].is_monotonic_decreasing
     trials = material.every
@@ -87,9 +88,10 @@ def test_the_report_of_a_search_is_of_it_alone_and_names_the_best(results, mater
     names = {path.name for path in written}
     assert {"search_settings.svg", "search_combinations.csv", "report.html"} <= names
     assert "fig_4a_success_rates.svg" not in names
-    best = search_measures.combinations(material.searched).groupby("search").first()
+    best = material.combinations.groupby("search").first()
     for search, row in best.iterrows():
         assert f"combinations of {search}'s settings, {row['settings']} gained most" in printed
+    assert "no control was run" in printed
     numbers = statements.numbers(pd.read_parquet(tmp_path / "statements.parquet"))
     of_kl = numbers["kl, lr, 0.1, all"]["search_settings.transfer_delta"]
     table = search_measures.by_value(material.searched).set_index(["search", "setting", "value", "level"])
@@ -97,12 +99,58 @@ def test_the_report_of_a_search_is_of_it_alone_and_names_the_best(results, mater
 
 
 def test_beside_a_search_the_other_methods_are_reported_as_ever(tmp_path):
-    sweeps.write(tmp_path / "results", sweep(only=False))
+    sweeps.write(tmp_path / "results", sweep(beside=("xe", "kl")))
     material = Material(tmp_path / "results")
-    assert set(material.recorded["method"]) == {"xe"}
+    assert set(material.recorded["method"]) == {"xe", "kl"}
     _, written = report.report(material, tmp_path / "out")
     names = {path.name for path in written}
     assert {"search_settings.svg", "fig_4a_success_rates.svg"} <= names
+
+
+@pytest.fixture(scope="module")
+def controlled(tmp_path_factory) -> Material:
+    folder = tmp_path_factory.mktemp("controlled")
+    sweeps.write(folder, sweep(beside=("xe",), seeds=2))
+    return Material(folder)
+
+
+def test_every_combination_stands_beside_its_control_on_the_same_students(controlled):
+    trials, table = controlled.every, controlled.combinations.set_index("method")
+    alone = trials[trials["method"] == "xe"].groupby("student")["transfer_delta"].mean()
+    assert table.loc["xe", "transfer_delta"] == pytest.approx(alone.mean())
+    assert table.loc["xe", "pairs"] == len(alone)
+    assert table.loc["xe", "transfer_delta_low"] <= alone.mean() <= table.loc["xe", "transfer_delta_high"]
+    assert np.isnan(table.loc["xe", "over_control"])
+    for method in GRID:
+        mine = trials[trials["method"] == method]
+        expected = (mine["transfer_delta"] - mine["student"].map(alone)).mean()
+        row = table.loc[method]
+        assert row["over_control"] == pytest.approx(expected)
+        assert row["over_control_low"] <= expected <= row["over_control_high"]
+
+
+def test_the_report_of_a_search_and_its_control_is_of_the_search(controlled, tmp_path):
+    printed, written = report.report(controlled, tmp_path)
+    names = {path.name for path in written}
+    assert "fig_4a_success_rates.svg" not in names
+    assert "against fine-tuning the same students without a teacher" in printed
+    assert "no control was run" not in printed
+    assert "control, no teacher" in (tmp_path / "figures" / "search_settings.svg").read_text()
+    numbers = statements.numbers(pd.read_parquet(tmp_path / "statements.parquet"))
+    row = controlled.combinations.set_index("method").loc["kl"]
+    found = numbers["kl, kl"]["search_combinations.over_control"]
+    assert (found.value, found.low) == pytest.approx((row["over_control"], row["over_control_low"]))
+
+
+def test_a_control_on_other_images_or_of_a_search_itself_is_none(controlled):
+    trials = controlled.every
+    alone = trials["method"] == "xe"
+    elsewhere = trials.assign(evaluated_on=trials["evaluated_on"].mask(alone, "evaluation"))
+    elsewhere.loc[~alone, "evaluated_on"] = "tune"
+    assert search_measures.of_control(elsewhere).empty
+    assert search_measures.of_control(trials.assign(search="xe")).empty
+    units = search_measures.searched(controlled.of_searches, search_measures.of_control(elsewhere))
+    assert units["over_control"].isna().all()
 
 
 def test_results_of_before_searches_have_none(tmp_path):
@@ -125,4 +173,4 @@ def test_a_search_of_which_one_combination_is_there_is_no_traceback(tmp_path):
     _, written = report.report(Material(tmp_path / "results"), tmp_path / "out")
     page = next(path for path in written if path.name == "report.md").read_text()
     assert "of each search a single combination is recorded" in page
-    assert np.isfinite(search_measures.combinations(Material(tmp_path / "results").searched)["pairs"]).all()
+    assert np.isfinite(Material(tmp_path / "results").combinations["pairs"]).all()
