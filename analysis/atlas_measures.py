@@ -32,6 +32,11 @@ DEVIATION = 0.005  # of an accuracy from the published one
 # teacher; percents of Fig. 2b.
 PAPERS_PAIRS = 466
 PAPERS_DIFFERENCES = {"weaker": -0.13, "equal": 0.0, "stronger": 0.18}
+PAPERS_EXAMPLES = {  # student and teacher of each, by the authors' public scripts, as timm calls them
+    "weaker": ("vit_base_patch8_224", "pit_ti_224"),
+    "equal": ("regnetx_080", "resmlp_24_224"),
+    "stronger": ("dla46_c", "xcit_small_24_p16_224"),
+}
 PAPERS_PERCENT = (2, 5, 20, 50)
 
 
@@ -160,19 +165,25 @@ def nats(entropy: Floats, classes: int) -> Floats:
 
 
 def example_pairs(atlas: Atlas) -> dict[str, int]:
-    """The three pairs of Fig. 2a: rows of `class_pairs` whose Delta_acc is nearest to the paper's.
+    """The three pairs of Fig. 2a: the paper's own, or else those whose Delta_acc is nearest to the paper's.
+
+    Of several weights of the paper's architectures those count whose Delta_acc is nearest.
 
     Returns:
-        A row for a weaker, an equal and a stronger teacher, ties: the first; none where no flips are known
-        class by class.
+        A row of `class_pairs` for a weaker, an equal and a stronger teacher, ties: the first; none where no
+        flips are known class by class.
     """
     if not len(atlas.class_pairs):
         return {}
     delta = accuracy_difference(atlas.rho_pos)[tuple(atlas.class_pairs.T)]
-    return {
-        teacher: int(np.abs(np.round(delta - wanted, 12)).argmin())
-        for teacher, wanted in PAPERS_DIFFERENCES.items()
-    }
+    timm = atlas.models.reindex(columns=["timm"])["timm"].astype(str)  # older records do not have it
+    architectures = timm.str.partition(".")[0].to_numpy(object)[atlas.class_pairs]
+    found = {}
+    for teacher, wanted in PAPERS_DIFFERENCES.items():
+        papers = (architectures == PAPERS_EXAMPLES[teacher]).all(axis=1)
+        off = np.abs(np.round(delta - wanted, 12))
+        found[teacher] = int(np.where(papers | ~papers.any(), off, np.inf).argmin())
+    return found
 
 
 def papers_draw(atlas: Atlas) -> np.ndarray | None:

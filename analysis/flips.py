@@ -218,9 +218,13 @@ def _sum(one: Counts, other: Counts) -> Counts:
 
 def _put(counts: list[Counts], found: dict[int, Counts]) -> None:
     """Write what was counted, by row, into `counts`, five of [trials, classes], made wider if need be."""
-    missing = max((new.shape[1] for new in found.values()), default=0) - counts[0].shape[1]
-    if missing > 0:
-        counts[:] = [np.pad(old, ((0, 0), (0, missing))) for old in counts]
+    trials, known = counts[0].shape
+    classes = max((new.shape[1] for new in found.values()), default=0)
+    if classes > known:
+        wide = [np.zeros((trials, classes), old.dtype) for old in counts]
+        for old, new in zip(counts, wide, strict=True):
+            new[:, :known] = old
+        counts[:] = wide
     for row, new in found.items():
         for whole, values in zip(counts, new, strict=True):
             whole[row, : len(values)] = values
@@ -249,9 +253,10 @@ def _matrices(flips: pd.DataFrame) -> Iterator[tuple[list[str], NDArray]]:
     values = [flips[name].to_numpy() for name in ("class", "flips", "flips_gained", "gained")]
     categories = flips["trial"].cat.categories
     classes = int(values[0].max(initial=0)) + 1
-    for first in range(0, len(categories), TRIALS):
+    firsts = range(0, len(categories), TRIALS)
+    ends = np.searchsorted(trial, [*firsts, len(categories)])
+    for first, rows in zip(firsts, map(slice, ends[:-1], ends[1:]), strict=True):
         ids = categories[first : first + TRIALS]
-        rows = slice(*np.searchsorted(trial, [first, first + len(ids)]))
         place = (trial[rows] - first, values[0][rows])
         dense = np.zeros((3, len(ids), classes), np.int64)
         for matrix, counts in zip(dense, values[1:], strict=True):

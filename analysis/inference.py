@@ -11,6 +11,7 @@ Left out on purpose: models of the data (mixed effects, Bayesian hierarchies).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -288,6 +289,7 @@ def _levels(labels, count: int) -> tuple[np.ndarray, int]:
     return codes, len(distinct)
 
 
+@functools.lru_cache(maxsize=4)  # intervals of a report are mostly of the same students and teachers
 def _multiplicities_of(S: int, T: int, resamples: int, seed: int) -> tuple[tuple, tuple]:
     """Students' and teachers' multiplicities of the data, 1 each, and of the resamples: of what varies."""
     rng = np.random.default_rng(seed)
@@ -315,8 +317,14 @@ def _crossed_mean(values, of_student, of_teacher, ones) -> Callable:
         np.bincount(place, weights, shape[0] * shape[1]).reshape(shape) for weights in (values - middle, None)
     )
 
+    tables = np.stack([sums, counts.astype(float)], axis=1)  # [S, 2, T]
+
     def of_weights(students, teachers):
-        total, count = (((students @ table) * teachers).sum(axis=1) for table in (sums, counts.astype(float)))
+        if len(teachers) == 1:  # the smaller product
+            total, count = (students @ (tables @ teachers[0])).T
+        else:
+            by_teacher = (students @ tables.reshape(len(tables), -1)).reshape(-1, *tables.shape[1:])
+            total, count = (by_teacher * teachers[:, None]).sum(axis=2).T
         with np.errstate(invalid="ignore"):
             return middle + total / count
 

@@ -148,11 +148,11 @@ def controlled_pairs(units: pd.DataFrame, varied: str) -> pd.DataFrame:
         accurate, the smaller, or the alphabetically first family.
     """
     units = taught(units)
-    students = by_student(units).drop_duplicates("student").set_index("student")
+    students = by_student(units).drop_duplicates("student").set_index("student").to_dict("index")
     wide = units.pivot_table(index=["method", "teacher"], columns="student", values="transfer_delta")
     rows = []
-    for pair in itertools.combinations(students.index, 2):
-        one, two = (students.loc[name] for name in pair)
+    for pair in itertools.combinations(students, 2):
+        one, two = (students[name] for name in pair)
         near = {
             "accuracy": round(100 * abs(one["accuracy"] - two["accuracy"]), 10) <= NEAR_ACCURACY,
             "size": max(one["parameters"], two["parameters"])
@@ -163,14 +163,13 @@ def controlled_pairs(units: pd.DataFrame, varied: str) -> pd.DataFrame:
         if not alike or (varied == "family" and near["family"]):
             continue
         key = {"accuracy": "accuracy", "size": "parameters", "family": "family"}[varied]
-        a, b = sorted(pair, key=lambda name, key=key: (students.loc[name, key], name))
+        a, b = sorted(pair, key=lambda name, key=key: (students[name][key], name))
         both = wide[[a, b]].dropna()
         for method, common in both.groupby(level="method"):
             row = {"method": method, "student_a": a, "student_b": b, "teachers": len(common)}
             for side, name in (("a", a), ("b", b)):
                 row |= {
-                    f"{part}_{side}": students.loc[name, part]
-                    for part in ("accuracy", "parameters", "family")
+                    f"{part}_{side}": students[name][part] for part in ("accuracy", "parameters", "family")
                 }
                 row[f"transfer_delta_{side}"] = common[name].mean()
             rows.append(row)

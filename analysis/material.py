@@ -208,6 +208,12 @@ class Material:
         return training_measures.load_history(self.folder, self.recorded)
 
     @cached_property
+    def outside_top_k(self) -> pd.DataFrame:
+        """`training_measures.outside_top_k`."""
+        table = training_measures.outside_top_k(self.folder, self.trials)
+        return _some(table, "no pair has trials of KL over the top k, with its measures, and of KL")
+
+    @cached_property
     def evaluations(self) -> pd.DataFrame:
         """What finished trials of one teacher or none said of other images."""
         return beyond_accuracy.load_evaluations(self.folder, self.trials)

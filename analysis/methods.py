@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 CONTROL = "xe"  # the method without a teacher
+TOP_K = "kl_top_k"  # KL over the classes that the teacher finds most probable
 LABELS = {  # in the order of every table and figure; other methods follow alphabetically
     "xe": "XE (control)",
     "tf_kd_reg": "Tf-KD (no teacher)",

@@ -15,10 +15,13 @@ failed trials, gives a report that says so; an atlas without trials one of the a
 from __future__ import annotations
 
 import argparse
+import itertools
+import multiprocessing
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 if __name__ == "__main__":  # the project's folder, not this one
@@ -42,8 +45,13 @@ WIDTH = 120  # of the console
 PRINTED = ("size_of_the_transfer", "both_by_method")  # tables that the console shows
 
 
-def report(material: Material, out: Path) -> tuple[str, list[Path]]:
+def report(material: Material, out: Path, over: Callable = map) -> tuple[str, list[Path]]:
     """Write the report into `out`; returns what to print, and the files written.
+
+    Args:
+        material: what it is made of.
+        out: the folder.
+        over: how figures are drawn: `map`, or a pool's, which draws them while the next ones are computed.
 
     Raises:
         ResultsError: the results cannot be read, or the folder cannot be written.
@@ -55,13 +63,15 @@ def report(material: Material, out: Path) -> tuple[str, list[Path]]:
         sections = [exhibits.search, exhibits.atlas, exhibits.atlas_paper]
         sections += [exhibits.several] * (len(material.recorded) > len(material.trials))
     found = (findings(material) if len(single) else []) or _of_searches(material) or _of_atlas(material)
-    made = []
+    made, drawn = [], []
     for module in sections:
-        material.progress(f"drawing: {module.TITLE}")
-        made.append(section(module, material))
-    made = [one for one in made if one is not None]
+        material.progress(f"computing: {module.TITLE}")
+        if one := section(module, material):
+            made.append(one)
+            drawn.append(_drawn(one.exhibits, over))
     shown = [each for one in made for each in one.exhibits]
-    contents = _older(out) | _files(shown)
+    material.progress("drawing")
+    contents = _older(out) | _files(shown, dict(itertools.chain(*drawn)))
     left = None if material.every.empty else unfinished(material.plan, material.every)
     report = page.Report(
         subtitle=_subtitle(material),
@@ -73,14 +83,14 @@ def report(material: Material, out: Path) -> tuple[str, list[Path]]:
         methods={label(name): ABOUT[name] for name in in_order(material.finished["method"]) if name in ABOUT},
     )
     numbers = statements.together(one.statements for one in shown)
-    drawn = {name: contents[f"figures/{name}.svg"] for name in (one.name for one in shown)}
+    svgs = {one.name: contents[f"figures/{one.name}.svg"] for one in shown}
     contents |= {
         "statements.parquet": numbers.to_parquet,
         "tables/timm_results.csv": _timm(material),
         "tables/all_trials.csv": report.trials[list(page.COLUMNS)].to_csv(index=False),
         "tables/unfinished.csv": None if left is None else left.to_csv(index=False),
         "report.md": page.markdown(report),
-        "report.html": page.html(report, drawn),
+        "report.html": page.html(report, svgs),
     }
     material.progress(f"writing to {out}")
     written = write(out, contents | _listed(contents))
@@ -103,7 +113,7 @@ def compare(results: tuple[Path, Path], out: Path) -> tuple[str, list[Path]]:
     """
     both = Both(*results, _progress)
     (made,) = [section(exhibits.both, both)]
-    contents = _files(made.exhibits)
+    contents = _files(made.exhibits, dict(_drawn(made.exhibits, map)))
     trials = both.trials["method"].size
     report = page.Report(
         subtitle=f"{both.names[1]} against {both.names[0]}: {trials:,} trials that both have",
@@ -175,11 +185,18 @@ def _listed(contents: Mapping[str, object]) -> dict[str, str]:
     return {LIST: "".join(f"{name}\n" for name, content in contents.items() if content is not None)}
 
 
-def _files(shown: list[Made]) -> dict[str, Callable | str | None]:
+def _drawn(shown: Sequence[Made], over: Callable) -> Iterator[tuple[str, tuple[str, bytes]]]:
+    """The exhibits' figures by name, as `style.drawn` makes them."""
+    drawings = {one.name: one.shown.drawing for one in shown if one.shown.drawing is not None}
+    return zip(drawings, over(style.drawn, drawings, drawings.values()), strict=True)
+
+
+def _files(shown: list[Made], drawn: Mapping[str, tuple[str, bytes]]) -> dict[str, str | bytes | None]:
     """The contents of the exhibits' files, by name; None for those that these results do not have."""
-    contents: dict[str, Callable | str | None] = {}
+    contents: dict[str, str | bytes | None] = {}
     for one in shown:
-        made = {f"figures/{name}": save for name, save in style.files(one.name, one.shown.drawing).items()}
+        svg, png = drawn.get(one.name, (None, None))
+        made = {f"figures/{one.name}.svg": svg, f"figures/{one.name}.png": png}
         csv = None if one.shown.numbers is None else one.shown.numbers.to_csv(index=False)
         made |= dict.fromkeys((f"figures/{one.name}.csv", f"tables/{one.name}.csv"), csv)
         if one.cells is not None:
@@ -220,7 +237,9 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             out = options.out or out
             material = Material(results, options.equal, options.gap, options.atlas, _progress)
-            printed, written = report(material, out)
+            # One process draws, half of the work, while this one computes. Not forked: Arrow has threads.
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                printed, written = report(material, out, pool.map)
     except (ResultsError, PermissionError) as error:
         print(f"error: {told(error)}", file=sys.stderr)
         return 2

@@ -293,12 +293,12 @@ def replacing(path: Path):
         temporary.unlink(missing_ok=True)
 
 
-def write(out: Path, contents: Mapping[str, str | Callable[[Path], object] | None]) -> list[Path]:
+def write(out: Path, contents: Mapping[str, str | bytes | Callable[[Path], object] | None]) -> list[Path]:
     """Write files into the folder `out`, each whole or not at all.
 
     Args:
         out: the folder, made where it is missing.
-        contents: by file name, which may begin with a folder: a text, a function that writes the file at
+        contents: by file name, which may begin with a folder: text, bytes, a function that writes the file at
             a path, or None for a file that these results do not have; one that is left of older results is
             removed.
 
@@ -317,6 +317,8 @@ def write(out: Path, contents: Mapping[str, str | Callable[[Path], object] | Non
             with replacing(out / name) as temporary:
                 if isinstance(content, str):
                     temporary.write_text(content, encoding="utf-8")
+                elif isinstance(content, bytes):
+                    temporary.write_bytes(content)
                 else:
                     content(temporary)
     except OSError as error:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import AutoLocator, FuncFormatter, LogFormatterSciNotation, LogLocator, NullFormatter
+from matplotlib.ticker import (
+    AutoLocator,
+    LogFormatterSciNotation,
+    LogLocator,
+    NullFormatter,
+    StrMethodFormatter,
+)
 
 from analysis.methods import label
 
@@ -164,7 +169,7 @@ def plain_logarithm(panel: Axes, values: pd.Series) -> None:
     some = values[values > 0]
     wide = some.max() >= 10 * some.min()
     panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else AutoLocator())
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     panel.yaxis.set_minor_formatter(NullFormatter())
 
 
@@ -233,35 +238,24 @@ def jitter(count: int, width: float) -> np.ndarray:
     return np.random.default_rng(0).uniform(-width, width, count)
 
 
-def svg(drawing: Figure, name: str) -> str:
-    """The figure as SVG; equal figures of one name give equal texts."""
+def drawn(name: str, drawing: Figure) -> tuple[str, bytes]:
+    """The figure as SVG and as PNG; equal figures of one name give equal texts and bytes."""
     # The salt and the missing date make equal figures equal texts; text stays text, to be found and read.
     with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
-        buffer = io.BytesIO()
-        drawing.savefig(buffer, format="svg", dpi=160, metadata={"Date": None})
+        svg = io.BytesIO()
+        drawing.savefig(svg, format="svg", dpi=160, metadata={"Date": None})
     drawing.set_layout_engine("none")  # everything is in its place; the PNG need not look for it again
-    return buffer.getvalue().decode()
-
-
-def png(drawing: Figure) -> Callable[[Path], None]:
-    """A function that writes the figure as PNG; equal figures give equal bytes."""
-
+    png = io.BytesIO()
     # Little effort at packing: a tenth of the report's time, and files an eighth larger.
-    return lambda path: drawing.savefig(path, format="png", dpi=160, pil_kwargs={"compress_level": 3})
-
-
-def files(name: str, drawing: Figure | None) -> dict[str, str | Callable | None]:
-    """What `results.write` needs to write a figure as `name`.png and `name`.svg."""
-    if drawing is None:
-        return {f"{name}.png": None, f"{name}.svg": None}
-    return {f"{name}.png": png(drawing), f"{name}.svg": svg(drawing, name)}
+    drawing.savefig(png, format="png", dpi=160, pil_kwargs={"compress_level": 3})
+    return svg.getvalue().decode(), png.getvalue()
 
 
 def inline(text: str, name: str, title: str) -> str:
     """An SVG inside a page: black, white and greys are the page's, ids are the figure's own.
 
     Args:
-        text: the SVG, as `svg` makes it.
+        text: the SVG, as `drawn` makes it.
         name: prefix of the ids, so that those of two figures differ.
         title: what a screen reader says.
     """

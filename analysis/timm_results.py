@@ -67,14 +67,17 @@ def of_students(trials: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
 
 
 def _names(trials: pd.DataFrame) -> pd.Series:
-    def name(row: pd.Series) -> str:
-        taught = "_from_" + row["teacher"].replace(" + ", "+") if pd.notna(row["teacher"]) else ""
-        parts = [row["method"], taught]
-        parts += [f"_{row[column]}" for column in ("combine", "order") if pd.notna(row[column])]
-        return f"{row['student']}.{''.join(parts)}" + (f"_seed{row['seed']:.0f}" if several else "")
-
+    """'vit.kl_from_resnet_seed1': student, method, teachers and their way, one of several seeds."""
+    text = trials[["student", "method", "teacher", "combine", "order"]].astype(object).fillna("").astype(str)
     several = trials["seed"].nunique() > 1
-    return trials.apply(name, axis=1)
+    parts = {
+        "teacher": "_from_" + text["teacher"].str.replace(" + ", "+"),
+        **{name: "_" + text[name] for name in ("combine", "order")},
+    }
+    names = text["student"] + "." + text["method"]
+    for column, part in parts.items():
+        names += part.where(trials[column].notna(), "")
+    return names + "_seed" + trials["seed"].map("{:.0f}".format) if several else names
 
 
 def csv(rows: pd.DataFrame) -> str | None:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.inference import crossed_bootstrap
-from analysis.methods import by_order_of_methods
+from analysis.measures import paired
+from analysis.methods import TOP_K, by_order_of_methods
 from analysis.results import ResultsError, read, require_columns
 
 COLUMNS = [
@@ -17,6 +18,9 @@ COLUMNS = [
 ]
 EVALUATED = ["student_accuracy", "tune_accuracy", "teacher_accuracy"]  # of every epoch, or of none
 LAST, BY_TUNE, BY_EVALUATION = "last", "by_tune", "by_evaluation"
+
+
+PAIR = ["student", "teacher"]
 
 
 def load_history(results: Path | str, trials: pd.DataFrame) -> pd.DataFrame:
@@ -94,6 +98,33 @@ def _mean(name: str, values: pd.Series, pairs: pd.DataFrame) -> dict[str, float]
     least = 0 if name == f"{BY_EVALUATION}_over" else -np.inf
     low, high = crossed_bootstrap(values, pairs["student"], pairs["teacher"], bounds=(least, np.inf))
     return {name: values.mean(), f"{name}_low": low, f"{name}_high": high}
+
+
+def outside_top_k(results: Path | str, trials: pd.DataFrame) -> pd.DataFrame:
+    """Appendix B.1: how much of the divergence lies outside the teacher's k largest classes.
+
+    Args:
+        results: the results folder.
+        trials: as `results.load` gives them.
+
+    Returns:
+        One row a (student, teacher) that KL over the top k and KL both taught, seeds averaged: `outside`, the
+        divergence over all classes minus that over the k in the first epoch, means over samples in nats (what
+        lies outside later is a result of the transfer), and the `difference` of the transfer deltas, top k
+        minus all. Empty where `history` does not have these measures.
+    """
+    mine = trials.loc[(trials["status"] == "ok") & (trials["method"] == TOP_K), ["trial", *PAIR]]
+    folder = Path(results) / "history"
+    if mine.empty or not folder.is_dir() or not any(folder.glob("[!.]*.parquet")):
+        return pd.DataFrame(columns=[*PAIR, "outside", "difference"])
+    history = read(folder, "run its trial again", ["trial", "epoch", "measures"], ["trial", "epoch"])
+    first = history[history["epoch"] == 0].drop_duplicates("trial").merge(mine, on="trial")
+    first = first.reindex(columns=[*first.columns.union(["measures"], sort=False)]).dropna(subset="measures")
+    known = pd.DataFrame(map(dict, first["measures"]), index=first.index)
+    known = known.reindex(columns=["divergence", "divergence_top_k"]).astype(float)
+    outside = first[PAIR].assign(outside=known["divergence"] - known["divergence_top_k"]).dropna()
+    means = outside.groupby(PAIR, as_index=False)["outside"].mean()
+    return means.merge(paired(trials, TOP_K, "kl")[[*PAIR, "difference"]], on=PAIR)
 
 
 def learning_curves(history: pd.DataFrame) -> pd.DataFrame:

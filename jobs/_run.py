@@ -66,7 +66,10 @@ def prepare(study: spec.Study, tables: Iterable[str] = ()) -> Images:
 
 
 def write_images(study: spec.Study) -> Images:
-    """The study's images, and those of other sets, written if they were not; says what it does."""
+    """The study's images, and those of other sets, written if they were not; says what it does.
+
+    Those that models of the zoo are made on are written only where such a model is missing.
+    """
     images = _written(study, study.data.images)
     files.check(images, study.data.expected)
     parts = splits.split(images, study.data.splits)
@@ -77,7 +80,7 @@ def write_images(study: spec.Study) -> Images:
         seen = _written(study, other.images)
         count = int(np.diff(seen.subsets["test"])[0])
         _console.console.print(f"data: also {name} ({len(seen.classes)} classes; images: evaluation {count})")
-    for data in derivation.other_data(study.zoo.values()):
+    for data in derivation.data_to_make(study):
         seen = _written(study, data.images)
         files.check(seen, data.expected)
         _console.console.print(f"data: for models of the zoo {data.called} ({len(seen.classes)} classes)")

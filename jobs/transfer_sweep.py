@@ -164,7 +164,7 @@ def print_plan(study: spec.Study, trials: list[spec.Trial], todo: list[spec.Tria
     images, place = None, study.folders.data
     if files.is_prepared(study.data.images, place):
         images = files.open_images(study.data.images, place, cache.of(study.folders, place))
-    for data in (study.data, *derivation.other_data(study.zoo.values())):
+    for data in (study.data, *derivation.data_to_make(study)):
         print_lacking(data.images, place)
     if images is None and study.data.expected is None:
         out.print("outputs of frozen models: cached or live is decided once the data are there")

@@ -11,6 +11,7 @@ where.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -86,6 +87,12 @@ def missing(
     ]
 
 
+def data_to_make(study: spec.Study) -> list[spec.Data]:
+    """The data beside the study's whose images have to be there: what models that are missing are made on."""
+    generations = missing(study.zoo.values(), study.data, study.folders, study.budget.precision)
+    return other_data(itertools.chain(*generations))
+
+
 def make(
     model: spec.Model,
     workspace: Workspace,
@@ -103,10 +110,10 @@ def make(
     Raises:
         as `recipe.train` and `transfer.run` do.
     """
-    workspace = workspace.made_on(model)
     folder = workspace.folder_of(model)
     if distributed.from_the_first(lambda: weights.is_made(folder)):
         return weights.facts(folder)
+    workspace = workspace.made_on(model)
     for other in needed(model):
         if other.made:
             make(other, workspace, every, progress)

@@ -10,8 +10,11 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis import style, training_measures
 from analysis.exhibit import LeftOut, Shown, exhibit
-from analysis.methods import in_order, label
-from analysis.text import Column
+from analysis.inference import spearman_interval
+from analysis.measures import minus
+from analysis.methods import TOP_K, in_order, label
+from analysis.statements import TEACHING, Statements
+from analysis.text import Column, Number
 
 TITLE = "How the trials ran"
 PARTS = {
@@ -31,6 +34,36 @@ def learning_curves(history, tested):
         raise LeftOut("there is no history of the trials")
     curves = training_measures.learning_curves(history)
     return Shown(curves, _learning_curves(curves), keys=["method", "measure", "epoch"])
+
+
+@exhibit("What KL over the top k leaves out")
+def top_k_left_out(outside_top_k):
+    """A dot a pair: the divergence outside the teacher's k largest classes, in the first epoch, and what
+    leaving it out did to the transfer delta. The paper (appendix B.1) gains more where more lies outside.
+    Here Spearman's correlation is {{ correlation|number("+.2f") }}, over {{ correlation.n }} pairs,
+    which share students and teachers."""
+    made = Statements()
+    for row in outside_top_k.itertuples():
+        pair = f"{row.teacher}{TEACHING}{row.student}"
+        made.add(TOP_K, "outside", row.outside, 1, level=pair, about=("nats", "divergence outside the top k"))
+    values = outside_top_k["outside"], outside_top_k["difference"]
+    rho, *interval = spearman_interval(*values)
+    about = ("correlation", "Spearman's, of what lies outside the top k with the delta minus KL's")
+    pairs, subject = len(outside_top_k), minus(TOP_K, "kl")
+    made.add(subject, "outside_and_difference", rho, pairs, interval=interval, about=about)
+    facts = {"correlation": Number(rho, *interval, pairs)}
+    return Shown(made.table(), _top_k(*values), facts=facts)
+
+
+def _top_k(outside: pd.Series, difference: pd.Series) -> Figure:
+    drawing, panel = style.figure("What KL over the top k leaves out,\nand what that does")
+    panel.scatter(outside, 100 * difference, color=style.METHODS[TOP_K][0], s=36)
+    panel.axhline(0, color=style.BLACK, linewidth=1)
+    panel.set_xlabel("divergence outside the teacher's k largest classes (nats)")
+    panel.set_ylabel("transfer delta minus KL's, same pair (points)")
+    handles = [Line2D([], [], color=style.METHODS[TOP_K][0], marker="o", linestyle="", label="a pair")]
+    style.legend(drawing, handles, f"{len(outside)} pairs")
+    return drawing
 
 
 @exhibit("Time and cost")

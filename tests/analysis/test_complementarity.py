@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -564,6 +565,23 @@ def test_three_pairs_class_by_class(paper, atlas, right, zoo, table):
         first = stated[stated["subject"] == f"{teacher} teacher, {of_pair['level']}, 1"]
         assert first["value"].tolist() == [max(by_class.values())]
         assert f"{of_pair['level']} ({text.points(of_pair['value'])} points)" in made.note
+
+
+def test_the_papers_own_pairs_come_first_where_the_atlas_has_them(atlas):
+    """Whatever their difference in accuracy; of two weights of an architecture the nearer one."""
+    before = measures.example_pairs(atlas)
+    student, teacher = atlas.class_pairs[3]
+    architectures = pd.Series("resnet50.a1_in1k", atlas.models.index, dtype=object)
+    architectures.iloc[[student, teacher]] = ["dla46_c.in1k", "xcit_small_24_p16_224.fb_in1k"]
+    own = replace(atlas, models=atlas.models.assign(timm=architectures))
+    assert measures.example_pairs(own) == before | {"stronger": 3}
+    delta = measures.accuracy_difference(atlas.rho_pos)
+    others = np.flatnonzero(atlas.class_pairs[:, 0] == student)
+    architectures[:] = "xcit_small_24_p16_224.other"
+    architectures.iloc[student] = "dla46_c.in1k"
+    many = measures.example_pairs(replace(atlas, models=atlas.models.assign(timm=architectures)))
+    off = [abs(round(delta[tuple(atlas.class_pairs[row])] - 0.18, 12)) for row in others]
+    assert many["stronger"] == others[int(np.argmin(off))]
 
 
 def test_similarity_as_a_difference_to_the_mean_of_all_classes(paper, atlas, table):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -274,3 +277,41 @@ def test_choosing_by_the_images_reported_on_never_looks_worse():
 def test_what_was_evaluated_once_has_no_epoch_to_choose():
     history, trials = of_epochs([None, None, 0.6])
     assert training_measures.epochs_chosen(history, trials).empty
+
+
+def of_top_k(folder: Path, measures: dict[str, dict[str, float]] | None) -> pd.DataFrame:
+    """Trials of KL and KL over the top k on four pairs, and the history of the latter."""
+    rows = [
+        {"trial": f"{method}-{t}", "method": method, "student": "s", "teacher": t, "seed": 0, "status": "ok"}
+        | {"transfer_delta": delta, "accuracy_difference": 0.0}
+        for method, deltas in {"kl": (0.1, 0.2, 0.3, 0.4), "kl_top_k": (0.1, 0.1, 0.1, 0.1)}.items()
+        for t, delta in zip("abcd", deltas, strict=True)
+    ]
+    epochs = [
+        {"trial": f"kl_top_k-{t}", "epoch": epoch} | ({"measures": [*known.items()]} if known else {})
+        for t, known in (measures or dict.fromkeys("abcd")).items()
+        for epoch in (0, 1)
+    ]
+    (folder / "history").mkdir()
+    schema = pa.schema(
+        {"trial": pa.string(), "epoch": pa.int32(), "measures": pa.map_(pa.string(), pa.float64())}
+    )
+    table = pa.Table.from_pylist(
+        epochs, schema if measures else pa.schema([schema.field(0), schema.field(1)])
+    )
+    pq.write_table(table, folder / "history" / "one.parquet")
+    return pd.DataFrame(rows)
+
+
+def test_what_top_k_leaves_out_is_the_rest_of_the_divergence_beside_the_difference_to_kl(tmp_path):
+    known = {t: {"divergence": 1.0 + n, "divergence_top_k": 1.0} for n, t in enumerate("abcd")}
+    table = training_measures.outside_top_k(tmp_path, of_top_k(tmp_path, known)).sort_values("teacher")
+    assert table["outside"].tolist() == [0, 1, 2, 3]
+    assert table["difference"].tolist() == pytest.approx([0, -0.1, -0.2, -0.3])
+
+
+@pytest.mark.parametrize(
+    "known", [None, {t: {"teacher_share": 1.0} for t in "abcd"}], ids=["older", "others"]
+)
+def test_a_history_without_divergences_says_nothing_of_the_top_k(tmp_path, known):
+    assert training_measures.outside_top_k(tmp_path, of_top_k(tmp_path, known)).empty

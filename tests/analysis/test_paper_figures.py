@@ -288,7 +288,7 @@ def test_every_figure_is_drawn_and_its_numbers_are_statements(papers):
             continue
         assert len(one.statements) and not one.statements.duplicated(["subject", "measure"]).any()
         if one.shown.drawing is not None:
-            assert "</svg>" in style.svg(one.shown.drawing, one.name)
+            assert "</svg>" in style.drawn(one.name, one.shown.drawing)[0]
 
 
 def test_models_of_another_zoo_leave_out_what_is_of_the_papers_models_alone(small):

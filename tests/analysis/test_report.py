@@ -390,7 +390,7 @@ def test_a_folder_that_cannot_be_written_is_told(capsys, tmp_path):
 def test_inline_figures_follow_the_page_and_keep_their_ids_apart():
     drawing, axes = style.figure("a title")
     axes.plot([0, 1], [0, 1], color=style.BLACK)
-    texts = [style.inline(style.svg(drawing, name), name, 'a "title" & more') for name in ("one", "two")]
+    texts = [style.inline(style.drawn(name, drawing)[0], name, 'a "title" & more') for name in ("one", "two")]
     for name, text in zip(("one", "two"), texts, strict=True):
         assert "var(--ink)" in text and "var(--paper)" in text and style.BLACK not in text
         assert 'aria-label="a &quot;title&quot; &amp; more"' in text

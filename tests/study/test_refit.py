@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
@@ -123,6 +124,13 @@ def test_a_model_is_made_on_the_data_that_it_says(grafting, workspace, place):
     assert len(there.images.classes) == 3
     assert facts["accuracy"] == pytest.approx(there.accuracy(there.load(few), "evaluation"))
     assert weights.is_made(place.folder_of(few))
+    # Its images are needed to make it, and what is made from it, and no more.
+    study = grafting.model_copy(update={"folders": place.folders})
+    assert derivation.data_to_make(study) == [data]
+    shutil.rmtree(files.folder_of(data.images, place.folders.data))
+    assert derivation.make(few, Workspace(place.data, place.folders)) == facts
+    only = study.model_copy(update={"zoo": {"few": few}})
+    assert derivation.data_to_make(only) == []
     # It is the same for any study that names it.
     other = place.data.model_copy(update={"splits": place.data.splits.model_copy(update={"transfer": 60})})
     assert weights.folder_of(few, other, place.folders.zoo, None) == place.folder_of(few)
