@@ -65,12 +65,11 @@ def report(material: Material, out: Path, over: Callable = map) -> tuple[str, li
     found = (findings(material) if len(single) else []) or _of_searches(material) or _of_atlas(material)
     made, drawn = [], []
     for module in sections:
-        material.progress(f"computing: {module.TITLE}")
+        material.progress(f"drawing: {module.TITLE}")
         if one := section(module, material):
             made.append(one)
             drawn.append(_drawn(one.exhibits, over))
     shown = [each for one in made for each in one.exhibits]
-    material.progress("drawing")
     contents = _older(out) | _files(shown, dict(itertools.chain(*drawn)))
     left = None if material.every.empty else unfinished(material.plan, material.every)
     report = page.Report(
