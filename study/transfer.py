@@ -250,7 +250,7 @@ class Stage:
         history: a row an epoch, of the stages before and then of this one.
         last: what the student says after the last epoch, if it has been asked.
         interpolation: the share of the way that the student went; None: all of it, and nothing was chosen.
-        soup: the teachers whose students are averaged; None without a soup.
+        soup: the teachers whose students are averaged, as one label; None without a soup.
     """
 
     def __init__(self, trial: spec.Trial, workspace: Workspace) -> None:
@@ -263,7 +263,7 @@ class Stage:
         self.seconds_before = self.seconds_evaluating = 0.0
         self.slow_decay: float | None = None
         self.interpolation: float | None = None
-        self.soup: list[str] | None = None
+        self.soup: str | None = None
         self.number = len(transfer.teachers) - 1 if transfer.combine == "sequential" else 0
         self.made = [workspace.frozen(model) for model in begins_with(transfer)]
         self.start = self.student
@@ -294,7 +294,7 @@ class Stage:
             places = distributed.from_the_first(
                 lambda: weight_space.greedy(self.made, weight_space.score(self.workspace, "combine"))
             )
-        self.soup = [self.transfer.teachers[place].name for place in places]
+        self.soup = " + ".join(self.transfer.teachers[place].name for place in places)
         learnt = weight_space.soup([self.made[place] for place in places])
         learnt.model = self.transfer.student
         return learnt

@@ -153,8 +153,8 @@ TRIALS = _schema(
     ),
     (
         "soup",
-        _NAMES,
-        "teachers whose students a soup averages, in the order in which they were added; else null",
+        _S,
+        "teachers whose students a soup averages, in the order in which they were added, as 'a + b'; else null",
     ),
     ("epochs", _I, "epochs over the transfer set; in a sequence, with each teacher"),
     ("batch_size", _I, "samples a step"),
