@@ -154,7 +154,7 @@ TRIALS = _schema(
     (
         "soup",
         _S,
-        "teachers whose students a soup averages, in the order in which they were added, as 'a + b'; else null",
+        "teachers whose students a soup averages, in the order they were added in, as 'a + b'; else null",
     ),
     ("epochs", _I, "epochs over the transfer set; in a sequence, with each teacher"),
     ("batch_size", _I, "samples a step"),

@@ -74,7 +74,7 @@ def test_untrained_copies_of_the_first_of_each_family(study):
 @pytest.mark.parametrize(
     ("split", "words"),
     [
-        ("evaluatoin", r"there is no 'evaluatoin'; did you mean 'evaluation'\? \(zoo, tune, fit, transfer, eval"),
+        ("evaluatoin", r"there is no 'evaluatoin'; did you mean 'evaluation'\? \(zoo, tune, fit, transfer"),
         ("tune", r"'tune' holds no images; set data\.splits\.tune"),
     ],
 )
