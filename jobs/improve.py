@@ -333,7 +333,8 @@ def deliver(one: Improvement, out: Path, arguments: argparse.Namespace, images: 
     worst = {terms for *_, terms in licences}
     card = model_card.card(
         repository=arguments.push or out.name,
-        licence="other" if (one.steps and worst != {"open"}) or not licences[0][1] else licences[0][1],
+        # One's own, or what it learnt from has other terms: what that comes to, the card's table says.
+        licence="other" if one.steps else models.licence_of(one.original),
         proof=found.proof,
         data=one.study.data.called,
         student=one.original.name,

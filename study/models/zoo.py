@@ -326,6 +326,12 @@ def licenses_of(model: spec.Model) -> set[str]:
             return set()
 
 
+def licence_of(model: spec.Model) -> str:
+    """The one licence of a model as the hub has it; `other` where there are several, or none is known."""
+    known = licenses_of(model)
+    return known.pop() if len(known) == 1 else "other"
+
+
 def crop_of(model: spec.Model) -> Crop:
     """The crop of a model, as `build` would find it, but without building it."""
     config = _resolved(model)
