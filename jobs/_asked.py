@@ -55,9 +55,12 @@ def called(name: str) -> str:
 def student_of(arguments: argparse.Namespace, known: dict[str, spec.Model]) -> spec.Model:
     """The model that a command names; its family is known once it is read."""
     name = arguments.student
+    is_file = name not in known and Path(name).is_file()
+    if arguments.architecture and not is_file:
+        raise StudyError(f"--architecture: '{name}' is no file of weights, and says itself what it is")
     if name in known:
         return known[name]
-    if Path(name).is_file():
+    if is_file:
         if not arguments.architecture:
             raise StudyError(f"{name}: weights of what? add --architecture, by timm's name")
         of_file = spec.File(path=name)
@@ -96,7 +99,7 @@ def study_of(arguments: argparse.Namespace, out: Path) -> spec.Study:
     known: dict[str, spec.Model] = {}
     if arguments.study:
         base = spec.load(arguments.study)
-        known, folders, resources = dict(base.zoo), base.folders, base.resources
+        known, folders, resources = dict(base.zoo), base.folders, base.resources.model_dump()
         if not base.data.splits.tune:
             raise StudyError(f"{arguments.study}: keeps no images to choose on; set data.splits.tune")
         parts = base.data.splits.model_copy(update={"fit": FIT})
@@ -107,11 +110,12 @@ def study_of(arguments: argparse.Namespace, out: Path) -> spec.Study:
         data = {"images": images, "splits": parts, "evaluate": "tune", "name": called(arguments.data)}
         precision = None
         folders = {name: out / "work" / name for name in ("data", "zoo", "outputs")}
-        gpus = workspace.has_gpu() if arguments.gpus is None else arguments.gpus
-        resources = {"cpus": arguments.cpus, "gpus": gpus}
+        resources = {"gpus": workspace.has_gpu()}
     student = student_of(arguments, known)
     teachers = teachers_of(arguments.teachers, student, known)
     method = arguments.method or (UNLABELLED if arguments.unlabelled else LABELLED)
+    given = {name: getattr(arguments, name) for name in ("cpus", "gpus")}
+    resources |= {name: amount for name, amount in given.items() if amount is not None}
     content = {
         "name": called(f"improve_{student.name}"),
         "data": data,
@@ -135,11 +139,10 @@ def study_of(arguments: argparse.Namespace, out: Path) -> spec.Study:
         study = study.model_copy(update={"folders": spec.Folders(**places)})
     except ValidationError as error:
         raise StudyError(mistakes.first(error, spec.Study)) from error
-    if study.methods[method].teachers == 0 or ("labels" in study.methods[method].needs) > (
-        not arguments.unlabelled
-    ):
-        what = "learns from no teacher" if study.methods[method].teachers == 0 else "reads labels"
-        raise StudyError(f"--method: '{method}' {what}; name another, such as {UNLABELLED}")
+    if study.methods[method].teachers == 0:
+        raise StudyError(f"--method: '{method}' learns from no teacher; name another, such as {LABELLED}")
+    if arguments.unlabelled and "labels" in study.methods[method].needs:
+        raise StudyError(f"--method: '{method}' reads labels; name another, such as {UNLABELLED}")
     study = with_families(_run.ready(study), known)
     return study if arguments.study else refitted(study, Path(data["images"]["train"]))
 

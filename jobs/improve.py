@@ -28,7 +28,7 @@ import ray
 from rich.table import Table
 
 from jobs import _asked, _cluster, _console, _engine, _run, transfer_sweep, zoo
-from study import derivation, frozen, improve, model_card, spec, workspace
+from study import derivation, frozen, improve, model_card, spec, transfer, workspace
 from study.errors import StudyError
 from study.images import class_names, splits
 from study.images.files import Images
@@ -297,9 +297,7 @@ def look_of(trial: str, row: dict[str, Any]) -> Look:
     """What a trial's record says of its result; one that failed gained nothing."""
     if row["status"] != "ok":
         return Look(trial, 0, 0)
-    samples = row["evaluation_samples"]
-    gained, lost = (round(row[f"knowledge_{name}"] * samples) for name in ("gain", "loss"))
-    return Look(trial, gained, lost)
+    return Look(trial, *transfer.flipped(row))
 
 
 # --- what is left behind ------------------------------------------------------------------------
@@ -424,9 +422,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--architecture", metavar="NAME", help=text)
     text = "images a step (default: %(default)s)"
     made.add_argument("--batch-size", type=int, default=64, metavar="N", help=text)
-    text = "CPUs a transfer takes (default: %(default)s)"
-    made.add_argument("--cpus", type=int, default=1, metavar="N", help=text)
-    text = "GPUs a transfer takes, or a share of one (default: 1 where this machine has any)"
+    text = "CPUs a transfer takes (default: the study's, else 1)"
+    made.add_argument("--cpus", type=int, metavar="N", help=text)
+    text = "GPUs a transfer takes, or a share of one (default: the study's, else 1 if this machine has one)"
     made.add_argument("--gpus", type=float, metavar="N", help=text)
     text = "what is left behind (default: improved/STUDENT)"
     made.add_argument("--out", metavar="FOLDER", help=text)
@@ -436,8 +434,8 @@ def parser() -> argparse.ArgumentParser:
 
 def job() -> int:
     arguments = parser().parse_args()
-    if arguments.batch_size < 1 or arguments.cpus < 1:
-        parser().error("--batch-size and --cpus: must be at least 1")
+    if arguments.batch_size < 1:
+        parser().error("--batch-size: must be at least 1")
     out = Path(arguments.out or f"improved/{_asked.called(arguments.student)}").absolute()
     study = _asked.study_of(arguments, out)
     _run.check(study)

@@ -44,11 +44,8 @@ from study.workspace import Workspace
 
 LEVEL = 0.05
 RATES = (1e-2, 1e-3, 1e-4)  # tried for an epoch each
-ROUNDS, FEW_EPOCHS, MANY_EPOCHS = (
-    3,
-    5,
-    30,
-)  # how many rounds are hoped for, and what a student learns for in one
+ROUNDS = 3  # that are hoped for
+FEW_EPOCHS, MANY_EPOCHS = 5, 30  # of each look
 STEPS = 5  # that are timed
 
 

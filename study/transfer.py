@@ -206,13 +206,17 @@ def run(
     return Outcome(row, predictions, columns(history), learnt, evaluations)
 
 
+def flipped(row: dict) -> tuple[int, int]:
+    """How many evaluation images a trial gained, and lost, as its row says."""
+    return tuple(round(row[f"knowledge_{name}"] * row["evaluation_samples"]) for name in ("gain", "loss"))
+
+
 def is_better(row: dict) -> bool:
     """Whether a student is right more often than before, by an exact McNemar test of this trial at 5 %.
 
     Of many trials one in forty passes by chance: which are better among all of them, the report says (q).
     """
-    samples = row["evaluation_samples"]
-    gained, lost = (round(row[f"knowledge_{name}"] * samples) for name in ("gain", "loss"))
+    gained, lost = flipped(row)
     return gained > lost and bool(binomtest(gained, gained + lost).pvalue < 0.05)
 
 

@@ -48,7 +48,7 @@ def asked(**changes) -> argparse.Namespace:
         "unlabelled": False,
         "architecture": None,
         "batch_size": 64,
-        "cpus": 1,
+        "cpus": None,
         "gpus": None,
     }
     return argparse.Namespace(**(given | changes))
@@ -59,6 +59,8 @@ def test_a_folder_becomes_a_study_whose_choices_are_made_on_images_kept_aside(im
     assert study.data.evaluate == "tune" and study.data.splits.tune and study.data.splits.fit
     assert list(study.methods) == [_asked.LABELLED, _asked.CONTROL]
     assert study.results == tmp_path / "records" and study.folders.zoo == tmp_path / "work" / "zoo"
+    few = _asked.study_of(asked(data=str(image_folder), cpus=3, gpus=0.5), tmp_path).resources
+    assert (few.cpus, few.gpus) == (3, 0.5)
     without = _asked.study_of(asked(data=str(image_folder), unlabelled=True), tmp_path)
     (method,) = without.methods.values()
     assert "labels" not in method.needs

@@ -30,6 +30,8 @@ def with_tune(content, write_study):
         (("mixer", "--teachers", "mixer"), ("no model but the student",)),
         (("mixer", "--method", "xe"), ("'xe' learns from no teacher", "--method")),
         (("mixer", "--unlabelled", "--method", "kl_dp"), ("'kl_dp' reads labels",)),
+        (("mixer", "--architecture", "resnet10t"), ("--architecture", "no file of weights")),
+        (("mixer", "--cpus", "0"), ("resources.cpus",)),
     ],
 )
 def test_a_command_that_makes_no_sense_is_refused(with_tune, tmp_path, arguments, words):
