@@ -140,7 +140,7 @@ class Named(Checked):
     KNOWN: ClassVar[Mapping[str, Any]]
 
     # Of one's own file, which is part of what a result depends on.
-    code: str | None = Field(default=None, exclude_if=lambda code: code is None)
+    code: str | None = Field(default=None, exclude_if=lambda code: code is None, repr=False)
 
     @property
     def function(self) -> Any:
@@ -159,7 +159,8 @@ class Named(Checked):
         name = content.get(cls.NAME) if isinstance(content, dict) else None
         if not isinstance(name, str):
             return content  # pydantic says what is wrong with it
-        own = {key: value for key, value in content.items() if key in cls.model_fields}
+        fields = cls.model_fields if name not in cls.KNOWN else cls.model_fields.keys() - {"code"}
+        own = {key: value for key, value in content.items() if key in fields}
         try:
             known = settings_of(find(name, cls.KNOWN))
         except ValueError as error:
@@ -167,6 +168,6 @@ class Named(Checked):
         try:
             settings = known.model_validate({key: content[key] for key in content.keys() - own.keys()})
         except ValidationError as error:
-            path, text = mistakes.path_and_text(error, known, also=cls.model_fields)
+            path, text = mistakes.path_and_text(error, known, also=mistakes.written(cls))
             raise PydanticCustomError("setting", "{text}", {"path": path, "text": text}) from None
         return {"code": code_of(name, cls.KNOWN), **dict(settings), **own}

@@ -93,6 +93,11 @@ def _walk(kind: Any, location: tuple) -> tuple[str, type[BaseModel] | None]:
     return ".".join(path), model
 
 
+def written(model: type[BaseModel]) -> list[str]:
+    """The fields that a user writes; those without a place in its repr are filled in."""
+    return [name for name, field in model.model_fields.items() if field.repr]
+
+
 def _bare(kind: Any) -> Any:
     """A type without what is annotated to it, and without 'or None', which locations do not show."""
     if get_origin(kind) is Annotated:
@@ -116,7 +121,7 @@ def _text(mistake: dict, path: str, enclosing: type[BaseModel] | None, also: Ite
     context = mistake.get("ctx", {})
     match mistake["type"]:
         case "extra_forbidden":
-            known = [*(enclosing.model_fields if enclosing else ()), *also]
+            known = [*(written(enclosing) if enclosing else ()), *also]
             near = nearest(path.rpartition(".")[2], known)
             return "unknown key" + (near or f"; known are {', '.join(known)}")
         case "union_tag_invalid":

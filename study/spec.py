@@ -309,7 +309,8 @@ class Method(Named):
     lr: float = Field(gt=0, description="peak learning rate")
     slow: Slow | None = Field(default=None, exclude_if=_unset)
     interpolate: Shares | None = Field(default=None, exclude_if=_unset)
-    search: str | None = Field(default=None, exclude=True)  # the entry of a study that it is a combination of
+    # The entry of a study that it is a combination of.
+    search: str | None = Field(default=None, exclude=True, repr=False)
 
     @model_validator(mode="after")
     def _needs_are_known(self):

@@ -23,7 +23,7 @@ def test_one_pair_runs_and_shows_what_it_showed():
     notebook = nbformat.read(DOCS / "one_pair.ipynb", as_version=4)
     shown = kinds(notebook)
     assert sum("image/png" in one for one in shown) == sum("text/html" in one for one in shown) == 2
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": DOCS}}).execute()
+    NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": DOCS}}).execute()
     assert kinds(notebook) == shown
     said = str(notebook)
     assert "rho_pos" in said and "kl_dp_unsupervised" in said

@@ -24,7 +24,8 @@ def command(job: str, *arguments) -> list[str]:
     return [sys.executable, str(ROOT / job), *map(str, arguments)]
 
 
-def run(job: str, *arguments, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess:
+def run(job: str, *arguments, timeout: float = 900, **environment: str) -> subprocess.CompletedProcess:
+    """The timeout ends what hangs; three at a time take four times as long as one."""
     return subprocess.run(
         command(job, *arguments),
         capture_output=True,

@@ -229,7 +229,7 @@ def test_a_model_whose_worker_is_killed_is_run_again_with_half_the_batch(long_at
     wait_until(lambda: len(recorded(results, "models")) >= 1, process)
     victim = next(line for line in workers_of(process.pid) if "ImplicitFunc.train" in line)
     os.kill(int(victim.split()[1]), signal.SIGKILL)
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     assert "whose worker died are run again, batch size 8" in output
     models = models_of(results)

@@ -198,7 +198,7 @@ def test_what_was_run_by_other_code_is_not_the_same(module):
         (
             {"kind": "plain", "fourth": 1, "zzz": 1},
             "part.zzz",
-            "known are third, fourth, fifth, code, kind, lr",
+            "known are third, fourth, fifth, kind, lr",
         ),
         ({"kind": "plain", "fourth": 1, "fifth": [1, "a"]}, "part.fifth.1", "valid integer"),
         ({"kind": "plain", "fourth": 1, "lr": "fast"}, "part.lr", "valid number"),
