@@ -37,6 +37,7 @@ from study.models import zoo as models
 from study.store import dataset, digest, hub, records, schemas, storage
 
 T = TypeVar("T")
+Teachers = tuple[spec.Model, ...]
 MOST_LOOKS, MOST_ROUNDS = 4, 10  # looks a round, and rounds, however many would fit
 # What is for whoever gets the model.
 LEFT = ("config.json", "model.safetensors", "README.md", "classes.png", "evaluation.parquet", "proof.parquet")
@@ -142,14 +143,15 @@ class Improvement:
         task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_calls=0)(_with_workspace)
         return task.remote(function, arguments, study or self.study)
 
-    def trial(self, method: str, lr: float, epochs: int, teacher: spec.Model | None, keep: str) -> spec.Trial:
-        """A transfer to the student so far."""
+    def trial(self, method: str, lr: float, epochs: int, teachers: Teachers, keep: str) -> spec.Trial:
+        """A transfer to the student so far, from one teacher, from several at once, or without any."""
         budget = self.study.budget.model_copy(update={"epochs": epochs})
         return spec.Trial(
             study=self.study.name,
             data=self.study.data,
             student=self.student,
-            teachers=(teacher,) if teacher else (),
+            teachers=teachers,
+            combine="parallel" if len(teachers) > 1 else None,
             name=method,
             method=self.study.methods[method].model_copy(update={"lr": lr}),
             budget=budget,
@@ -178,12 +180,11 @@ class Improvement:
                 _console.console.print(f"improve: from {one.teacher}: failed, {row['reason']}")
         return rows
 
-    def choose_rate(self) -> None:
-        """The learning rate whose student, after an epoch with the first teacher, gives the true classes of
-        `tune` most probability.
+    def choose_rate(self, teacher: spec.Model) -> None:
+        """The learning rate whose student, after an epoch with a teacher, gives the true classes of `tune`
+        most probability.
         """
-        _, teacher = self.ranked()[0]
-        trials = [self.trial(self.method, lr, 1, teacher, "never") for lr in improve.RATES]
+        trials = [self.trial(self.method, lr, 1, (teacher,), "never") for lr in improve.RATES]
         after = "student_negative_log_likelihood_after"
         plan = self.progress.plan
         rows = self.run(trials, ["status", "reason", after], plan.seconds / plan.epochs)
@@ -217,31 +218,40 @@ class Improvement:
 
     def rounds(self) -> None:
         """Look at results until nothing promising, no time, or no round is left."""
-        seen: set[str] = set()  # teachers of the student so far
-        plan, out = self.progress.plan, _console.console
+        seen: list[Teachers] = []  # by the student so far
+        plan, out, order = self.progress.plan, _console.console, self.ranked()
+        self.choose_rate(order[0][1])
         while True:
-            promising = [(g, teacher) for g, teacher in self.ranked() if g > 0 and teacher.name not in seen]
-            control = not self.tried and _asked.CONTROL in self.study.methods
-            wanted: list[spec.Model | None] = [None] * control
-            wanted += [teacher for _, teacher in promising[: max(1, plan.looks - control)]]
+            promising = [one for one in self.promising(order) if one not in seen]
+            control: list[Teachers] = [()] if not self.tried and _asked.CONTROL in self.study.methods else []
+            wanted = control + promising[: max(1, plan.looks - len(control))]
             number = 1 + max((tried.round for tried in self.tried), default=0)
-            if not promising and not control:
+            if not wanted:
                 out.print("improve: no teacher is left that adds to the student on images kept aside")
                 return
             trials = [
-                self.trial(self.method if teacher else _asked.CONTROL, self.lr, plan.epochs, teacher, "all")
-                for teacher in wanted
+                self.trial(self.method if teachers else _asked.CONTROL, self.lr, plan.epochs, teachers, "all")
+                for teachers in wanted
             ]
             # What is recorded takes no time: the same command comes to the same rounds.
             fits = number == 1 or self.spent + plan.seconds <= self.budget or not self.left(trials)
             if number > MOST_ROUNDS or not fits:
                 out.print(f"improve: ends after {number - 1} rounds, {_console.duration(self.spent)}")
                 return
-            names = ", ".join(teacher.name if teacher else "no teacher" for teacher in wanted)
+            names = ", ".join(one.teacher or "no teacher" for one in trials)
             out.print(f"improve: round {number}, from {names}, {plan.epochs} epochs each")
-            kept = self.judge(number, trials)
-            seen = set() if kept else seen | {teacher.name for teacher in wanted if teacher}
+            if self.judge(number, trials):
+                seen, order = [], self.ranked()
+            else:
+                seen += wanted
             out.print(self.table())
+
+    def promising(self, order: list[tuple[float, spec.Model]]) -> list[Teachers]:
+        """Whom to ask, in this order: the best teacher, all at once where the method can, each other."""
+        alone: list[Teachers] = [(teacher,) for gain, teacher in order if gain > 0]
+        if len(alone) > 1 and self.study.methods[self.method].teachers != 1:
+            alone.insert(1, sum(alone, ()))
+        return alone
 
     def judge(self, number: int, trials: list[spec.Trial]) -> bool:
         """Run a round, and go on from its best result if one is better; whether it is."""
@@ -450,7 +460,9 @@ def job() -> int:
 
     images = _run.prepare(study, schemas.TRANSFER_TABLES)
     zoo.build(study, study.zoo.values(), "results", "outputs", "zoo", more=True)
-    transfers = [one.trial(method, one.lr, improve.MANY_EPOCHS, teacher, "all") for teacher in one.teachers]
+    transfers = [
+        one.trial(method, one.lr, improve.MANY_EPOCHS, (teacher,), "all") for teacher in one.teachers
+    ]
     samples = len(splits.split(images, study.data.splits)["transfer"])
     outputs = frozen.decide(study, transfers, samples, len(images.classes)).transfer
     one.study = study.model_copy(update={"outputs": study.outputs.model_copy(update={"transfer": outputs})})
@@ -466,7 +478,6 @@ def job() -> int:
         f"improve: {one.original.name}, {len(one.teachers)} teachers, {method}; {plan.rounds} rounds of "
         f"{plan.epochs} epochs fit into {_console.duration(arguments.budget)}; results in {out}"
     )
-    one.choose_rate()
     one.rounds()
     proof = deliver(one, out, arguments, images)
     transfer_sweep.write_plan(study, [tried.trial for tried in one.tried])

@@ -28,7 +28,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import binomtest
-from torch import Tensor
 
 from study import knowledge, objectives, scores, spec, training
 from study.errors import StudyError
@@ -37,7 +36,7 @@ from study.learner import Learner
 from study.models import weights, zoo
 from study.models.timm_import import timm
 from study.models.zoo import Classifier
-from study.objectives.pool import pool_weights, pooled
+from study.objectives.pool import gains
 from study.store import storage
 from study.views import View
 from study.workspace import Workspace
@@ -225,17 +224,13 @@ def promise(student: spec.Model, teacher: spec.Model, workspace: Workspace) -> t
     nothing to learn; who teaches best is best told by accuracy (docs/recommender.md).
     """
     labels = torch.from_numpy(workspace.labels(workspace.aside))
-    frozen = workspace.frozen(student)
-    view = View(frozen.crop)
-
-    def logits(model: spec.Model) -> Tensor:
-        return workspace.outputs(workspace.frozen(model), workspace.aside, view).logits.float()
-
-    def right(said: Tensor) -> float:
-        return float((said.argmax(1) == labels).double().mean())
-
-    own, its = logits(student), [logits(teacher)]
-    return right(pooled(pool_weights(own, its, labels), own, its)) - right(own), right(*its)
+    view = View(workspace.frozen(student).crop)
+    own, its = (
+        workspace.outputs(workspace.frozen(model), workspace.aside, view).logits.float()
+        for model in (student, teacher)
+    )
+    right = float((its.argmax(1) == labels).double().mean())
+    return gains(own, its, labels)["pool_gain"], right
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import jinja2
 import matplotlib
 import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -45,10 +46,12 @@ def card(repository: str, licence: str, proof, data: str, **about) -> str:
         pipeline_tag="image-classification",
         tags=["image-classification", "timm", "knowledge-transfer"],
     )
-    made = ModelCard.from_template(
-        metadata, template_path=str(TEMPLATE), name=repository, proof=proof, data=data, **about
+    # Not `ModelCard.from_template`: it leaves a line for each statement, which ends a table after one row.
+    template = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    written = template.from_string(TEMPLATE.read_text()).render(
+        card_data=metadata.to_yaml(), name=repository, proof=proof, data=data, **about
     )
-    return str(made)
+    return str(ModelCard(written))
 
 
 def changes(

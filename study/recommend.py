@@ -55,8 +55,6 @@ SCORES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
 FITTED = "fitted"
 RULES = (*SCORES, FITTED)
 AUTO = "most_accurate"
-HALVES_SEED = 0
-FIT_SAMPLES = 2500  # that the pool's two weights are fitted on, at most; a few hundred suffice
 ALPHAS = np.logspace(-1, 4, 11)
 CONFIDENCE = 0.95
 KNOWN = "known_pairs.csv"  # made by `python -m study.recommend STUDY ...`, once jobs/recommend.py has run
@@ -115,34 +113,8 @@ def of_logits(student: Tensor, teacher: Tensor, labels: NDArray[np.integer]) -> 
         "kappa_p": float(kappa[0, 1]),
         "spread": float((true[1] - true[0]).std(correction=0)),
         "ensemble_gain": float(ensemble[0, 1] - own),
-        **pool_gains(student, teacher, labels),
+        **pool.gains(student, teacher, torch.from_numpy(labels)),
     }
-
-
-def pool_gains(student: Tensor, teacher: Tensor, labels: NDArray[np.integer]) -> dict[str, float]:
-    """What the opinion pool of both gains over the student, cross-fitted: each half with the other's weights.
-
-    Args:
-        as `of_logits`.
-
-    Returns:
-        `pool_gain`, a fraction of the samples, and `likelihood_gain`, nats.
-    """
-    truth = torch.from_numpy(np.asarray(labels, np.int64))
-    order = torch.from_numpy(np.random.default_rng(HALVES_SEED).permutation(len(truth)))
-    halves = order[::2], order[1::2]
-    right, gained = 0, 0.0
-    for held, rest in (halves, halves[::-1]):
-        said = []
-        for teachers in ([], [teacher]):
-            fit = rest[:FIT_SAMPLES]
-            weights = pool.pool_weights(student[fit], [one[fit] for one in teachers], truth[fit])
-            together = pool.pooled(weights, student[held], [one[held] for one in teachers])
-            said.append(together.double().log_softmax(dim=1))
-        alone, both = said
-        right += int((both.argmax(dim=1) == truth[held]).sum() - (alone.argmax(dim=1) == truth[held]).sum())
-        gained += float((both - alone)[torch.arange(len(held)), truth[held]].sum())
-    return {"pool_gain": right / len(truth), "likelihood_gain": gained / len(truth)}
 
 
 def table(workspace: Workspace, pairs: Iterable[tuple[spec.Model, spec.Model]]) -> pd.DataFrame:

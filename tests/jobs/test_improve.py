@@ -4,12 +4,15 @@ import json
 import signal
 import subprocess
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from study import spec
 from tests.jobs.running import ROOT, command, refused, run, run_here, wait_until
 
 # --- what it refuses ----------------------------------------------------------------------------
@@ -90,6 +93,29 @@ def saved(folder, classes):
     network = timm.create_model("test_resnet", num_classes=classes)
     timm.models._hub.save_for_hf(network, folder, safe_serialization="both")
     return folder
+
+
+# --- whom it asks ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "asked"),
+    [
+        ("xe_kl_op", [("wide",), ("wide", "slim"), ("slim",)]),
+        ("kl", [("wide",), ("slim",)]),  # learns from one at a time
+    ],
+)
+def test_the_best_teacher_is_asked_first_then_all_at_once_who_add_something(method, asked):
+    from jobs.improve import Improvement, Progress
+
+    methods = {method: spec.Method(method=method, lr=0.01)}
+    study = SimpleNamespace(zoo={"student": None, "teacher": None}, methods=methods)
+    one = Improvement(study, method, 60, Progress(Path("progress.json"), "command"))
+    names = ("wide", 0.02), ("none", 0.0), ("slim", 0.01), ("harmful", -0.01)
+    order = [(gain, SimpleNamespace(name=name)) for name, gain in names]
+    found = [tuple(teacher.name for teacher in teachers) for teachers in one.promising(order)]
+    assert found == asked
+    assert one.promising(order[1:2]) == []
 
 
 # --- what it leaves behind ----------------------------------------------------------------------

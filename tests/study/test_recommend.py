@@ -60,9 +60,9 @@ def test_features_are_those_counted_sample_by_sample(said):
 
 def test_the_pools_gain_is_of_samples_that_its_weights_do_not_know(said):
     student, teacher, labels = said
-    found = recommend.pool_gains(student, teacher, labels)
+    found = pool.gains(student, teacher, torch.from_numpy(labels))
     truth = torch.from_numpy(labels)
-    order = np.random.default_rng(recommend.HALVES_SEED).permutation(400)
+    order = np.random.default_rng(pool.HALVES_SEED).permutation(400)
     right, gained = 0, 0.0
     for held, rest in ((order[::2], order[1::2]), (order[1::2], order[::2])):
         both = pool.pool_weights(student[rest], [teacher[rest]], truth[rest])
@@ -80,7 +80,7 @@ def test_the_pools_gain_is_of_samples_that_its_weights_do_not_know(said):
 def test_a_teacher_that_knows_nothing_gives_the_pool_nothing(said):
     student, _, labels = said
     noise = torch.randn(400, 5, generator=torch.Generator().manual_seed(1))
-    found = recommend.pool_gains(student, noise, labels)
+    found = pool.gains(student, noise, torch.from_numpy(labels))
     assert abs(found["pool_gain"]) < 0.02
     assert -0.02 < found["likelihood_gain"] < 0.01  # two numbers that fit the other half's noise
     itself = recommend.of_logits(student, student, labels)
