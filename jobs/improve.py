@@ -16,6 +16,7 @@ import json
 import shlex
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -402,7 +403,10 @@ def print_result(one: Improvement, proof: improve.Proof, out: Path) -> None:
 def push(out: Path, repository: str) -> None:
     """Upload the model and its card."""
     files = {name: out / name for name in LEFT}
-    _console.console.print(f"push: {hub.commit(repository, 'model', files, 'A better model, and its proof')}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")  # the proof
+        address = hub.commit(repository, "model", files, "A better model, and its proof")
+    _console.console.print(f"push: {address}")
 
 
 # --- the command --------------------------------------------------------------------------------

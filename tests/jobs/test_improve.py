@@ -141,6 +141,21 @@ def accuracy(folder, images) -> float:
     return float(np.mean(right))
 
 
+def test_what_is_pushed_is_a_model_that_timm_loads_from_the_hub(the_hub, tmp_path):
+    from jobs import improve
+    from study.models.timm_import import timm
+
+    out = saved(tmp_path / "out", classes=10)
+    for name in improve.LEFT[2:]:
+        (out / name).write_bytes(b"of " + name.encode())
+    (out / "progress.json").write_text("of this machine alone")
+    improve.push(out, "me/better")
+    assert {*the_hub.files("model", "me/better")} == {*improve.LEFT}
+    loaded = timm.create_model("hf-hub:me/better", pretrained=True).state_dict()
+    own = timm.create_model(f"local-dir:{out}", pretrained=True).state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in own.items())
+
+
 @pytest.mark.ray
 def test_improve_leaves_a_model_that_is_worth_what_its_card_says(
     content, write_study, image_folder, tmp_path
