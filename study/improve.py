@@ -44,8 +44,8 @@ from study.workspace import Workspace
 LEVEL = 0.05
 RATES = (1e-2, 1e-3, 1e-4)  # tried for an epoch each
 ROUNDS = 3  # that are hoped for
-FEW_EPOCHS, MANY_EPOCHS = 5, 30  # of each look
-STEPS = 5  # that are timed
+FEW_EPOCHS, MANY_EPOCHS = 20, 30  # of each look, where there is time for more than one round
+STEPS = 20  # that are timed
 
 
 # --- better or not ------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ class Plan:
 def plan(seconds: float, timings: Timings, teachers: int, slots: int) -> Plan:
     """What to spend some seconds on: rounds of several epochs, or else one.
 
-    A look of many epochs gains more than many looks of few, and more than `MANY_EPOCHS` were not tried. So
+    What a look gains grows with its epochs (docs/improve.md), and more than `MANY_EPOCHS` were not tried. So
     there are as many rounds as leave `FEW_EPOCHS` to each, up to `ROUNDS`.
 
     Args:

@@ -65,11 +65,13 @@ def test_what_fits_into_the_time():
     plenty = improve.plan(10_000, timed, teachers=5, slots=2)
     assert (plenty.rounds, plenty.looks, plenty.epochs) == (3, 2, improve.MANY_EPOCHS)
     assert plenty.seconds == 30 * 2.0 + 1.0
-    some = improve.plan(120, timed, teachers=5, slots=2)
     probes, proof = 2 * 3.0, 2 * 3.0
-    assert probes + proof + some.rounds * some.seconds <= 120
-    assert some.rounds == 3 and improve.FEW_EPOCHS <= some.epochs < improve.MANY_EPOCHS
-    assert improve.plan(20, timed, teachers=5, slots=2).rounds == 1
+    for seconds, rounds in ((150, 3), (120, 2)):
+        some = improve.plan(seconds, timed, teachers=5, slots=2)
+        assert probes + proof + some.rounds * some.seconds <= seconds
+        assert some.rounds == rounds and improve.FEW_EPOCHS <= some.epochs < improve.MANY_EPOCHS
+    short = improve.plan(20, timed, teachers=5, slots=2)
+    assert short.rounds == 1 and short.epochs < improve.FEW_EPOCHS
     assert improve.plan(10_000, timed, teachers=1, slots=8).looks == 2  # the teacher, and the control
     with pytest.raises(StudyError, match="too few for one epoch"):
         improve.plan(14, timed, teachers=5, slots=2)
