@@ -16,6 +16,7 @@ figures are in the document.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pyarrow.parquet as pq
 
 from analysis import flips
@@ -57,15 +59,25 @@ def write(results: Path, seeds: int, samples: int, *, single: bool, predictions:
 
 
 def watched(command: list[object]) -> tuple[float, float]:
-    """Seconds that a command takes, and the most memory its process held, in GiB."""
+    """Seconds that a command takes, and the most memory it and what it started held at once, in GiB."""
     begin, memory = time.perf_counter(), 0.0
-    with subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, cwd=ROOT) as process:
+    with psutil.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, cwd=ROOT) as process:
         while process.poll() is None:
-            memory = max(memory, peak_memory(process.pid))
-            time.sleep(0.02)
+            memory = max(memory, held(process))
+            time.sleep(0.05)
     if process.returncode:
         raise SystemExit(f"{command}: ended with {process.returncode}")
     return time.perf_counter() - begin, memory
+
+
+def held(process: psutil.Process) -> float:
+    """Memory of a process and of those it started, in GiB; what they share is counted once (PSS)."""
+    total = 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for one in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess, FileNotFoundError):
+                total += one.memory_full_info().pss
+    return total / 2**30
 
 
 def peak_memory(process: int | str) -> float:

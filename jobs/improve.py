@@ -18,7 +18,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +40,7 @@ from study.store import dataset, digest, hub, records, schemas, storage
 T = TypeVar("T")
 Teachers = tuple[spec.Model, ...]
 MOST_LOOKS, MOST_ROUNDS = 4, 10  # looks a round, and rounds, however many would fit
+LEAST_EPOCHS = 5  # of a round for which too little time is left
 # What is for whoever gets the model.
 LEFT = ("config.json", "model.safetensors", "README.md", "classes.png", "evaluation.parquet", "proof.parquet")
 COLUMNS = ["status", "reason", "knowledge_gain", "knowledge_loss", "evaluation_samples"]
@@ -56,12 +57,14 @@ class Progress:
         command: what was asked for; another command does not go on with it.
         spent: seconds so far.
         plan: of the rounds; None before the student was timed.
+        epochs: of each round that was begun.
     """
 
     path: Path
     command: str
     spent: float = 0.0
     plan: improve.Plan | None = None
+    epochs: list[int] = field(default_factory=list)
 
     @classmethod
     def of(cls, path: Path, command: str) -> Progress:
@@ -71,7 +74,7 @@ class Progress:
         try:
             kept = json.loads(path.read_text())
             plan = kept["plan"] and improve.Plan(**kept["plan"])
-            progress = cls(path, kept["command"], kept["spent"], plan)
+            progress = cls(path, kept["command"], kept["spent"], plan, kept["epochs"])
         except (ValueError, KeyError, TypeError) as error:
             raise StudyError(f"{path}: damaged; remove {path.parent} and begin again") from error
         if progress.command != command:
@@ -80,7 +83,8 @@ class Progress:
 
     def keep(self) -> None:
         """Write it down, whole."""
-        kept = {"command": self.command, "spent": self.spent, "plan": self.plan and asdict(self.plan)}
+        kept = {"command": self.command, "spent": self.spent, "epochs": self.epochs}
+        kept["plan"] = self.plan and asdict(self.plan)
         storage.write(self.path, json.dumps(kept).encode())
 
 
@@ -230,22 +234,36 @@ class Improvement:
             if not wanted:
                 out.print("improve: no teacher is left that adds to the student on images kept aside")
                 return
-            trials = [
-                self.trial(self.method if teachers else _asked.CONTROL, self.lr, plan.epochs, teachers, "all")
-                for teachers in wanted
-            ]
-            # What is recorded takes no time: the same command comes to the same rounds.
-            fits = number == 1 or self.spent + plan.seconds <= self.budget or not self.left(trials)
-            if number > MOST_ROUNDS or not fits:
+            epochs = self.epochs_of(number)
+            if not epochs:
                 out.print(f"improve: ends after {number - 1} rounds, {_console.duration(self.spent)}")
                 return
+            trials = [
+                self.trial(self.method if teachers else _asked.CONTROL, self.lr, epochs, teachers, "all")
+                for teachers in wanted
+            ]
             names = ", ".join(one.teacher or "no teacher" for one in trials)
-            out.print(f"improve: round {number}, from {names}, {plan.epochs} epochs each")
+            out.print(f"improve: round {number}, from {names}, {epochs} epochs each")
             if self.judge(number, trials):
                 seen, order = [], self.ranked()
             else:
                 seen += wanted
             out.print(self.table())
+
+    def epochs_of(self, number: int) -> int:
+        """How many epochs a round has: those of the plan, or as many as fit; 0 where none is worth it.
+
+        Kept, so that the same command comes to the same rounds.
+        """
+        plan, begun = self.progress.plan, self.progress.epochs
+        if number > len(begun):
+            fit = int((self.budget - self.spent) * plan.epochs / plan.seconds)
+            epochs = plan.epochs if number == 1 else min(plan.epochs, fit)
+            if number > MOST_ROUNDS or (number > 1 and epochs < LEAST_EPOCHS):
+                return 0
+            begun.append(epochs)
+            self.progress.keep()
+        return begun[number - 1]
 
     def promising(self, order: list[tuple[float, spec.Model]]) -> list[Teachers]:
         """Whom to ask, in this order: the best teacher, all at once where the method can, each other."""

@@ -118,6 +118,21 @@ def test_the_best_teacher_is_asked_first_then_all_at_once_who_add_something(meth
     assert one.promising(order[1:2]) == []
 
 
+def test_a_round_has_the_epochs_that_fit_and_the_same_ones_again(tmp_path):
+    from jobs.improve import Improvement, Progress
+    from study.improve import Plan
+
+    study = SimpleNamespace(zoo={"student": None, "teacher": None})
+    progress = Progress(tmp_path / "progress.json", "command", 50.0, Plan(2, 2, 20, 40.0))
+    one = Improvement(study, "kl", 70, progress)  # 20 s are left, for half a round
+    assert one.epochs_of(1) == 20  # the plan's, whatever the first one takes
+    assert 8 <= one.epochs_of(2) < 10
+    one.begun -= 15
+    assert one.epochs_of(3) == 0
+    again = Improvement(study, "kl", 70, Progress.of(progress.path, "command"))
+    assert [again.epochs_of(number) for number in (1, 2)] == progress.epochs and len(progress.epochs) == 2
+
+
 # --- what it leaves behind ----------------------------------------------------------------------
 
 
