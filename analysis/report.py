@@ -15,13 +15,10 @@ failed trials, gives a report that says so; an atlas without trials one of the a
 from __future__ import annotations
 
 import argparse
-import itertools
-import multiprocessing
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 
 if __name__ == "__main__":  # the project's folder, not this one
@@ -45,13 +42,8 @@ WIDTH = 120  # of the console
 PRINTED = ("size_of_the_transfer", "both_by_method")  # tables that the console shows
 
 
-def report(material: Material, out: Path, over: Callable = map) -> tuple[str, list[Path]]:
+def report(material: Material, out: Path) -> tuple[str, list[Path]]:
     """Write the report into `out`; returns what to print, and the files written.
-
-    Args:
-        material: what it is made of.
-        out: the folder.
-        over: how figures are drawn: `map`, or a pool's, which draws them while the next ones are computed.
 
     Raises:
         ResultsError: the results cannot be read, or the folder cannot be written.
@@ -63,14 +55,13 @@ def report(material: Material, out: Path, over: Callable = map) -> tuple[str, li
         sections = [exhibits.search, exhibits.atlas, exhibits.atlas_paper]
         sections += [exhibits.several] * (len(material.recorded) > len(material.trials))
     found = (findings(material) if len(single) else []) or _of_searches(material) or _of_atlas(material)
-    made, drawn = [], []
+    made = []
     for module in sections:
         material.progress(f"drawing: {module.TITLE}")
         if one := section(module, material):
             made.append(one)
-            drawn.append(_drawn(one.exhibits, over))
     shown = [each for one in made for each in one.exhibits]
-    contents = _older(out) | _files(shown, dict(itertools.chain(*drawn)))
+    contents = _older(out) | _files(shown)
     left = None if material.every.empty else unfinished(material.plan, material.every)
     report = page.Report(
         subtitle=_subtitle(material),
@@ -112,7 +103,7 @@ def compare(results: tuple[Path, Path], out: Path) -> tuple[str, list[Path]]:
     """
     both = Both(*results, _progress)
     (made,) = [section(exhibits.both, both)]
-    contents = _files(made.exhibits, dict(_drawn(made.exhibits, map)))
+    contents = _files(made.exhibits)
     trials = both.trials["method"].size
     report = page.Report(
         subtitle=f"{both.names[1]} against {both.names[0]}: {trials:,} trials that both have",
@@ -184,17 +175,12 @@ def _listed(contents: Mapping[str, object]) -> dict[str, str]:
     return {LIST: "".join(f"{name}\n" for name, content in contents.items() if content is not None)}
 
 
-def _drawn(shown: Sequence[Made], over: Callable) -> Iterator[tuple[str, tuple[str, bytes]]]:
-    """The exhibits' figures by name, as `style.drawn` makes them."""
-    drawings = {one.name: one.shown.drawing for one in shown if one.shown.drawing is not None}
-    return zip(drawings, over(style.drawn, drawings, drawings.values()), strict=True)
-
-
-def _files(shown: list[Made], drawn: Mapping[str, tuple[str, bytes]]) -> dict[str, str | bytes | None]:
+def _files(shown: list[Made]) -> dict[str, str | bytes | None]:
     """The contents of the exhibits' files, by name; None for those that these results do not have."""
     contents: dict[str, str | bytes | None] = {}
     for one in shown:
-        svg, png = drawn.get(one.name, (None, None))
+        drawing = one.shown.drawing
+        svg, png = (None, None) if drawing is None else style.drawn(one.name, drawing)
         made = {f"figures/{one.name}.svg": svg, f"figures/{one.name}.png": png}
         csv = None if one.shown.numbers is None else one.shown.numbers.to_csv(index=False)
         made |= dict.fromkeys((f"figures/{one.name}.csv", f"tables/{one.name}.csv"), csv)
@@ -236,9 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             out = options.out or out
             material = Material(results, options.equal, options.gap, options.atlas, _progress)
-            # One process draws, half of the work, while this one computes. Not forked: Arrow has threads.
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                printed, written = report(material, out, pool.map)
+            printed, written = report(material, out)
     except (ResultsError, PermissionError) as error:
         print(f"error: {told(error)}", file=sys.stderr)
         return 2

@@ -58,25 +58,25 @@ def epochs_chosen(history: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
         each with its 95 % interval over students and teachers (`last_low`, ...); and what the latter two are
         over the last one (`by_evaluation_over`, with its interval).
     """
-    about = ["student", "teacher", "student_accuracy_before", "teacher_accuracy"]
-    known = trials.set_index("trial")[about]
-    rows = []
-    for trial, epochs in history[history["trial"].isin(known.index)].groupby("trial"):
-        said, before = epochs.dropna(subset="student_accuracy").sort_values("epoch"), known.loc[trial]
-        if len(said) < 2:
-            continue
-        names = {"method": epochs["method"].iloc[0], **before[["student", "teacher"]]}
-        tune = said["tune_accuracy"].astype(float)
-        for model, first in (("student", "student_accuracy_before"), ("teacher", "teacher_accuracy")):
-            after = said[f"{model}_accuracy"].astype(float).to_numpy()
-            if np.isnan(after).any():
-                continue
-            kept = np.nan if model == "teacher" or tune.isna().any() else after[int(tune.argmax())]
-            found = {LAST: after[-1], BY_TUNE: kept, BY_EVALUATION: after.max()}
-            start = float(before[first])
-            rows.append({**names, "model": model, **{way: value - start for way, value in found.items()}})
+    known = trials.set_index("trial")
+    said = history[history["trial"].isin(known.index)].dropna(subset="student_accuracy")
+    said = said.sort_values(["trial", "epoch"]).reset_index(drop=True)
+    said = said[said.groupby("trial")["epoch"].transform("size") > 1]
+    tune = said["tune_accuracy"].astype(float)
+    on_tune = tune.fillna(-1).groupby(said["trial"]).idxmax()
+    on_tune = on_tune[tune.notna().groupby(said["trial"]).all()]
+    tables = []
+    for model, first in (("student", "student_accuracy_before"), ("teacher", "teacher_accuracy")):
+        after = said[f"{model}_accuracy"].astype(float)
+        after = after[after.notna().groupby(said["trial"]).transform("all")]
+        mine = after.groupby(said["trial"])
+        found = pd.DataFrame({LAST: mine.last(), BY_TUNE: np.nan, BY_EVALUATION: mine.max()})
+        if model == "student":
+            found[BY_TUNE] = pd.Series(after[on_tune].to_numpy(), on_tune.index).reindex(found.index)
+        found = found.sub(known.loc[found.index, first].astype(float), axis=0)
+        tables.append(found.join(known[["method", *PAIR]]).assign(model=model))
+    table = pd.concat(tables)
     ways = [LAST, BY_TUNE, BY_EVALUATION]
-    table = pd.DataFrame(rows, columns=["method", "model", "student", "teacher", *ways])
     pairs = table.groupby(["method", "model", "student", "teacher"], dropna=False)[ways].mean().reset_index()
     pairs = pairs.round(12)
     found = []

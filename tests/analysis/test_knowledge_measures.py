@@ -230,6 +230,7 @@ def of_epochs(student, tune=None, teacher=None) -> tuple[pd.DataFrame, pd.DataFr
         trials.append(
             {
                 "trial": name,
+                "method": "kl",
                 "student": f"s{number % 3}",
                 "teacher": f"m{number // 3}",
                 "student_accuracy_before": 0.5 + move,
