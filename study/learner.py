@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import (
     LambdaLR,
     LinearLR,
     LRScheduler,
+    MultiStepLR,
     OneCycleLR,
     SequentialLR,
 )
@@ -216,6 +217,10 @@ def _schedule(
             then = LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=left)
         case "one_cycle":
             then = OneCycleLR(optimizer, max_lr=lr, total_steps=left)
+        case spec.Drops() as drops:
+            # Between epochs of the whole run, of which the first steps may be a warm-up.
+            ends = [steps // training.epochs * epoch - rising for epoch in drops.epochs(training.epochs)]
+            then = MultiStepLR(optimizer, ends, gamma=drops.factor)
         case _:
             then = LambdaLR(optimizer, lambda step: 1.0)
     if not rising:

@@ -12,6 +12,7 @@ a trial's identity.
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -195,14 +196,40 @@ def _known_optimizer(name: str) -> str:
 
 
 Optimizer = Annotated[str, AfterValidator(_known_optimizer)]
-Schedule = Literal["constant", "cosine", "linear", "one_cycle"]
+
+
+class Drops(Strict):
+    """A learning rate that is multiplied by `factor` at each of some shares of the run: before the first epoch,
+    counted from 0, that is no less than the share of all epochs.
+    """
+
+    drops: tuple[Above0, ...] = Field(min_length=1)
+    factor: float = Field(default=0.1, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _in_order(self):
+        if list(self.drops) != sorted(set(self.drops)):
+            raise ValueError("drops: give shares of the run, each larger than the one before")
+        return self
+
+    def epochs(self, epochs: int) -> list[int]:
+        """The first epochs, from 0, of a run of so many that have the lower rate."""
+        return [math.ceil(round(share * epochs, 6)) for share in self.drops]
+
+
+Schedule = Annotated[
+    Annotated[Literal["constant", "cosine", "linear", "one_cycle"], Tag("name")]
+    | Annotated[Drops, Tag("drops")],
+    Discriminator(lambda given: "drops" if isinstance(given, dict | Drops) else "name"),
+]
 
 
 class Training(Strict):
     """What one phase of training spends, with which optimiser, on which views.
 
     `optimizer` is torch's SGD or AdamW, or any other of timm's by its name. The learning rate rises linearly
-    over `warmup`, a share of all steps, to where the schedule begins. `clip_grad` is the largest norm that
+    over `warmup`, a share of all steps, to where the schedule begins, which is one by name, or `{drops: [0.5,
+    0.75], factor: 0.1}` (`Drops`). `clip_grad` is the largest norm that
     all gradients together may have. With `transforms` every epoch has a view of its own (`study.views`).
     BatchNorm normalises by each batch, and its statistics follow; `batch_norm: fixed` keeps those that the
     model has, which a few images of another kind than it was trained on would spoil.
@@ -223,6 +250,8 @@ class Training(Strict):
     def _warms_up_once(self):
         if self.warmup and self.schedule == "one_cycle":
             raise ValueError("warmup: the schedule 'one_cycle' warms up by itself; leave it out")
+        if isinstance(self.schedule, Drops) and self.warmup >= self.schedule.drops[0]:
+            raise ValueError("warmup: the rate drops before it has risen; let it end before the first drop")
         return self
 
 
@@ -299,7 +328,8 @@ class Method(Named):
 
     With `interpolate` the result lies on the line between the student's weights before and after (WiSE-FT,
     arXiv 2109.01903): at this share of the way, or at that of several which is best on `tune`
-    (`study.weight_space`).
+    (`study.weight_space`). `epochs_factor` multiplies the epochs of the study's budget: prolonged training,
+    with a schedule that is as much longer.
     """
 
     NAME: ClassVar = "method"
@@ -309,6 +339,7 @@ class Method(Named):
     lr: float = Field(gt=0, description="peak learning rate")
     slow: Slow | None = Field(default=None, exclude_if=_unset)
     interpolate: Shares | None = Field(default=None, exclude_if=_unset)
+    epochs_factor: float = Field(default=1, gt=0, exclude_if=lambda factor: factor == 1)
     # The entry of a study that it is a combination of.
     search: str | None = Field(default=None, exclude=True, repr=False)
 
@@ -389,7 +420,9 @@ class File(Strict):
 
 
 class Random(Strict):
-    """Initial weights, which know nothing."""
+    """Initial weights, which know nothing. A student that begins with them is drawn anew for each seed of a
+    study: by this seed plus the trial's.
+    """
 
     source: Literal["seed"] = "seed"
     seed: Seed
@@ -435,6 +468,10 @@ class Transfer(Strict):
 
     @model_validator(mode="after")
     def _teachers_fit(self):
+        if self.method.epochs_factor != 1:
+            raise ValueError(
+                "method.epochs_factor: multiplies the epochs of a study's budget; give this one its own epochs"
+            )
         if (len(self.teachers) > 1) != (self.combine is not None):
             raise ValueError("combine: of several teachers, and only of several, says how they teach")
         wanted = self.method.teachers
@@ -760,6 +797,13 @@ class Trial(Transfer):
         }
 
 
+def _drawn_anew(student: Model, seed: int) -> Model:
+    """The student as trials of a seed begin with it."""
+    if not isinstance(student.weights, Random):
+        return student
+    return student.model_copy(update={"weights": Random(seed=(student.weights.seed + seed) % 2**63)})
+
+
 def _searched(content: dict[str, Any]) -> dict[str, Any]:
     """A study's methods with one for each combination, and its data to be scored on `tune`.
 
@@ -1008,7 +1052,8 @@ class Study(Strict):
     def trials(self) -> list[Trial]:
         """Every trial of the study, none twice; no file is touched.
 
-        Methods without a teacher run once a student and seed.
+        Methods without a teacher run once a student and seed. Students of initial weights are others for
+        each seed: trials that differ in their seed alone would else not say what chance does.
         """
         trials = []
         for seed in dict.fromkeys(self.seeds):
@@ -1027,18 +1072,23 @@ class Study(Strict):
                         Trial(
                             study=self.name,
                             data=self.data,
-                            student=self.zoo[student],
+                            student=_drawn_anew(self.zoo[student], seed),
                             teachers=tuple(self.zoo[teacher] for teacher in teachers),
                             combine=combine,
                             order=order,
                             name=name,
-                            method=method,
-                            budget=self.budget,
+                            method=method.model_copy(update={"epochs_factor": 1.0}),
+                            budget=self._budget_of(method),
                             seed=seed,
                             keep="all" if (student, *teachers) in wanted else self.keep,
                         )
                     )
         return trials
+
+    def _budget_of(self, method: Method) -> Budget:
+        """The study's budget, of as many epochs as a method asks for."""
+        epochs = max(1, round(method.epochs_factor * self.budget.epochs))
+        return self.budget.model_copy(update={"epochs": epochs})
 
     def _several(self, name: str, method: Method):
         """(student, teachers, combine, order) of what a method learns from several teachers."""

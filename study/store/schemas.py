@@ -123,6 +123,12 @@ TRIALS = _schema(
     ("student_timm", _S, "the student's timm architecture"),
     ("student_family", _S, "'cnn', 'transformer' or 'mlp'"),
     ("student_parameters", _I, "parameters of the student"),
+    (
+        "student_source",
+        _S,
+        "of the student's weights before transfer, as in `models`; 'seed': it is trained from scratch, and no "
+        "success or failure of a transfer",
+    ),
     ("student_weights", _S, "SHA-256 of the student's weights before transfer (all tensors, in order)"),
     ("student_weights_after", _S, "SHA-256 of the student's weights after transfer"),
     ("kept", _S, "folder under the zoo folder that holds the student after transfer; null where not kept"),
@@ -161,7 +167,11 @@ TRIALS = _schema(
     ("optimizer", _S, "'sgd', 'adamw', or timm's name of another one"),
     ("momentum", _F, "momentum, of optimisers that have one"),
     ("weight_decay", _F, "weight decay"),
-    ("schedule", _S, "learning-rate schedule: 'constant', 'cosine' or 'linear' (to 0), or 'one_cycle'"),
+    (
+        "schedule",
+        _S,
+        "learning-rate schedule: 'constant', 'cosine' or 'linear' (to 0), 'one_cycle', or 'drops'",
+    ),
     (
         "transforms",
         _S,
