@@ -199,8 +199,9 @@ Optimizer = Annotated[str, AfterValidator(_known_optimizer)]
 
 
 class Drops(Strict):
-    """A learning rate that is multiplied by `factor` at each of some shares of the run: before the first epoch,
-    counted from 0, that is no less than the share of all epochs.
+    """A learning rate that is multiplied by `factor` at each of some shares of the run.
+
+    It is so before the first epoch, counted from 0, that is no less than the share of all epochs.
     """
 
     drops: tuple[Above0, ...] = Field(min_length=1)
@@ -470,7 +471,7 @@ class Transfer(Strict):
     def _teachers_fit(self):
         if self.method.epochs_factor != 1:
             raise ValueError(
-                "method.epochs_factor: multiplies the epochs of a study's budget; give this one its own epochs"
+                "method.epochs_factor: multiplies the epochs of a study; give this budget its own epochs"
             )
         if (len(self.teachers) > 1) != (self.combine is not None):
             raise ValueError("combine: of several teachers, and only of several, says how they teach")

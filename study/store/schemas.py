@@ -126,8 +126,8 @@ TRIALS = _schema(
     (
         "student_source",
         _S,
-        "of the student's weights before transfer, as in `models`; 'seed': it is trained from scratch, and no "
-        "success or failure of a transfer",
+        "of the student's weights before transfer, as in `models`; 'seed': it is trained from scratch, and "
+        "no success or failure of a transfer",
     ),
     ("student_weights", _S, "SHA-256 of the student's weights before transfer (all tensors, in order)"),
     ("student_weights_after", _S, "SHA-256 of the student's weights after transfer"),

@@ -18,6 +18,8 @@ import torch
 
 from study import spec
 from study.learner import Learner
+from study.models.timm_import import torchvision
+from study.transforms import AutoAugment, CutMix, Cutout, Flip, Mixup, Shift
 
 VALUES = json.loads((Path(__file__).parent / "good_da_parity.json").read_text())
 
@@ -68,3 +70,112 @@ def test_rates_drop_where_the_official_ones_do(epochs):
     assert len(wanted) == 8
     for case in wanted:
         assert rates[case["epoch (from 1)"]] == case["lr"]
+
+
+# --- schemes ------------------------------------------------------------------------------------------
+
+
+def assert_is(tensor: torch.Tensor, case: dict, atol: float = 0.0) -> None:
+    """What a case says of a tensor: its digest, or, up to `atol`, all of its values, or ends and sum."""
+    assert list(tensor.shape) == case["shape"]
+    if atol == 0:
+        assert digest(tensor) == case["sha256"]
+        return
+    if "values" in case:
+        torch.testing.assert_close(tensor, torch.tensor(case["values"]), atol=atol, rtol=0)
+    else:
+        for part, name in ((tensor.flatten()[:5], "first5"), (tensor.flatten()[-5:], "last5")):
+            torch.testing.assert_close(part, torch.tensor(case[name]), atol=atol, rtol=0)
+    assert float(tensor.double().sum()) == pytest.approx(case["sum"], abs=atol * tensor.numel())
+
+
+def drawn_box(lam: float, cx: int, cy: int, height: int, width: int, count: int = 1) -> torch.Tensor:
+    """What CutMix draws for the official λ and centre: the middle of that pixel."""
+    return torch.tensor([[lam, (cy + 0.5) / height, (cx + 0.5) / width]]).expand(count, -1)
+
+
+@pytest.mark.parametrize("case", VALUES["cutmix_box"]["cases"], ids=str)
+def test_boxes_of_cutmix_are_the_official_ones(case):
+    height, width = case["height"], case["width"]
+    drawn = drawn_box(case["lam"], *case["draws (cx, cy)"], height, width)
+    own, partner = torch.zeros(1, 1, height, width), torch.ones(1, 1, height, width)
+    mixed, share = CutMix(sides="even").mix(own, partner, drawn)
+    x1, y1, x2, y2 = case["box (x1, y1, x2, y2)"]
+    own[:, :, y1:y2, x1:x2] = 1
+    assert torch.equal(mixed, own)
+    assert float(share) == pytest.approx(case["lam_after"], abs=1e-7)
+
+
+@pytest.mark.parametrize("case", VALUES["mixup"]["cases"], ids=lambda case: case["seed"])
+def test_mixup_is_the_official_one(case):
+    shares = torch.full((4,), case["lam"])
+    mixed, _ = Mixup(alpha=1.0).mix(X, X[case["rand_index"]], shares)
+    assert_is(mixed, case["input_mix"], atol=1e-6)
+
+
+def cut_mixed(draws: list) -> tuple[torch.Tensor, torch.Tensor]:
+    """x mixed as the official draws say (λ, column, row, permutations of which the last one counts)."""
+    (_, lam), (_, cx), (_, cy), *_, (_, partners) = draws
+    return CutMix(sides="even").mix(X, X[partners], drawn_box(lam, cx, cy, 8, 8, 4))
+
+
+@pytest.mark.parametrize("case", VALUES["cutmix"]["cases"], ids=lambda case: case["seed"])
+def test_cutmix_is_the_official_one(case):
+    mixed, shares = cut_mixed(case["draws"])
+    assert_is(mixed, case["input_mix"])
+    assert shares.tolist() == [case["lam"]] * 4
+    classes = torch.nn.functional.one_hot(TARGET, 5).float()
+    targets = torch.lerp(classes[case["rand_index"]], classes, shares[:, None])
+    torch.testing.assert_close(targets, torch.tensor(case["target_mix"]))
+
+
+@pytest.mark.parametrize("case", VALUES["cutout"]["cases"], ids=lambda case: str(case["draws (y, x)"]))
+def test_cutout_is_the_official_one(case):
+    size = case["output"]["shape"][2]
+    pixels = normal(8, (2, 1, size, size))
+    y, x = case["draws (y, x)"]
+    cutout = Cutout(side={32: 8, 64: 16}[size], fill=0)
+    seen = cutout.show(pixels, torch.tensor([[(y + 0.5) / size, (x + 0.5) / size]]).expand(2, -1))
+    assert_is(torch.where(seen == 0, pixels * 0, seen), case["output"])  # theirs: times 0, so -0 as well
+    assert (seen[0, 0] == 0).nonzero().amin(0).tolist() == [case["rows"][0], case["columns"][0]]
+
+
+DARKENED = [set(levels) for levels in VALUES["flip_crop"]["levels_darkened_lists"]]
+
+
+@pytest.mark.parametrize(
+    "case", VALUES["flip_crop"]["cases"], ids=lambda case: f"{case['mode']}{case['seed']}"
+)
+def test_flip_and_crop_are_the_official_ones_but_for_levels_that_they_darken(case):
+    """Their uint8 is cut off, not rounded, so that some levels come back one darker; ours keeps them."""
+    top, left = case["crop_top_left (padding 4)"]
+    seen = Shift(pixels=4).show(U8, torch.full((4,), top * 9 + left))
+    seen = Flip().show(seen, torch.full((4,), int(case["flipped_all"])))
+    if case["mode"] != "identity":
+        for channel, levels in enumerate(DARKENED):
+            darker = torch.tensor([level - (level in levels) for level in range(256)], dtype=torch.uint8)
+            # A level that is drawn in is black, as it was.
+            seen[:, channel] = darker[seen[:, channel].long()]
+    assert [len(levels) for levels in DARKENED] == VALUES["flip_crop"]["levels_that_truncation_darkens"][
+        "of_256_by_channel"
+    ]
+    assert_is(normalised(seen), case["output"], atol=1e-6)
+
+
+@pytest.mark.parametrize("case", VALUES["autoaugment"]["cases"], ids=lambda case: case["seed"])
+def test_autoaugment_is_the_official_one(case):
+    """As they have it: on uint8 that is cut off before. AutoContrast, of torchvision's first version there,
+    cuts off after another order of operations: up to a level less in one of 300 values.
+    """
+    whole = ((normalised(U8) * STD + MEAN) * 255).to(torch.uint8)
+    signs = [0.25 if sign == 0 else 0.75 for sign in case["signs"]]
+    drawn = torch.tensor([[(case["policy"] + 0.5) / 25, *case["probs"], *signs]]).expand(4, -1)
+    seen = AutoAugment(policy="cifar10").show(whole, drawn)
+    if case["sub_policy"][1][0] == "AutoContrast" and case["probs"][1] <= case["sub_policy"][1][1]:
+        only_first = drawn.clone()
+        only_first[:, 2] = 1
+        theirs = torchvision.transforms.functional.autocontrast(AutoAugment().show(whole, only_first))
+        off = (theirs.int() - seen.int()).abs()
+        assert off.max() <= 1 and (off > 0).float().mean() < 1 / 300
+        seen = theirs
+    assert_is(normalised(seen), case["output"], atol=1e-6)

@@ -335,7 +335,7 @@ def test_students_from_scratch_are_drawn_anew_for_each_seed():
     """Their first seed is the one that the study says; of teachers nothing changes."""
     content = changed("zoo.vit.weights", {"source": "seed", "seed": 5}, SMALL | {"seeds": [0, 2]})
     trials = trials_by_key(content)
-    for (student, teacher, name, seed), trial in trials.items():
+    for (student, teacher, _, seed), trial in trials.items():
         assert trial.student.source == ("seed" if student == "vit" else trial.student.source)
         if student == "vit":
             assert trial.student.weights == spec.Random(seed=5 + seed)
@@ -355,7 +355,7 @@ def test_a_method_may_be_trained_for_longer():
     assert mine == {t.id for t in trials_by_key(changed("budget.epochs", 12)).values() if t.name == "kl"}
     assert ids(changed("methods.kl.epochs_factor", 1)) == ids(SMALL)
     made = changed("taught.weights.method.epochs_factor", 2, MADE)
-    with pytest.raises(ValidationError, match="give this one its own epochs"):
+    with pytest.raises(ValidationError, match="give this budget its own epochs"):
         spec.Study.model_validate(SMALL | {"zoo": SMALL["zoo"] | made})
 
 
