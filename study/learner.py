@@ -73,7 +73,7 @@ class Learner(nn.Module):
         super().__init__()
         self.student, self.needs, self.head, self.precision = student, needs, head, precision
         self.objective, self.teacher = objective, teacher
-        self.features = "student_features" in needs
+        self.features, self.twice = "student_features" in needs, "student_augmented" in needs
         self.device = student.mean.device
         if isinstance(objective, nn.Module):
             objective.to(self.device)
@@ -100,14 +100,17 @@ class Learner(nn.Module):
         Args:
             pixels, labels: as `views.Batch` has them.
             frozen: what frozen models say of it, and (where they are read) where its samples lie in the
-                transfer set, by the names of `objectives.INPUTS`.
+                transfer set, by the names of `objectives.INPUTS`; pixels of a second input as `augmented`.
         """
         with evaluate.autocast(pixels.device, self.precision):
             said = self._run[0](pixels)
             taught = self.teacher and self.teacher(pixels)
+            # Apart, so that BatchNorm normalises each input by itself, as in arXiv 2012.02909.
+            again = self._run[0](frozen["augmented"]) if self.twice else None
         logits, features = said if self.features else (said, None)
         known = {"student": logits, "student_features": features, "labels": labels, **frozen}
         known["learning_teacher"] = taught
+        known["student_augmented"] = again[0] if self.twice and self.features else again
         result = self.objective(*(known[name] for name in self.needs))
         loss, measures = result if isinstance(result, tuple) else (result, {})
         partitions = "teacher_share" in measures and {"frozen", "teachers"} <= frozen.keys()

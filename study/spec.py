@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import random
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
@@ -35,7 +35,10 @@ from study.contract import Named, Share, Strict
 from study.errors import StudyError
 from study.images.sources import SOURCES
 from study.store import digest, storage
-from study.transforms import AnyTransform, Mix
+from study.transforms import AnyTransform, Mix, dump
+
+if TYPE_CHECKING:
+    from study.views import View
 
 # Part of every trial's id, and of every made weight's: raise it when a change of the code changes what a
 # result means.
@@ -323,14 +326,50 @@ class Slow(Strict):
 NONE_KEPT_ASIDE = "{} on images kept aside, and there are none; say how many in splits.tune"
 
 
+class Augmentation(Strict):
+    """The second input, a copy of the batch as the student sees it, to which `transforms` happen: none, and
+    it is the same again (arXiv 2012.02909).
+
+    Each sample has draws of its own, as in views. With `draw: batch` those of a batch's first sample are all
+    samples', and partners are of the batch: so the authors' code runs. With `pick`, `pool` candidates are
+    made of each sample, and of all candidates of a batch those are kept, as many as it has samples, on which
+    this is largest: the teacher's or the student's entropy, or the KL from the one to the other.
+    """
+
+    transforms: Annotated[tuple[AnyTransform, ...], AfterValidator(_one_of_each)] = ()
+    draw: Literal["sample", "batch"] = "sample"
+    pick: Literal["teacher_entropy", "student_entropy", "kl"] | None = None
+    pool: int = Field(default=2, ge=1)
+
+    @model_validator(mode="after")
+    def _there_is_a_choice(self):
+        if self.pick and self.pool == 1:
+            raise ValueError(
+                "pool: of one candidate there is none to pick; give 2 or more, or leave out 'pick'"
+            )
+        if self.pick is None and self.pool != 2:
+            raise ValueError("pool: candidates are for 'pick'; say by what, or leave it out")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What records call it."""
+        return ", ".join(name for transform in self.transforms for name in dump(transform)) or "identity"
+
+    def views(self, view: View) -> tuple[View, ...]:
+        """How each candidate is shown, of what a view shows."""
+        return tuple(view.copy(self.transforms, number) for number in range(self.pool if self.pick else 1))
+
+
 class Method(Named):
     """How a student learns: an objective (`study.objectives`, or one's own) with its settings, and at what
     rate.
 
     With `interpolate` the result lies on the line between the student's weights before and after (WiSE-FT,
     arXiv 2109.01903): at this share of the way, or at that of several which is best on `tune`
-    (`study.weight_space`). `epochs_factor` multiplies the epochs of the study's budget: prolonged training,
-    with a schedule that is as much longer.
+    (`study.weight_space`). `augmentation` says what the second input is, of objectives that read one.
+    `epochs_factor` multiplies the epochs of the study's budget: prolonged training, with a schedule that is
+    as much longer.
     """
 
     NAME: ClassVar = "method"
@@ -340,6 +379,7 @@ class Method(Named):
     lr: float = Field(gt=0, description="peak learning rate")
     slow: Slow | None = Field(default=None, exclude_if=_unset)
     interpolate: Shares | None = Field(default=None, exclude_if=_unset)
+    augmentation: Augmentation | None = Field(default=None, exclude_if=_unset)
     epochs_factor: float = Field(default=1, gt=0, exclude_if=lambda factor: factor == 1)
     # The entry of a study that it is a combination of.
     search: str | None = Field(default=None, exclude=True, repr=False)
@@ -347,7 +387,26 @@ class Method(Named):
     @model_validator(mode="after")
     def _needs_are_known(self):
         objectives.check(self.function, self.method)
+        reads = "student_augmented" in self.needs
+        if reads and self.augmentation is None:
+            raise ValueError(
+                f"augmentation: '{self.method}' reads a second input; say what happens to it, as in "
+                "{transforms: [cutmix]}"
+            )
+        if self.augmentation and not reads:
+            raise ValueError(
+                f"augmentation: '{self.method}' reads no second input; leave it out, or choose another "
+                "method, such as xe_kl_augmented"
+            )
         return self
+
+    def check_views(self, budget: Budget) -> None:
+        """Refuse, by a ValueError, a second input of images that are mixed already."""
+        mixed = [name for one in budget.transforms if isinstance(one, Mix) for name in dump(one)]
+        if self.augmentation and mixed:
+            raise ValueError(
+                f"augmentation: copies are of whole images; leave '{mixed[0]}' out of budget.transforms"
+            )
 
     def scaled(self, budget: Budget) -> Method:
         """The method with the learning rate, and the interval of slow weights, that the batch size asks
@@ -384,7 +443,8 @@ class Method(Named):
     @property
     def asks_teachers(self) -> bool:
         """Whether it reads what a teacher says as it is, frozen."""
-        return bool({"teacher", "teachers", "teacher_features", "teachers_features"} & set(self.needs))
+        read = {"teacher", "teachers", "teacher_features", "teachers_features", "teacher_augmented"}
+        return bool(read & set(self.needs))
 
     @property
     def trains_teacher(self) -> bool:
@@ -473,6 +533,7 @@ class Transfer(Strict):
             raise ValueError(
                 "method.epochs_factor: multiplies the epochs of a study; give this budget its own epochs"
             )
+        self.method.check_views(self.budget)
         if (len(self.teachers) > 1) != (self.combine is not None):
             raise ValueError("combine: of several teachers, and only of several, says how they teach")
         wanted = self.method.teachers
@@ -984,6 +1045,21 @@ class Study(Strict):
                 raise ValueError(
                     f"{what} on 'tune', where these trials are scored, which would flatter it; leave it out, "
                     "or give it images of its own (splits.fit)"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _second_inputs_are_to_be_had(self):
+        for name, method in self.methods.items():
+            try:
+                method.check_views(self.budget)
+            except ValueError as error:
+                raise ValueError(f"methods.{name}.{error}") from None
+            drawn = method.augmentation and method.augmentation.draw
+            if drawn == "batch" and self.outputs.transfer == "cached":
+                raise ValueError(
+                    f"methods.{name}.augmentation.draw: what a teacher says of a batch's own draws is no "
+                    "other trial's, and is not kept; set outputs to 'live' or 'auto', or draw by 'sample'"
                 )
         return self
 

@@ -9,6 +9,7 @@ of its `pick_scores`, which the paper does not use.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from study import spec
+from study import augmentation, objectives, spec
+from study.diversity import Sums, Windows
 from study.learner import Learner
 from study.models.timm_import import torchvision
 from study.transforms import AutoAugment, CutMix, Cutout, Flip, Mixup, Shift
@@ -179,3 +181,95 @@ def test_autoaugment_is_the_official_one(case):
         assert off.max() <= 1 and (off > 0).float().mean() < 1 / 300
         seen = theirs
     assert_is(normalised(seen), case["output"], atol=1e-6)
+
+
+# --- what is picked, learnt and measured ----------------------------------------------------------------
+
+
+def logits_of(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the case's teacher and student."""
+    return pixels.reshape(-1, 128) @ W_T, pixels.reshape(-1, 128) @ W_S
+
+
+def scores_of(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    teacher, student = logits_of(pixels)
+    return {
+        "teacher_entropy": augmentation.entropy(teacher),
+        "student_entropy": augmentation.entropy(student),
+        "kld": augmentation.divergence(teacher, student),
+    }
+
+
+def test_scores_are_the_official_ones():
+    for name, scores in scores_of(X).items():
+        torch.testing.assert_close(scores, torch.tensor(VALUES["pick_scores"][name]), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "case", VALUES["cutmix_pick"]["cases"], ids=lambda case: f"{case['criterion']}{case['seed']}"
+)
+def test_the_picked_are_the_official_ones(case):
+    """The same samples, in the same order."""
+    starts = [k for k, (what, _) in enumerate(case["draws"]) if what == "beta"] + [len(case["draws"])]
+    halves = itertools.pairwise(starts)
+    pool = torch.cat([cut_mixed(case["draws"][begin:end])[0] for begin, end in halves])
+    scores = scores_of(pool)[case["criterion"]]
+    kept = augmentation.picked(scores, 4)
+    torch.testing.assert_close(scores[kept], torch.tensor(case["picked_scores_ascending"]), atol=1e-6, rtol=0)
+    assert_is(pool[kept], case["input_mix"])
+
+
+def test_the_loss_is_the_official_one():
+    case = VALUES["kd_loss"]
+    student = LOGIT_S.clone().requires_grad_()
+    again = normal(14, (4, 5), 2), normal(13, (4, 5), 2)
+    loss = objectives.OBJECTIVES["xe_kl_augmented"](student, LOGIT_T, TARGET, *again)
+    assert float(loss.detach()) == pytest.approx(case["total"], abs=1e-5)
+    loss.backward()
+    torch.testing.assert_close(student.grad, torch.tensor(case["gradient_of_originals"]), atol=1e-5, rtol=0)
+    known = objectives.OBJECTIVES
+    assert float(known["xe"](LOGIT_S, TARGET)) == pytest.approx(case["ce"], abs=1e-5)
+    assert float(known["kl"](LOGIT_S, LOGIT_T, temperature=4)) == pytest.approx(case["kl_original"], abs=1e-5)
+    assert float(known["kl"](*again, temperature=4)) == pytest.approx(case["kl_augmented"], abs=1e-5)
+    without = known["xe_kl"](LOGIT_S, LOGIT_T, TARGET, weight=0.9, temperature=4)
+    assert float(without) == pytest.approx(case["total_without_augmentation"], abs=1e-5)
+
+
+def windows_of(batches: int, last: int = 16, both: bool = True) -> list[Windows]:
+    """The windows after each batch, of which the last one may be smaller."""
+    windows, found = Windows(), []
+    for k in range(batches):
+        count = last if k == batches - 1 else 16
+        originals, copies = (normal(first + k, (16, 10), 3)[:count] for first in (1000, 2000))
+        windows.add(Sums.of(originals), Sums.of(copies) if both else None)
+        found.append(windows.measures().get("teacher_stddev"))
+    return windows, found
+
+
+@pytest.mark.parametrize(
+    ("key", "settings"),
+    [
+        ("windows", {"batches": 25}),
+        ("with a last batch of 4 (10 batches)", {"batches": 10, "last": 4}),
+        (
+            "without augmentation (lw_mix None): windows of 5 batches of originals alone",
+            {"batches": 10, "both": False},
+        ),
+    ],
+)
+def test_t_stddev_is_the_official_one(key, settings):
+    windows, found = windows_of(**settings)
+    for case in VALUES["t_stddev"][key]:
+        mine = found[case["batches"] - 1]
+        if case["mean_std"] is None:
+            assert mine is None  # of one window; theirs is not a number
+        else:
+            assert mine == pytest.approx(case["mean_std"], abs=1e-7)
+    if key == "windows":
+        halves = zip(*windows.full, strict=True)
+        means = torch.stack([(a + b).probabilities / (a + b).samples for a, b in zip(*halves, strict=True)])
+        official = torch.tensor(VALUES["t_stddev"]["u_of_windows"], dtype=torch.float64)
+        torch.testing.assert_close(means, official, atol=1e-7, rtol=0)
+        deviations = torch.tensor(VALUES["t_stddev"]["std_per_class_at_end"], dtype=torch.float64)
+        torch.testing.assert_close(means.std(dim=0), deviations, atol=1e-7, rtol=0)
+        assert windows.measures()["teacher_stddev_samples"] == 160
