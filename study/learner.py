@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import (
     LambdaLR,
     LinearLR,
     LRScheduler,
+    MultiStepLR,
     OneCycleLR,
     SequentialLR,
 )
@@ -72,7 +73,7 @@ class Learner(nn.Module):
         super().__init__()
         self.student, self.needs, self.head, self.precision = student, needs, head, precision
         self.objective, self.teacher = objective, teacher
-        self.features = "student_features" in needs
+        self.features, self.twice = "student_features" in needs, "student_augmented" in needs
         self.device = student.mean.device
         if isinstance(objective, nn.Module):
             objective.to(self.device)
@@ -99,14 +100,17 @@ class Learner(nn.Module):
         Args:
             pixels, labels: as `views.Batch` has them.
             frozen: what frozen models say of it, and (where they are read) where its samples lie in the
-                transfer set, by the names of `objectives.INPUTS`.
+                transfer set, by the names of `objectives.INPUTS`; pixels of a second input as `augmented`.
         """
         with evaluate.autocast(pixels.device, self.precision):
             said = self._run[0](pixels)
             taught = self.teacher and self.teacher(pixels)
+            # Apart, so that BatchNorm normalises each input by itself, as in arXiv 2012.02909.
+            again = self._run[0](frozen["augmented"]) if self.twice else None
         logits, features = said if self.features else (said, None)
         known = {"student": logits, "student_features": features, "labels": labels, **frozen}
         known["learning_teacher"] = taught
+        known["student_augmented"] = again[0] if self.twice and self.features else again
         result = self.objective(*(known[name] for name in self.needs))
         loss, measures = result if isinstance(result, tuple) else (result, {})
         partitions = "teacher_share" in measures and {"frozen", "teachers"} <= frozen.keys()
@@ -216,6 +220,10 @@ def _schedule(
             then = LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=left)
         case "one_cycle":
             then = OneCycleLR(optimizer, max_lr=lr, total_steps=left)
+        case spec.Drops() as drops:
+            # Between epochs of the whole run, of which the first steps may be a warm-up.
+            ends = [steps // training.epochs * epoch - rising for epoch in drops.epochs(training.epochs)]
+            then = MultiStepLR(optimizer, ends, gamma=drops.factor)
         case _:
             then = LambdaLR(optimizer, lambda step: 1.0)
     if not rising:

@@ -17,6 +17,7 @@ INPUTS = (
     *("student", "teacher", "teachers", "frozen", "labels", "indices"),
     *("student_features", "teacher_features", "teachers_features", "frozen_features"),
     "learning_teacher",
+    *("student_augmented", "teacher_augmented"),
 )
 # Numbers of features, of classes, and the classes' names (a tuple); of samples of the transfer set, and their
 # labels, int64 [samples]. Of the images kept aside, seen as in the transfer: logits [samples, classes] of the
@@ -46,6 +47,11 @@ def check(objective: Callable, name: str) -> None:
         for word in asked:
             if word not in known:
                 raise ValueError(f"'{name}' asks for '{word}', but is given {', '.join(known)} alone")
+    if ("student_augmented" in needs(objective)) != ("teacher_augmented" in needs(objective)):
+        raise ValueError(
+            f"'{name}' reads of the second input what one says alone; name 'student_augmented' and "
+            "'teacher_augmented'"
+        )
     if not {"student", "student_features"} & set(needs(objective)):
         raise ValueError(f"'{name}' does not read the student; name 'student' or 'student_features'")
 
