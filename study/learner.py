@@ -30,6 +30,9 @@ from study.objectives import partition
 # isort: split
 from timm.optim import create_optimizer_v2  # after study's, which makes torchvision load
 
+# What an objective may read of the student, in the order in which `Classifier.with_maps` gives it.
+STUDENT = ("student", "student_features", "student_maps")
+
 
 class Learner(nn.Module):
     """What is trained.
@@ -72,11 +75,11 @@ class Learner(nn.Module):
         super().__init__()
         self.student, self.needs, self.head, self.precision = student, needs, head, precision
         self.objective, self.teacher = objective, teacher
-        self.features = "student_features" in needs
+        self.maps, self.features = "student_maps" in needs, "student_features" in needs
         self.device = student.mean.device
         if isinstance(objective, nn.Module):
             objective.to(self.device)
-        run = student.with_features if self.features else student
+        run = student.with_maps if self.maps else student.with_features if self.features else student
         self._run = (torch.compile(run) if compiled else run,)  # not a second module of this one
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         # Fused, torch's SGD cannot begin with some weights later than with others.
@@ -104,9 +107,8 @@ class Learner(nn.Module):
         with evaluate.autocast(pixels.device, self.precision):
             said = self._run[0](pixels)
             taught = self.teacher and self.teacher(pixels)
-        logits, features = said if self.features else (said, None)
-        known = {"student": logits, "student_features": features, "labels": labels, **frozen}
-        known["learning_teacher"] = taught
+        student = dict(zip(STUDENT, said if isinstance(said, tuple) else (said,), strict=False))
+        known = {**student, "labels": labels, "learning_teacher": taught, **frozen}
         result = self.objective(*(known[name] for name in self.needs))
         loss, measures = result if isinstance(result, tuple) else (result, {})
         partitions = "teacher_share" in measures and {"frozen", "teachers"} <= frozen.keys()

@@ -352,7 +352,8 @@ class Method(Named):
     @property
     def asks_teachers(self) -> bool:
         """Whether it reads what a teacher says as it is, frozen."""
-        return bool({"teacher", "teachers", "teacher_features", "teachers_features"} & set(self.needs))
+        names = {"teacher", "teachers", "teacher_features", "teachers_features", "teacher_maps"}
+        return bool(names & set(self.needs))
 
     @property
     def trains_teacher(self) -> bool:
@@ -918,6 +919,16 @@ class Study(Strict):
                         f"several.{number}.methods: '{name}' does not learn from several teachers"
                         + (" at once; leave out 'parallel', or it" if wanted else "; leave it out")
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _maps_are_not_kept(self):
+        for name, method in self.methods.items():
+            if self.outputs.transfer == "cached" and "teacher_maps" in method.needs:
+                raise ValueError(
+                    f"outputs.transfer: 'cached', but 'methods.{name}' reads a teacher's maps, which are too "
+                    "large to keep; say 'auto', which asks this method's teachers live"
+                )
         return self
 
     @model_validator(mode="after")

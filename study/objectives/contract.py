@@ -16,13 +16,16 @@ from study.contract import given
 INPUTS = (
     *("student", "teacher", "teachers", "frozen", "labels", "indices"),
     *("student_features", "teacher_features", "teachers_features", "frozen_features"),
+    *("student_maps", "teacher_maps"),
     "learning_teacher",
 )
-# Numbers of features, of classes, and the classes' names (a tuple); of samples of the transfer set, and their
-# labels, int64 [samples]. Of the images kept aside, seen as in the transfer: logits [samples, classes] of the
-# frozen student and (a list) of each teacher, and labels, int64 [samples].
+# Numbers of features, and of channels of each stage's maps (a tuple); of classes, and the classes' names (a
+# tuple); of samples of the transfer set, and their labels, int64 [samples]. Of the images kept aside, seen as
+# in the transfer: logits [samples, classes] of the frozen student and (a list) of each teacher, and labels,
+# int64 [samples].
 MADE_WITH = (
-    *("student_dim", "teacher_dim", "classes", "class_names", "samples", "sample_labels"),
+    *("student_dim", "teacher_dim", "student_channels", "teacher_channels"),
+    *("classes", "class_names", "samples", "sample_labels"),
     *("tune_frozen", "tune_teachers", "tune_labels"),
 )
 
@@ -46,7 +49,7 @@ def check(objective: Callable, name: str) -> None:
         for word in asked:
             if word not in known:
                 raise ValueError(f"'{name}' asks for '{word}', but is given {', '.join(known)} alone")
-    if not {"student", "student_features"} & set(needs(objective)):
+    if not {"student", "student_features", "student_maps"} & set(needs(objective)):
         raise ValueError(f"'{name}' does not read the student; name 'student' or 'student_features'")
 
 
