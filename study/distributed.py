@@ -60,6 +60,11 @@ def check(study: spec.Study, to_make: Iterable[spec.Model] = ()) -> None:
         )
     for name, method in study.methods.items():
         check_objective(method, name)
+        if method.augmentation and method.augmentation.draw == "batch":
+            raise StudyError(
+                f"methods.{name}.augmentation.draw: several workers have several batches, with draws of "
+                "their own; set resources.workers to 1, or draw by 'sample'"
+            )
     if any(method.trains_teacher for method in study.methods.values()):
         learners = [*learners, *(study.zoo[teacher] for _, teacher in study.ordered_pairs())]
     for model in learners if not resources.gpus else ():

@@ -63,6 +63,7 @@ class Frozen:
         view: how samples are shown.
         epochs: how many there will be.
         features, maps: whether they are wanted.
+        kept: whether the answers may be kept, where the workspace keeps any.
     """
 
     def __init__(
@@ -73,10 +74,11 @@ class Frozen:
         epochs: int,
         features: bool = False,
         maps: bool = False,
+        kept: bool = True,
     ) -> None:
         self.workspace, self.classifier, self.view = workspace, classifier, view
         self.features, self.maps = features, maps
-        self.cached = workspace.cached and not maps
+        self.cached = workspace.cached and kept and not maps
         self.views = kept_views(view, epochs)
 
     def prefetch(self, begin: int = 0) -> None:
@@ -248,25 +250,37 @@ def decide(study: spec.Study, trials: Sequence[spec.Trial], samples: int, classe
         samples: how many the transfer set holds.
         classes: how many classes the data have.
     """
-    budget = study.budget
     crop_of = functools.cache(lambda name: zoo.crop_of(study.zoo[name]))
-    live, shared = 0, set()
+    live = alone = 0
+    kept: dict[tuple[str, View, bool], int] = {}  # epochs, by model, view, and whether with features
     for trial in trials:
         if trial.combine in spec.SOUPS:  # an average: its students are transfers of their own
             continue
-        needs, crop = trial.method.needs, crop_of(trial.student.name)
+        method, budget = trial.method, trial.budget
+        needs = set(method.needs)
+        view = View(crop_of(trial.student.name), budget.transforms, budget.view_seed)
         # A later stage of a sequence freezes the student of the stage before, which is no one else's.
         stages = len(trial.teachers) - 1 if trial.combine == "sequential" else 0
-        kept = trial.method.asks_teachers and "teacher_maps" not in needs
-        models = [model.name for model in trial.teachers if kept]
-        if {"frozen", "frozen_features"} & set(needs):
+        models = [model.name for model in trial.teachers if method.asks_teachers]
+        if "teacher_maps" in needs:  # never kept
+            alone, models = alone + budget.epochs * len(models), []
+        if {"frozen", "frozen_features"} & needs:
             models += [trial.student.name, *(f"{trial.id} {stage}" for stage in range(stages))]
-        live += budget.epochs * len(models)
-        features = any(name.endswith("_features") for name in set(needs) - {"student_features"})
-        shared |= {(model, crop, features) for model in models}
-    views = len(kept_views(View(zoo.Crop(), budget.transforms), budget.epochs))
-    sizes = [outputs.size_of(samples, classes, None, 2048 * features) for _, _, features in shared]
-    gib, passes, room = views * sum(sizes) / 2**30, views * len(shared), _room(study.folders)
+        features = any(name.endswith("_features") for name in needs - {"student_features"})
+        asked_about = [(model, view, features) for model in models]
+        if method.augmentation:
+            copies = [(trial.teachers[-1].name, copy, False) for copy in method.augmentation.views(view)]
+            if method.augmentation.draw == "sample":
+                asked_about += copies
+            else:  # of a batch: they are never kept
+                alone += budget.epochs * len(copies)
+        live += budget.epochs * len(asked_about)
+        for what in asked_about:
+            kept[what] = max(budget.epochs, kept.get(what, 0))
+    files = [(len(kept_views(view, epochs)), features) for (_, view, features), epochs in kept.items()]
+    sizes = [many * outputs.size_of(samples, classes, None, 2048 * features) for many, features in files]
+    gib, room = sum(sizes) / 2**30, _room(study.folders)
+    live, passes = live + alone, sum(many for many, _ in files) + alone
     asked = study.outputs.transfer
     automatic = "cached" if passes < live and gib <= room else "live"
     return Decision(automatic if asked == "auto" else asked, live, passes, gib, room, asked != "auto")

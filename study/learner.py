@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import (
     LambdaLR,
     LinearLR,
     LRScheduler,
+    MultiStepLR,
     OneCycleLR,
     SequentialLR,
 )
@@ -76,6 +77,7 @@ class Learner(nn.Module):
         self.student, self.needs, self.head, self.precision = student, needs, head, precision
         self.objective, self.teacher = objective, teacher
         self.maps, self.features = "student_maps" in needs, "student_features" in needs
+        self.twice = "student_augmented" in needs
         self.device = student.mean.device
         if isinstance(objective, nn.Module):
             objective.to(self.device)
@@ -102,13 +104,16 @@ class Learner(nn.Module):
         Args:
             pixels, labels: as `views.Batch` has them.
             frozen: what frozen models say of it, and (where they are read) where its samples lie in the
-                transfer set, by the names of `objectives.INPUTS`.
+                transfer set, by the names of `objectives.INPUTS`; pixels of a second input as `augmented`.
         """
         with evaluate.autocast(pixels.device, self.precision):
             said = self._run[0](pixels)
             taught = self.teacher and self.teacher(pixels)
+            # Apart, so that BatchNorm normalises each input by itself, as in arXiv 2012.02909.
+            again = self._run[0](frozen["augmented"]) if self.twice else None
         student = dict(zip(STUDENT, said if isinstance(said, tuple) else (said,), strict=False))
         known = {**student, "labels": labels, "learning_teacher": taught, **frozen}
+        known["student_augmented"] = again[0] if isinstance(again, tuple) else again
         result = self.objective(*(known[name] for name in self.needs))
         loss, measures = result if isinstance(result, tuple) else (result, {})
         partitions = "teacher_share" in measures and {"frozen", "teachers"} <= frozen.keys()
@@ -218,6 +223,10 @@ def _schedule(
             then = LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=left)
         case "one_cycle":
             then = OneCycleLR(optimizer, max_lr=lr, total_steps=left)
+        case spec.Drops() as drops:
+            # Between epochs of the whole run, of which the first steps may be a warm-up.
+            ends = [steps // training.epochs * epoch - rising for epoch in drops.epochs(training.epochs)]
+            then = MultiStepLR(optimizer, ends, gamma=drops.factor)
         case _:
             then = LambdaLR(optimizer, lambda step: 1.0)
     if not rising:

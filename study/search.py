@@ -16,6 +16,8 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+WHOLE = ("augmentation.transforms",)  # a list that is one setting, not what to try
+
 
 def combinations(content: dict[str, Any], sample: int | None = None, seed: int = 0) -> list[dict[str, Any]]:
     """The settings of a method with one value each, of every combination of its lists, or of some.
@@ -58,7 +60,7 @@ def is_searched(content: dict[str, Any]) -> bool:
 
 
 def _lists(content: dict[str, Any]) -> Iterator[tuple[str, list]]:
-    return ((path, value) for path, value in flat(content) if isinstance(value, list))
+    return ((path, value) for path, value in flat(content) if isinstance(value, list) and path not in WHOLE)
 
 
 def _filled(content: dict[str, Any], chosen: dict[str, Any], within: str = "") -> dict[str, Any]:

@@ -12,9 +12,10 @@ a trial's identity.
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
@@ -34,7 +35,10 @@ from study.contract import Named, Share, Strict
 from study.errors import StudyError
 from study.images.sources import SOURCES
 from study.store import digest, storage
-from study.transforms import AnyTransform, Mix
+from study.transforms import AnyTransform, Mix, dump
+
+if TYPE_CHECKING:
+    from study.views import View
 
 # Part of every trial's id, and of every made weight's: raise it when a change of the code changes what a
 # result means.
@@ -195,14 +199,41 @@ def _known_optimizer(name: str) -> str:
 
 
 Optimizer = Annotated[str, AfterValidator(_known_optimizer)]
-Schedule = Literal["constant", "cosine", "linear", "one_cycle"]
+
+
+class Drops(Strict):
+    """A learning rate that is multiplied by `factor` at each of some shares of the run.
+
+    It is so before the first epoch, counted from 0, that is no less than the share of all epochs.
+    """
+
+    drops: tuple[Above0, ...] = Field(min_length=1)
+    factor: float = Field(default=0.1, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _in_order(self):
+        if list(self.drops) != sorted(set(self.drops)):
+            raise ValueError("drops: give shares of the run, each larger than the one before")
+        return self
+
+    def epochs(self, epochs: int) -> list[int]:
+        """The first epochs, from 0, of a run of so many that have the lower rate."""
+        return [math.ceil(round(share * epochs, 6)) for share in self.drops]
+
+
+Schedule = Annotated[
+    Annotated[Literal["constant", "cosine", "linear", "one_cycle"], Tag("name")]
+    | Annotated[Drops, Tag("drops")],
+    Discriminator(lambda given: "drops" if isinstance(given, dict | Drops) else "name"),
+]
 
 
 class Training(Strict):
     """What one phase of training spends, with which optimiser, on which views.
 
     `optimizer` is torch's SGD or AdamW, or any other of timm's by its name. The learning rate rises linearly
-    over `warmup`, a share of all steps, to where the schedule begins. `clip_grad` is the largest norm that
+    over `warmup`, a share of all steps, to where the schedule begins, which is one by name, or `{drops: [0.5,
+    0.75], factor: 0.1}` (`Drops`). `clip_grad` is the largest norm that
     all gradients together may have. With `transforms` every epoch has a view of its own (`study.views`).
     BatchNorm normalises by each batch, and its statistics follow; `batch_norm: fixed` keeps those that the
     model has, which a few images of another kind than it was trained on would spoil.
@@ -223,6 +254,8 @@ class Training(Strict):
     def _warms_up_once(self):
         if self.warmup and self.schedule == "one_cycle":
             raise ValueError("warmup: the schedule 'one_cycle' warms up by itself; leave it out")
+        if isinstance(self.schedule, Drops) and self.warmup >= self.schedule.drops[0]:
+            raise ValueError("warmup: the rate drops before it has risen; let it end before the first drop")
         return self
 
 
@@ -293,13 +326,50 @@ class Slow(Strict):
 NONE_KEPT_ASIDE = "{} on images kept aside, and there are none; say how many in splits.tune"
 
 
+class Augmentation(Strict):
+    """The second input, a copy of the batch as the student sees it, to which `transforms` happen: none, and
+    it is the same again (arXiv 2012.02909).
+
+    Each sample has draws of its own, as in views. With `draw: batch` those of a batch's first sample are all
+    samples', and partners are of the batch: so the authors' code runs. With `pick`, `pool` candidates are
+    made of each sample, and of all candidates of a batch those are kept, as many as it has samples, on which
+    this is largest: the teacher's or the student's entropy, or the KL from the one to the other.
+    """
+
+    transforms: Annotated[tuple[AnyTransform, ...], AfterValidator(_one_of_each)] = ()
+    draw: Literal["sample", "batch"] = "sample"
+    pick: Literal["teacher_entropy", "student_entropy", "kl"] | None = None
+    pool: int = Field(default=2, ge=1)
+
+    @model_validator(mode="after")
+    def _there_is_a_choice(self):
+        if self.pick and self.pool == 1:
+            raise ValueError(
+                "pool: of one candidate there is none to pick; give 2 or more, or leave out 'pick'"
+            )
+        if self.pick is None and self.pool != 2:
+            raise ValueError("pool: candidates are for 'pick'; say by what, or leave it out")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What records call it."""
+        return ", ".join(name for transform in self.transforms for name in dump(transform)) or "identity"
+
+    def views(self, view: View) -> tuple[View, ...]:
+        """How each candidate is shown, of what a view shows."""
+        return tuple(view.copy(self.transforms, number) for number in range(self.pool if self.pick else 1))
+
+
 class Method(Named):
     """How a student learns: an objective (`study.objectives`, or one's own) with its settings, and at what
     rate.
 
     With `interpolate` the result lies on the line between the student's weights before and after (WiSE-FT,
     arXiv 2109.01903): at this share of the way, or at that of several which is best on `tune`
-    (`study.weight_space`).
+    (`study.weight_space`). `augmentation` says what the second input is, of objectives that read one.
+    `epochs_factor` multiplies the epochs of the study's budget: prolonged training, with a schedule that is
+    as much longer.
     """
 
     NAME: ClassVar = "method"
@@ -309,13 +379,34 @@ class Method(Named):
     lr: float = Field(gt=0, description="peak learning rate")
     slow: Slow | None = Field(default=None, exclude_if=_unset)
     interpolate: Shares | None = Field(default=None, exclude_if=_unset)
+    augmentation: Augmentation | None = Field(default=None, exclude_if=_unset)
+    epochs_factor: float = Field(default=1, gt=0, exclude_if=lambda factor: factor == 1)
     # The entry of a study that it is a combination of.
     search: str | None = Field(default=None, exclude=True, repr=False)
 
     @model_validator(mode="after")
     def _needs_are_known(self):
         objectives.check(self.function, self.method)
+        reads = "student_augmented" in self.needs
+        if reads and self.augmentation is None:
+            raise ValueError(
+                f"augmentation: '{self.method}' reads a second input; say what happens to it, as in "
+                "{transforms: [cutmix]}"
+            )
+        if self.augmentation and not reads:
+            raise ValueError(
+                f"augmentation: '{self.method}' reads no second input; leave it out, or choose another "
+                "method, such as xe_kl_augmented"
+            )
         return self
+
+    def check_views(self, budget: Budget) -> None:
+        """Refuse, by a ValueError, a second input of images that are mixed already."""
+        mixed = [name for one in budget.transforms if isinstance(one, Mix) for name in dump(one)]
+        if self.augmentation and mixed:
+            raise ValueError(
+                f"augmentation: copies are of whole images; leave '{mixed[0]}' out of budget.transforms"
+            )
 
     def scaled(self, budget: Budget) -> Method:
         """The method with the learning rate, and the interval of slow weights, that the batch size asks
@@ -329,7 +420,8 @@ class Method(Named):
     @property
     def needs(self) -> tuple[str, ...]:
         """What the objective reads, in its order; it is given nothing else."""
-        return objectives.needs(self.function)
+        named = objectives.needs if self.augmentation else objectives.needs_of_one_input
+        return named(self.function)
 
     @property
     def fitted_on_tune(self) -> bool:
@@ -352,8 +444,8 @@ class Method(Named):
     @property
     def asks_teachers(self) -> bool:
         """Whether it reads what a teacher says as it is, frozen."""
-        names = {"teacher", "teachers", "teacher_features", "teachers_features", "teacher_maps"}
-        return bool(names & set(self.needs))
+        read = {"teacher", "teachers", "teacher_features", "teachers_features", "teacher_maps"}
+        return bool((read | {"teacher_augmented"}) & set(self.needs))
 
     @property
     def trains_teacher(self) -> bool:
@@ -390,7 +482,9 @@ class File(Strict):
 
 
 class Random(Strict):
-    """Initial weights, which know nothing."""
+    """Initial weights, which know nothing. A student that begins with them is drawn anew for each seed of a
+    study: by this seed plus the trial's.
+    """
 
     source: Literal["seed"] = "seed"
     seed: Seed
@@ -436,6 +530,11 @@ class Transfer(Strict):
 
     @model_validator(mode="after")
     def _teachers_fit(self):
+        if self.method.epochs_factor != 1:
+            raise ValueError(
+                "method.epochs_factor: multiplies the epochs of a study; give this budget its own epochs"
+            )
+        self.method.check_views(self.budget)
         if (len(self.teachers) > 1) != (self.combine is not None):
             raise ValueError("combine: of several teachers, and only of several, says how they teach")
         wanted = self.method.teachers
@@ -761,6 +860,13 @@ class Trial(Transfer):
         }
 
 
+def _drawn_anew(student: Model, seed: int) -> Model:
+    """The student as trials of a seed begin with it."""
+    if not isinstance(student.weights, Random):
+        return student
+    return student.model_copy(update={"weights": Random(seed=(student.weights.seed + seed) % 2**63)})
+
+
 def _searched(content: dict[str, Any]) -> dict[str, Any]:
     """A study's methods with one for each combination, and its data to be scored on `tune`.
 
@@ -953,6 +1059,21 @@ class Study(Strict):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _second_inputs_are_to_be_had(self):
+        for name, method in self.methods.items():
+            try:
+                method.check_views(self.budget)
+            except ValueError as error:
+                raise ValueError(f"methods.{name}.{error}") from None
+            drawn = method.augmentation and method.augmentation.draw
+            if drawn == "batch" and self.outputs.transfer == "cached":
+                raise ValueError(
+                    f"methods.{name}.augmentation.draw: what a teacher says of a batch's own draws is no "
+                    "other trial's, and is not kept; set outputs to 'live' or 'auto', or draw by 'sample'"
+                )
+        return self
+
     def _check_names(self, path: str, names: list[str]) -> None:
         for name in names:
             if name not in self.zoo:
@@ -1019,7 +1140,8 @@ class Study(Strict):
     def trials(self) -> list[Trial]:
         """Every trial of the study, none twice; no file is touched.
 
-        Methods without a teacher run once a student and seed.
+        Methods without a teacher run once a student and seed. Students of initial weights are others for
+        each seed: trials that differ in their seed alone would else not say what chance does.
         """
         trials = []
         for seed in dict.fromkeys(self.seeds):
@@ -1038,18 +1160,23 @@ class Study(Strict):
                         Trial(
                             study=self.name,
                             data=self.data,
-                            student=self.zoo[student],
+                            student=_drawn_anew(self.zoo[student], seed),
                             teachers=tuple(self.zoo[teacher] for teacher in teachers),
                             combine=combine,
                             order=order,
                             name=name,
-                            method=method,
-                            budget=self.budget,
+                            method=method.model_copy(update={"epochs_factor": 1.0}),
+                            budget=self._budget_of(method),
                             seed=seed,
                             keep="all" if (student, *teachers) in wanted else self.keep,
                         )
                     )
         return trials
+
+    def _budget_of(self, method: Method) -> Budget:
+        """The study's budget, of as many epochs as a method asks for."""
+        epochs = max(1, round(method.epochs_factor * self.budget.epochs))
+        return self.budget.model_copy(update={"epochs": epochs})
 
     def _several(self, name: str, method: Method):
         """(student, teachers, combine, order) of what a method learns from several teachers."""

@@ -23,23 +23,23 @@ from study.errors import DivergedError
 from study.learner import Learner
 from study.models.zoo import Classifier
 from study.store.checkpoints import Checkpoint
-from study.views import Shown
+from study.views import Augmented, Batch, Shown
 
 Row = dict[str, Any]
-# Of an epoch: what is asked of a batch's pixels and indices, and gives what frozen models say of it.
-Question = Callable[[Tensor, Tensor], dict[str, Any]]
+# Of an epoch: what is asked of a batch, and gives what frozen models say of it.
+Question = Callable[[Batch], dict[str, Any]]
 
 
 def fit(
     learner: Learner,
-    loader: Shown,
+    loader: Shown | Augmented,
     samples: NDArray[np.int64],
     *,
     epochs: int,
     batch_size: int,
     seed: int,
     first: int = 0,
-    frozen: Callable[[int], Question] = lambda epoch: lambda pixels, indices: {},
+    frozen: Callable[[int], Question] = lambda epoch: lambda batch: {},
     state: dict[str, Any] | None = None,
     measure: Callable[[Classifier, int], Row] = lambda result, epoch: {},
     after: Callable[[list[Row], dict[str, Any]], None] = lambda rows, state: None,
@@ -81,7 +81,7 @@ def fit(
         order = np.random.default_rng((seed, epoch)).permutation(samples)
         ask = frozen(epoch)
         for batch in distributed.parts(loader, order, batch_size, device, epoch):
-            said = ask(batch.pixels, batch.indices)
+            said = ask(batch)
             loss, measured = forward(batch.pixels, batch.targets, said)
             learner.step(loss, batch.weight)
             losses.append(loss.detach())

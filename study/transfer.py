@@ -27,6 +27,7 @@ from scipy.stats import binomtest
 from torch import nn
 
 from study import distributed, knowledge, objectives, scores, spec, training, weight_space
+from study.augmentation import SecondInput, question
 from study.errors import StudyError
 from study.evaluate import Predictions
 from study.frozen import panel
@@ -188,6 +189,7 @@ def run(
         "soup": stage.soup,
         "teacher_share": float(np.mean(shares)) if shares else None,
         **flips_taught(history),
+        **(stage.second.windows.measures() if stage.second else {}),
         **_measures(workspace.labels(), stage.before, stage.taught_by, after),
         **_scores(workspace.labels(), stage.before, after),
         **seconds,
@@ -255,6 +257,7 @@ class Stage:
         last: what the student says after the last epoch, if it has been asked.
         interpolation: the share of the way that the student went; None: all of it, and nothing was chosen.
         soup: the teachers whose students are averaged, as one label; None without a soup.
+        second: the second input of this stage, if its method has one.
     """
 
     def __init__(self, trial: spec.Trial, workspace: Workspace) -> None:
@@ -271,7 +274,7 @@ class Stage:
         self.number = len(transfer.teachers) - 1 if transfer.combine == "sequential" else 0
         self.made = [workspace.frozen(model) for model in begins_with(transfer)]
         self.start = self.student
-        self.taught_by = None
+        self.taught_by = self.second = None
         if transfer.combine in spec.SOUPS:
             return
         teaching = transfer.teachers[-1:] if transfer.combine == "sequential" else transfer.teachers
@@ -287,9 +290,14 @@ class Stage:
         budget = transfer.budget
         self.view = View(self.student.crop, budget.transforms, budget.view_seed)
         self.panel = panel(workspace, transfer.method, self.view, budget.epochs, self.start, self.teachers)
+        self.second = transfer.method.augmentation and SecondInput(
+            workspace, transfer.method.augmentation, self.view, budget.epochs, self.teachers[-1]
+        )
         self.of_tune = said_of_tune(transfer, workspace, self.start, self.teachers)
         # Each trial begins elsewhere, so that several at once share the work of new views.
-        self.panel.prefetch(sum(map(ord, str(transfer.seed) + "".join(m.name for m in transfer.teachers))))
+        begin = sum(map(ord, str(transfer.seed) + "".join(m.name for m in transfer.teachers)))
+        for asked in filter(None, (self.panel, self.second)):
+            asked.prefetch(begin)
 
     def averaged(self) -> Classifier:
         """The soup of what each teacher's student has learnt, or of some of them."""
@@ -345,8 +353,11 @@ class Stage:
             "device": workspace.device.type,
         }
         state = training.kept_state(checkpoint, origin)
+        second, shown = self.second, workspace.shown(self.view, "transfer")
         if state:
             self.seconds_before = sum(row["seconds"] for row in state["rows"])
+            if second:
+                second.windows.take_up(state["windows"], workspace.device)
 
         def measure(result: Classifier, epoch: int) -> Row:
             about = {"stage": self.number, "teacher": self.label}
@@ -375,17 +386,20 @@ class Stage:
             ]
 
         def after(rows: list[Row], now: dict[str, Any]) -> None:
+            if second:
+                second.end_epoch()
+                now = now | {"windows": second.windows.state()}
             training.keep(checkpoint, origin, now)
             progress(columns(rows_so_far(rows)))
 
         rows = training.fit(
             learner,
-            workspace.shown(self.view, "transfer"),
+            second.loader(shown) if second else shown,
             samples,
             epochs=budget.epochs,
             batch_size=budget.batch_size,
             seed=transfer.seed,
-            frozen=self.panel.epoch,
+            frozen=question(self.panel, second, student),
             state=state,
             measure=measure,
             after=after,
@@ -473,6 +487,7 @@ def _licenses(model: spec.Model) -> str | None:
 def _identity(trial: spec.Trial, workspace: Workspace) -> dict:
     """What was run, where and with what."""
     method, budget = trial.method.scaled(trial.budget), trial.budget
+    again = method.augmentation
     models = {"student": trial.student, "teacher": trial.teachers[0] if len(trial.teachers) == 1 else None}
     return {
         "study": trial.study,
@@ -480,18 +495,22 @@ def _identity(trial: spec.Trial, workspace: Workspace) -> dict:
         **{f"{role}_family": model and model.family for role, model in models.items()},
         **{f"{role}_license": model and _licenses(model) for role, model in models.items()},
         **trial.labels,
+        "student_source": trial.student.source,
         "search": method.search,
         "settings": json.dumps(method.all_settings),
         "lr": method.lr,
         "temperature": method.settings.get("temperature"),
         "weight": method.settings.get("weight"),
         "slow_every": method.slow and method.slow.every,
+        "augmentation": again and again.name,
+        "augmentation_pick": again and again.pick,
+        "augmentation_draw": again and again.draw,
         "epochs": budget.epochs,
         "batch_size": budget.batch_size,
         "optimizer": budget.optimizer,
         "momentum": budget.momentum,
         "weight_decay": budget.weight_decay,
-        "schedule": budget.schedule,
+        "schedule": "drops" if isinstance(budget.schedule, spec.Drops) else budget.schedule,
         "transforms": ", ".join(name for transform in budget.transforms for name in dump(transform)),
         "data": trial.data.images.source,
         "data_name": trial.data.called,

@@ -17,14 +17,14 @@ import inspect
 import math
 import zlib
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 from torch import Tensor
 
-from study import mistakes
+from study import mistakes, policies
 from study.contract import Positive, Share, Strict, code_of, find
 
 CANDIDATES = 10  # boxes drawn for a random resized crop, as torchvision does, before it takes the centre
@@ -41,12 +41,14 @@ class Transform(Strict):
         stream: the first of its random numbers among a sample's, so that none shares any with another one;
             a class that does not say it has one of its own, by its name.
         numbers: how many it takes of each sample.
+        grouped: whether samples with equal draws are shown together, so that many at once cost less.
         variants: in how many ways it may show a sample, if `draw` gives whole numbers below that; None if
             there are no such few.
     """
 
     stream: ClassVar[int]
     numbers: ClassVar[int]
+    grouped: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -211,6 +213,78 @@ class Grayscale(Transform):
         return torch.where(_of_each(drawn == 1), _like(pixels, _grey(pixels.float())), pixels)
 
 
+class Cutout(Transform):
+    """Cutout (DeVries and Taylor 2017, arXiv 1708.04552): a square of `side` pixels, its centre anywhere, is
+    filled; the image's edges clip it. `fill` is a share of white, one or one a channel: with the data's mean,
+    zeros after normalisation, as in the authors' runs.
+    """
+
+    stream = 144
+    numbers = 2
+
+    side: int = Field(default=8, ge=1)
+    fill: Share | tuple[Share, Share, Share] = 0.5
+
+    def show(self, pixels: Tensor, drawn: Tensor) -> Tensor:
+        inside = []
+        for centre, size in zip(drawn.unbind(1), pixels.shape[2:], strict=True):
+            first = (centre * size).floor() - self.side // 2
+            place = torch.arange(size, device=pixels.device)
+            inside.append((place >= first[:, None]) & (place < first[:, None] + self.side // 2 * 2))
+        hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+        colour = 255 * torch.tensor(self.fill, device=pixels.device).reshape(-1, 1, 1)
+        return torch.where(hole, _like(pixels, colour), pixels)
+
+
+class AutoAugment(Transform):
+    """One of a policy's 25 pairs of operations (`study.policies.auto`)."""
+
+    stream = 160
+    numbers = 5
+    grouped = True
+
+    policy: Literal["cifar10", "imagenet", "svhn"] = "cifar10"
+
+    def show(self, pixels: Tensor, drawn: Tensor) -> Tensor:
+        return policies.auto(_whole(pixels), drawn, self.policy).to(pixels.dtype)
+
+
+class RandAugment(Transform):
+    """So many `operations` in a row, each of the same `magnitude` of 30 (`study.policies.rand`)."""
+
+    stream = 192
+    numbers = 8
+    grouped = True
+
+    operations: int = Field(default=2, ge=1, le=4)
+    magnitude: int = Field(default=9, ge=0, le=30)
+
+    def show(self, pixels: Tensor, drawn: Tensor) -> Tensor:
+        return policies.rand(_whole(pixels), drawn, self.operations, self.magnitude).to(pixels.dtype)
+
+
+class TrivialAugmentWide(Transform):
+    """One operation of any magnitude (`study.policies.trivial`)."""
+
+    stream = 224
+    numbers = 3
+    grouped = True
+
+    def show(self, pixels: Tensor, drawn: Tensor) -> Tensor:
+        return policies.trivial(_whole(pixels), drawn).to(pixels.dtype)
+
+
+class AugMix(Transform):
+    """A mixture of the image and of three short chains of operations (`study.policies.augmix`)."""
+
+    stream = 256
+    numbers = 3 * policies.WIDTH * policies.DEPTH + 2 * policies.WIDTH + 1
+    grouped = True
+
+    def show(self, pixels: Tensor, drawn: Tensor) -> Tensor:
+        return policies.augmix(_whole(pixels), drawn).to(pixels.dtype)
+
+
 class Mixup(Mix):
     """mixup: each sample blended with its partner, its own share drawn from Beta(`alpha`, `alpha`)."""
 
@@ -231,13 +305,16 @@ class Mixup(Mix):
 
 class CutMix(Mix):
     """CutMix: in each sample a box of its partner, its centre anywhere, its sides those of the image times
-    sqrt(1 - share), rounded, with the share drawn from Beta(`alpha`, `alpha`); the image's edges clip it.
+    sqrt(1 - share), with the share drawn from Beta(`alpha`, `alpha`); the image's edges clip it. Sides are
+    rounded, or, with `sides: even`, cut off to even numbers of pixels, as the authors' code and torchvision's
+    have them.
     """
 
     stream = 128
     numbers = 3
 
     alpha: Positive = 1.0
+    sides: Literal["rounded", "even"] = Field(default="rounded", exclude_if=lambda sides: sides == "rounded")
 
     def draw(self, random: Tensor) -> Tensor:
         """float32 [batch, 3]: the share, and how far down and right the centre lies, in [0, 1)."""
@@ -248,7 +325,8 @@ class CutMix(Mix):
         share, *centres = drawn.unbind(1)
         inside, areas = [], []
         for centre, size in zip(centres, (height, width), strict=True):
-            side = ((1 - share).sqrt() * size).round()
+            side = (1 - share).sqrt() * size
+            side = side.round() if self.sides == "rounded" else 2 * (side.floor() / 2).floor()
             first = (centre * size).floor() - (side / 2).floor()
             first, end = first.clamp(min=0), (first + side).clamp(max=size)
             place = torch.arange(size, device=pixels.device)
@@ -266,6 +344,11 @@ def _of_each(values: Tensor) -> Tensor:
 def _like(pixels: Tensor, seen: Tensor) -> Tensor:
     """`seen`, floating, in the type of `pixels`, rounded if that holds whole numbers."""
     return (seen if pixels.is_floating_point() else seen.round()).to(pixels.dtype)
+
+
+def _whole(pixels: Tensor) -> Tensor:
+    """Pixels as uint8."""
+    return pixels if pixels.dtype == torch.uint8 else pixels.round().to(torch.uint8)
 
 
 def _grey(pixels: Tensor) -> Tensor:
@@ -415,6 +498,11 @@ TRANSFORMS: dict[str, type[Transform]] = {
     "resized_crop": ResizedCrop,
     "color_jitter": ColorJitter,
     "grayscale": Grayscale,
+    "cutout": Cutout,
+    "autoaugment": AutoAugment,
+    "randaugment": RandAugment,
+    "trivialaugment": TrivialAugmentWide,
+    "augmix": AugMix,
     "mixup": Mixup,
     "cutmix": CutMix,
 }

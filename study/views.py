@@ -24,6 +24,8 @@ from study.images.batches import Batches, Crop, Resident
 from study.transforms import Mix, Transform
 
 PARTNER = 48  # the counter that partners are drawn by
+COPIES = 2012_02909  # mixed into the seed of a view of a view
+GROUPED = 16 << 20  # bytes of pixels that are shown at once where samples with equal draws are grouped
 
 # SplitMix64's constants, as the signed 64-bit integers torch computes with.
 _GOLDEN, _MIX1, _MIX2 = (x - (1 << 64) for x in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
@@ -66,22 +68,41 @@ def uniform(seed: int, epoch: int, indices: Tensor, count: int, first: int = 0) 
 class View:
     """How samples are shown: the crop, then each transform; what differs from epoch to epoch is drawn by
     `seed`.
+
+    With `of` the transforms come after those of another view of the same crop: what is shown is a copy of
+    what that one shows.
     """
 
     crop: Crop
     transforms: tuple[Transform, ...] = ()
     seed: int = 0
+    of: View | None = None
+
+    def copy(self, transforms: tuple[Transform, ...], number: int = 0) -> View:
+        """The `number`-th copy of what this view shows, with further transforms, which draw by a seed of
+        their own: else a copy that is mirrored would be where the original is.
+        """
+        if not transforms:
+            return self
+        seed = np.random.SeedSequence([self.seed, COPIES, number]).generate_state(1, np.uint64)[0] >> 1
+        return View(self.crop, transforms, int(seed), self)
 
     @property
     def variants(self) -> int | None:
         """In how many ways a sample can be shown; None if there are no such few."""
         counts = [transform.variants for transform in self.transforms]
+        counts += [self.of.variants] if self.of else []
         return None if None in counts else math.prod(counts)
 
     @property
     def mix(self) -> Mix | None:
         """What mixes images, if anything does."""
         return next((one for one in self.transforms if isinstance(one, Mix)), None)
+
+    @property
+    def grouped(self) -> bool:
+        """Whether many samples at once cost less than few."""
+        return any(transform.grouped for transform in self.transforms)
 
     def drawn(self, transform: Transform, epoch: int, indices: Tensor) -> Tensor:
         """What a transform does to samples in an epoch, as its `draw` has it."""
@@ -98,14 +119,20 @@ class View:
         Returns:
             Like `pixels`.
         """
+        return self.show_copy(self.of.show(pixels, indices, epoch) if self.of else pixels, indices, epoch)
+
+    def show_copy(self, pixels: Tensor, drawn_by: Tensor, epoch: int) -> Tensor:
+        """What another view shows, as this one, which is `of` it, does; draws are those of samples
+        `drawn_by`, int64 [batch].
+        """
         for transform in self.transforms:
             if not isinstance(transform, Mix):
-                pixels = transform.show(pixels, self.drawn(transform, epoch, indices))
+                pixels = transform.show(pixels, self.drawn(transform, epoch, drawn_by))
         return pixels
 
     def variant(self, indices: Tensor, epoch: int) -> Tensor:
         """In which of its `variants` an epoch shows each sample, int64 [batch]."""
-        number = torch.zeros_like(indices)
+        number = self.of.variant(indices, epoch) if self.of else torch.zeros_like(indices)
         for transform in self.transforms:
             number = number * transform.variants + self.drawn(transform, epoch, indices)
         return number
@@ -116,6 +143,8 @@ class View:
         for transform in reversed(self.transforms):
             number, own = divmod(number, transform.variants)
             numbers.append(own)
+        if self.of:
+            pixels = self.of.as_variant(pixels, number)
         for transform, own in zip(self.transforms, reversed(numbers), strict=True):
             pixels = transform.show(pixels, torch.full((len(pixels),), own, device=pixels.device))
         return pixels
@@ -143,6 +172,8 @@ class Batch(NamedTuple):
         pixels: uint8 [batch, 3, side, side].
         targets: int64 [batch], classes, or, of mixed images, their shares, float32 [batch, classes].
         indices: int64 [batch].
+        augmented: the second input, uint8 [candidates * batch, 3, side, side], candidate after candidate;
+            None without.
         weight: of the mean over these samples among several workers', which average to 1.
         counted: how many of them count in sums over all workers; None: all.
     """
@@ -152,6 +183,7 @@ class Batch(NamedTuple):
     indices: Tensor
     weight: float = 1.0
     counted: int | None = None
+    augmented: Tensor | None = None
 
 
 class Shown:
@@ -196,3 +228,61 @@ class Shown:
             pixels, share = mix.mix(shown, partners, view.drawn(mix, epoch, own[2]))
             labels, others = (F.one_hot(labels, self.classes).float() for _, labels, _ in (own, other))
             yield Batch(pixels, torch.lerp(others, labels, share[:, None]), own[2])
+
+
+class Augmented:
+    """A loader of samples as a view shows them, with copies that are shown otherwise: the second input.
+
+    Args:
+        shown: the loader of the view.
+        views: of each candidate, a `copy` of that view.
+        alike: whether all samples of a batch are shown by the draws of its first one, and mixed with others
+            of the batch; else each by its own, and mixed with any of the pool.
+    """
+
+    def __init__(self, shown: Shown, views: tuple[View, ...], alike: bool = False) -> None:
+        self.shown, self.views, self.alike = shown, views, alike
+
+    def epoch(
+        self, order: NDArray[np.int64], batch_size: int, device: torch.device | str, epoch: int = 0
+    ) -> Iterator[Batch]:
+        """As `Shown.epoch`."""
+        at_once = batch_size
+        if not self.alike and any(view.grouped for view in self.views):
+            at_once *= max(1, GROUPED // (batch_size * self.shown.batches.sample_bytes))
+        partners = [self._partners(view, order, at_once, device, epoch) for view in self.views]
+        for own, *others in zip(self.shown.epoch(order, at_once, device, epoch), *partners, strict=True):
+            copies = [
+                self._copy(view, own, other, epoch) for view, other in zip(self.views, others, strict=True)
+            ]
+            parts = zip(*(of.split(batch_size) for of in (*own[:3], *copies)), strict=True)
+            for pixels, targets, indices, *candidates in parts:
+                yield Batch(pixels, targets, indices, augmented=torch.cat(candidates))
+
+    def _partners(
+        self, view: View, order: NDArray[np.int64], size: int, device: torch.device | str, epoch: int
+    ) -> Iterator[tuple[Tensor, Tensor] | None]:
+        """Pixels and indices of whom samples are mixed with, as the original view shows them."""
+        if view.mix is None or view.of is None or self.alike:
+            return iter([None] * math.ceil(len(order) / size))
+        others = view.partners(order, epoch, self.shown.pool)
+        batches = self.shown.epoch(others, size, device, epoch)
+        return ((batch.pixels, batch.indices) for batch in batches)
+
+    def _copy(self, view: View, own: Batch, other: tuple[Tensor, Tensor] | None, epoch: int) -> Tensor:
+        if view.of is None:
+            return own.pixels
+        if not self.alike:
+            seen = view.show_copy(own.pixels, own.indices, epoch)
+            if view.mix is None:
+                return seen
+            partners = view.show_copy(*other, epoch)
+            return view.mix.mix(seen, partners, view.drawn(view.mix, epoch, own.indices))[0]
+        first = own.indices[:1].expand(len(own.indices))
+        seen = view.show_copy(own.pixels, first, epoch)
+        if view.mix is None:
+            return seen
+        # A rotation, so that none is mixed with itself.
+        random = float(uniform(view.seed, epoch, own.indices[:1], 1, PARTNER))
+        partners = seen.roll(1 + int(random * (len(seen) - 1)), 0)
+        return view.mix.mix(seen, partners, view.drawn(view.mix, epoch, first))[0]

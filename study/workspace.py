@@ -17,7 +17,7 @@ import platform
 from collections.abc import Callable, Hashable
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -242,8 +242,6 @@ class Workspace:
         """
         view = view or View(classifier.input)
         model = classifier.model
-        which = {"seed": view.seed, "epoch": epoch} if variant is None else {"variant": variant}
-        transforms = [dump(transform) for transform in view.transforms]
         key = Key(
             timm=zoo.architecture(model.timm),
             kwargs=model.kwargs,
@@ -255,7 +253,7 @@ class Workspace:
             samples=self._samples[split],
             precision=self.precision,
             top_k=top_k,
-            view={"transforms": transforms, **which} if transforms else None,
+            view=_described(view, epoch, variant),
             features=features,
         )
 
@@ -359,6 +357,17 @@ class Workspace:
             "timm_version": version("timm"),
             "study_version": __version__,
         }
+
+
+def _described(view: View, epoch: int, variant: int | None) -> dict[str, Any] | None:
+    """What a view shows in an epoch, or in a variant, as JSON; None of samples as they are."""
+    if not view.transforms:
+        return None
+    which = {"seed": view.seed, "epoch": epoch} if variant is None else {"variant": variant}
+    if view.of and view.of.transforms:
+        of = _described(view.of, epoch, variant)
+        which["of"] = {key: of[key] for key in of if key in ("transforms", "seed")}
+    return {"transforms": [dump(transform) for transform in view.transforms], **which}
 
 
 def _bytes(kept: Tensor | nn.Module | Resident) -> int:

@@ -1,4 +1,4 @@
-"""What makes a good augmentation: T. stddev against the student's test loss, and what a choice by it costs."""
+"""What makes a good augmentation: T. stddev against the student's test loss, and what choosing costs."""
 
 from __future__ import annotations
 

@@ -97,6 +97,11 @@ class Batches:
         # Kept from epoch to epoch: FFCV never frees the 10 to 20 kB it allots a thread that decodes JPEGs.
         self._threads = ThreadPoolExecutor(workers, "decode")
 
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of a sample's pixels."""
+        return 3 * self.size[0] * self.size[1]
+
     def epoch(
         self, order: NDArray[np.integer], batch_size: int, device: torch.device | str = "cpu"
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -247,6 +252,11 @@ class Resident:
     def nbytes(self) -> int:
         return self._pixels.nbytes + self._labels.nbytes
 
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of a sample's pixels."""
+        return self._pixels.shape[1:].numel()
+
     def epoch(
         self, order: NDArray[np.integer], batch_size: int, device: torch.device | str = "cpu"
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -262,7 +272,7 @@ class Resident:
         positions = np.searchsorted(self._samples, order)
         positions, indices = (_move(torch.from_numpy(of), home) for of in (positions, order))
         # Some batches at a time: one of small images takes less than the calls that fetch it.
-        piece = batch_size * max(1, GATHERED // (batch_size * self._pixels.shape[1:].numel()))
+        piece = batch_size * max(1, GATHERED // (batch_size * self.sample_bytes))
         for rows, index in zip(positions.split(piece), indices.split(piece), strict=True):
             if not len(rows):  # torch splits nothing into one part
                 return

@@ -18,7 +18,9 @@ INPUTS = (
     *("student_features", "teacher_features", "teachers_features", "frozen_features"),
     *("student_maps", "teacher_maps"),
     "learning_teacher",
+    *("student_augmented", "teacher_augmented"),
 )
+SECOND = INPUTS[-2:]  # with a default of None, what is read where a method has a second input
 # Numbers of features, and of channels of each stage's maps (a tuple); of classes, and the classes' names (a
 # tuple); of samples of the transfer set, and their labels, int64 [samples]. Of the images kept aside, seen as
 # in the transfer: logits [samples, classes] of the frozen student and (a list) of each teacher, and labels,
@@ -37,6 +39,15 @@ def needs(objective: Callable) -> tuple[str, ...]:
 
 
 @functools.cache
+def needs_of_one_input(objective: Callable) -> tuple[str, ...]:
+    """The same where there is no second input: without what it then takes the default for."""
+    function = objective.forward if inspect.isclass(objective) else objective
+    parameters = inspect.signature(function).parameters
+    optional = {name for name in SECOND if name in parameters and parameters[name].default is None}
+    return tuple(name for name in needs(objective) if name not in optional)
+
+
+@functools.cache
 def check(objective: Callable, name: str) -> None:
     """Refuse an objective that asks for what none is given.
 
@@ -49,6 +60,11 @@ def check(objective: Callable, name: str) -> None:
         for word in asked:
             if word not in known:
                 raise ValueError(f"'{name}' asks for '{word}', but is given {', '.join(known)} alone")
+    if ("student_augmented" in needs(objective)) != ("teacher_augmented" in needs(objective)):
+        raise ValueError(
+            f"'{name}' reads of the second input what one says alone; name 'student_augmented' and "
+            "'teacher_augmented'"
+        )
     if not {"student", "student_features", "student_maps"} & set(needs(objective)):
         raise ValueError(f"'{name}' does not read the student; name 'student' or 'student_features'")
 

@@ -2,7 +2,8 @@
 
 After "What Makes a 'Good' Data Augmentation in Knowledge Distillation" (arXiv 2012.02909), whose losses are
 those of Tian et al.'s benchmark (arXiv 1910.10699): each is (1 − λ) · cross-entropy + λ · KL + β · a loss of
-features, with the benchmark's β. What the features are compared by are pure functions, means over samples or
+features, with the benchmark's β. Of a second input λ · KL is added (`losses.xe_kl_augmented`); features are
+of the first one alone. What the features are compared by are pure functions, means over samples or
 over pairs of them. Pooled features are what the head is given, [batch, dim]; maps are those of a network's
 stages, from the first to the last, [batch, channels, height, width]. Student's and teacher's stages are
 paired from the last one back. CRD, which the paper has beside them, is in `contrastive`.
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.contract import Count, Positive, Share
-from study.objectives.losses import xe_kl
+from study.objectives.losses import xe_kl, xe_kl_augmented
 
 EPSILON = 1e-7  # beside lengths and probabilities of PKT
 LEAST_VARIANCE, FIRST_VARIANCE = 1e-5, 5.0  # of VID, as Tian et al.
@@ -104,6 +105,20 @@ def _constants(maps: Sequence[Tensor]) -> list[Tensor]:
     return [one.detach() for one in maps]
 
 
+def _distilled(
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    student_augmented: Tensor | None,
+    teacher_augmented: Tensor | None,
+    **settings: float,
+) -> Tensor:
+    """XE-KL, of two inputs where there is a second one."""
+    if student_augmented is None:
+        return xe_kl(student, teacher, labels, **settings)
+    return xe_kl_augmented(student, teacher, labels, student_augmented, teacher_augmented, **settings)
+
+
 # --- objectives ---------------------------------------------------------------------------------
 
 
@@ -113,6 +128,8 @@ def xe_kl_at(
     labels: Tensor,
     student_maps: Sequence[Tensor],
     teacher_maps: Sequence[Tensor],
+    student_augmented: Tensor | None = None,
+    teacher_augmented: Tensor | None = None,
     *,
     beta: Positive = 1000.0,
     stages: Count = 4,
@@ -122,7 +139,8 @@ def xe_kl_at(
     """XE-KL + β · attention transfer, summed over the last `stages` (`attention_distance`)."""
     pairs = _pairs(student_maps, _constants(teacher_maps), stages)
     attention = sum(attention_distance(own, its) for own, its in pairs)
-    return xe_kl(student, teacher, labels, weight=weight, temperature=temperature) + beta * attention
+    outputs = student, teacher, labels, student_augmented, teacher_augmented
+    return _distilled(*outputs, weight=weight, temperature=temperature) + beta * attention
 
 
 def xe_kl_sp(
@@ -131,6 +149,8 @@ def xe_kl_sp(
     labels: Tensor,
     student_maps: Sequence[Tensor],
     teacher_maps: Sequence[Tensor],
+    student_augmented: Tensor | None = None,
+    teacher_augmented: Tensor | None = None,
     *,
     beta: Positive = 3000.0,
     weight: Share = 0.9,
@@ -138,7 +158,8 @@ def xe_kl_sp(
 ) -> Tensor:
     """XE-KL + β · similarity-preserving distillation of the last stage (`similarity_distance`)."""
     similarity = similarity_distance(student_maps[-1], teacher_maps[-1].detach())
-    return xe_kl(student, teacher, labels, weight=weight, temperature=temperature) + beta * similarity
+    outputs = student, teacher, labels, student_augmented, teacher_augmented
+    return _distilled(*outputs, weight=weight, temperature=temperature) + beta * similarity
 
 
 def xe_kl_pkt(
@@ -147,6 +168,8 @@ def xe_kl_pkt(
     labels: Tensor,
     student_features: Tensor,
     teacher_features: Tensor,
+    student_augmented: Tensor | None = None,
+    teacher_augmented: Tensor | None = None,
     *,
     beta: Positive = 30000.0,
     weight: Share = 0.9,
@@ -154,7 +177,8 @@ def xe_kl_pkt(
 ) -> Tensor:
     """XE-KL + β · probabilistic knowledge transfer of pooled features (`similarity_divergence`)."""
     divergence = similarity_divergence(student_features, teacher_features.detach())
-    return xe_kl(student, teacher, labels, weight=weight, temperature=temperature) + beta * divergence
+    outputs = student, teacher, labels, student_augmented, teacher_augmented
+    return _distilled(*outputs, weight=weight, temperature=temperature) + beta * divergence
 
 
 class xe_kl_cc(nn.Module):
@@ -186,11 +210,14 @@ class xe_kl_cc(nn.Module):
         labels: Tensor,
         student_features: Tensor,
         teacher_features: Tensor,
+        student_augmented: Tensor | None = None,
+        teacher_augmented: Tensor | None = None,
     ) -> Tensor:
         own = self.student_embedding(student_features.float())
         its = self.teacher_embedding(teacher_features.detach().float())
         correlation = correlation_of_neighbours(own, its)
-        return xe_kl(student, teacher, labels, **self.settings) + self.beta * correlation
+        outputs = student, teacher, labels, student_augmented, teacher_augmented
+        return _distilled(*outputs, **self.settings) + self.beta * correlation
 
 
 class xe_kl_vid(nn.Module):
@@ -234,10 +261,13 @@ class xe_kl_vid(nn.Module):
         labels: Tensor,
         student_maps: Sequence[Tensor],
         teacher_maps: Sequence[Tensor],
+        student_augmented: Tensor | None = None,
+        teacher_augmented: Tensor | None = None,
     ) -> Tensor:
         distance = 0.0
         pairs = _pairs(student_maps, _constants(teacher_maps), self.stages)
         for maps, predictor, log_scale in zip(pairs, self.predictors, self.log_scales, strict=True):
             own, its = _same_size(*maps)
             distance = distance + gaussian_loss(predictor(own), log_scale, its)
-        return xe_kl(student, teacher, labels, **self.settings) + self.beta * distance
+        outputs = student, teacher, labels, student_augmented, teacher_augmented
+        return _distilled(*outputs, **self.settings) + self.beta * distance

@@ -6,8 +6,11 @@ and Yuan et al. (CVPR 2020, arXiv 1909.11723) for distillation without a teacher
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from study.contract import Count, Positive, Share
@@ -40,6 +43,29 @@ def xe_kl(
     `weight` is λ. The cross-entropy is fed logits. The paper's own runs fed it softmax outputs
     (`xe_kl_as_run`), which weakens that term: numbers of XE-KL are not comparable with the paper's."""
     distilled = kl(student, teacher, temperature=temperature)
+    return weight * distilled + (1 - weight) * xe(student, labels)
+
+
+def xe_kl_augmented(
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    student_augmented: Tensor,
+    teacher_augmented: Tensor,
+    *,
+    weight: Share = 0.9,
+    augmented_weight: Annotated[float, Field(ge=0)] = 1.0,
+    temperature: Positive = 4.0,
+) -> Tensor:
+    """XE-KL of two inputs, (1 − λ) · cross-entropy + λ · [KL + w · KL′] (arXiv 2012.02909, section 4.1).
+
+    KL′ is that of the second input (`spec.Augmentation`), of which no label is known; `augmented_weight` is
+    w. With w = 1, as in the paper, distillation counts twice as much as in XE-KL with the same λ: what
+    compares is a second input that is the first one again."""
+    distilled = kl(student, teacher, temperature=temperature)
+    distilled = distilled + augmented_weight * kl(
+        student_augmented, teacher_augmented, temperature=temperature
+    )
     return weight * distilled + (1 - weight) * xe(student, labels)
 
 

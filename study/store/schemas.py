@@ -113,6 +113,47 @@ _FLIPS_TAUGHT = tuple(
     for sign in ("positive", "negative")
 )
 
+_AUGMENTATION = (
+    (
+        "augmentation",
+        _S,
+        "names of the second input's transforms, joined by ', '; 'identity' where it is the first one again; "
+        "null where there is none",
+    ),
+    (
+        "augmentation_pick",
+        _S,
+        "by what its samples are picked among candidates: 'teacher_entropy', 'student_entropy' or 'kl'; null "
+        "where they are not",
+    ),
+    (
+        "augmentation_draw",
+        _S,
+        "whether each 'sample' has draws of its own, or all samples of a 'batch' have the same; null without",
+    ),
+)
+_OVER = "over windows of five batches and their copies, on the transfer set; null without a second input"
+_DIVERSITY = (
+    (
+        "teacher_stddev",
+        _F,
+        "T. stddev (arXiv 2012.02909, Eq. 10): mean over classes of the standard deviation of the teacher's "
+        f"mean probability {_OVER}, as all that follows",
+    ),
+    ("teacher_stddev_error", _F, "its standard error, by the jackknife over windows"),
+    ("teacher_stddev_windows", _I, "windows, of the last ten epochs at most"),
+    ("teacher_stddev_samples", _I, "samples of a window, originals and copies"),
+    ("teacher_stddev_augmented", _F, "the same measure of the windows' copies alone"),
+    (
+        "teacher_covariance",
+        _F,
+        "mean over classes of the covariance, over windows, of mean probabilities of originals and copies",
+    ),
+    ("teacher_entropy", _F, "mean entropy of the teacher's probabilities of originals, in nats"),
+    ("teacher_entropy_augmented", _F, "mean entropy of the teacher's probabilities of copies, in nats"),
+    ("teacher_entropy_stddev", _F, "standard deviation over windows of their mean entropy, in nats"),
+)
+
 TRIALS = _schema(
     "trials",
     _TRIAL,
@@ -123,6 +164,12 @@ TRIALS = _schema(
     ("student_timm", _S, "the student's timm architecture"),
     ("student_family", _S, "'cnn', 'transformer' or 'mlp'"),
     ("student_parameters", _I, "parameters of the student"),
+    (
+        "student_source",
+        _S,
+        "of the student's weights before transfer, as in `models`; 'seed': it is trained from scratch, and "
+        "no success or failure of a transfer",
+    ),
     ("student_weights", _S, "SHA-256 of the student's weights before transfer (all tensors, in order)"),
     ("student_weights_after", _S, "SHA-256 of the student's weights after transfer"),
     ("kept", _S, "folder under the zoo folder that holds the student after transfer; null where not kept"),
@@ -143,6 +190,7 @@ TRIALS = _schema(
     ("lr", _F, "peak learning rate"),
     ("temperature", _F, "distillation temperature T; null where nothing is distilled"),
     ("weight", _F, "lambda, the weight of KL against cross-entropy in XE-KL; null elsewhere"),
+    *_AUGMENTATION,
     ("slow_decay", _F, "tau of the slow weights actually used; null without slow weights"),
     ("slow_every", _I, "steps between two updates of the slow weights; null without"),
     (
@@ -161,7 +209,11 @@ TRIALS = _schema(
     ("optimizer", _S, "'sgd', 'adamw', or timm's name of another one"),
     ("momentum", _F, "momentum, of optimisers that have one"),
     ("weight_decay", _F, "weight decay"),
-    ("schedule", _S, "learning-rate schedule: 'constant', 'cosine' or 'linear' (to 0), or 'one_cycle'"),
+    (
+        "schedule",
+        _S,
+        "learning-rate schedule: 'constant', 'cosine' or 'linear' (to 0), 'one_cycle', or 'drops'",
+    ),
     (
         "transforms",
         _S,
@@ -187,6 +239,7 @@ TRIALS = _schema(
         "nothing is partitioned",
     ),
     *_FLIPS_TAUGHT,
+    *_DIVERSITY,
     ("seconds_load", _F, "seconds to load models and frozen outputs"),
     ("seconds_train", _F, "seconds of the transfer itself"),
     ("seconds_evaluate", _F, "seconds of evaluation"),

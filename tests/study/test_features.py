@@ -95,7 +95,7 @@ def leaves(name: str) -> dict:
             return tuple(map(leaf, tensor))
         return tensor.clone().requires_grad_() if tensor.is_floating_point() else tensor
 
-    return {need: leaf(KNOWN[need]) for need in objectives.needs(objectives.OBJECTIVES[name])}
+    return {need: leaf(KNOWN[need]) for need in objectives.needs_of_one_input(objectives.OBJECTIVES[name])}
 
 
 @every_one
@@ -113,6 +113,22 @@ def test_it_is_xe_kl_and_beta_times_a_loss_of_features(name):
     assert two - one == pytest.approx(one - tiny, rel=1e-3)
     other = loss(beta=1e-12, weight=0.2, temperature=1.0)
     assert other == pytest.approx(float(objectives.xe_kl(STUDENT, TEACHER, LABELS, weight=0.2)), rel=1e-6)
+
+
+@every_one
+def test_of_a_second_input_the_teachers_outputs_are_imitated(name):
+    given, copies = leaves(name), (normal(40, (6, 4)), normal(41, (6, 4)))
+    losses = []
+    for second in ((), copies):
+        torch.manual_seed(0)
+        made = objectives.make(objectives.OBJECTIVES[name], {"beta": 1.0}, **MADE)
+        losses.append(made(*given.values(), *second).item())
+    expected = 0.9 * objectives.kl(*copies, temperature=4.0)
+    assert losses[1] - losses[0] == pytest.approx(float(expected), rel=1e-4)
+    told = {"method": name, "lr": 0.1}
+    plain = spec.Method.model_validate(told)
+    second = spec.Method.model_validate(told | {"augmentation": {"transforms": ["cutmix"]}})
+    assert second.needs == (*plain.needs, "student_augmented", "teacher_augmented")
 
 
 @every_one
@@ -185,12 +201,15 @@ def test_maps_are_asked_live_where_all_else_is_kept(study, workspace):
     assert [one.cached for one in needs.teachers] == [False]
 
 
-def test_passes_of_maps_are_not_counted(study):
+def test_maps_are_never_kept_in_the_count(study):
     one = trial_of(study, "kl")
     maps, pooled = (method(one, method=name, lr=0.01) for name in ("xe_kl_at", "xe_kl_pkt"))
+    epochs = one.budget.epochs
     counted = [frozen.decide(study, [*trials], 100, 10) for trials in ([pooled], [pooled, maps], [maps])]
-    assert counted[0].live_passes == counted[1].live_passes == one.budget.epochs
-    assert counted[2].live_passes == counted[2].cached_passes == 0 and counted[2].transfer == "live"
+    assert (counted[0].live_passes, counted[0].cached_passes) == (epochs, 1)  # one view, shown in each
+    assert (counted[2].live_passes, counted[2].cached_passes) == (epochs, epochs)
+    assert counted[2].gib == 0 < counted[0].gib == counted[1].gib
+    assert (counted[1].live_passes, counted[1].cached_passes) == (2 * epochs, 1 + epochs)
 
 
 def test_a_study_that_keeps_outputs_cannot_read_maps(base):

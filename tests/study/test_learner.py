@@ -226,7 +226,7 @@ def test_slow_weights_leave_whole_numbers_whole():
 
 
 def training(**settings) -> spec.Training:
-    return spec.Training(epochs=1, batch_size=8, **settings)
+    return spec.Training(**{"epochs": 1, "batch_size": 8} | settings)
 
 
 @pytest.mark.parametrize("name", ["lamb", "lion", "muon", "nadamw", "madgrad"])
@@ -270,6 +270,17 @@ def test_the_rate_rises_over_the_share_of_steps_that_warm_up():
     np.testing.assert_allclose(rates(schedule="linear"), 0.6 * (1 - np.arange(12) / 12))
 
 
+def test_the_rate_drops_between_epochs_of_the_run():
+    """Three epochs of four steps: half of the run lies within the second, so the third is the first of it."""
+    drops = {"drops": [0.5], "factor": 0.5}
+    np.testing.assert_allclose(rates(epochs=3, schedule=drops), [0.6] * 8 + [0.3] * 4)
+    np.testing.assert_allclose(
+        rates(epochs=3, schedule=drops, warmup=0.25), [0.15, 0.3, 0.45] + [0.6] * 5 + [0.3] * 4
+    )
+    assert spec.Drops(drops=(0.3, 0.6, 0.9)).epochs(100) == [30, 60, 90]
+    assert spec.Drops(drops=(0.3, 0.7)).epochs(10) == [3, 7]  # though 0.7 * 10 may be a little more
+
+
 def test_gradients_together_are_no_longer_than_they_may_be(study, workspace):
     one = plain(workspace.student(study.zoo["mixer"]), training=training(momentum=0, clip_grad=0.01), lr=1.0)
     before = copied(one.student)
@@ -300,6 +311,8 @@ def test_an_optimizer_that_timm_does_not_have_is_refused():
         training(optimizer="adamv")
     with pytest.raises(ValidationError, match="'one_cycle' warms up by itself"):
         training(warmup=0.1, schedule="one_cycle")
+    with pytest.raises(ValidationError, match="drops before it has risen"):
+        training(warmup=0.5, schedule={"drops": [0.5]})
 
 
 def test_what_is_not_said_of_training_is_not_part_of_ids():

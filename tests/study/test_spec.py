@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from study import spec, transforms
 from study.errors import StudyError
@@ -328,6 +329,34 @@ def test_a_seed_has_trials_of_its_own():
     seeds = {n: ids(SMALL | {"seeds": [n]}) for n in (0, 1)}
     assert not seeds[0] & seeds[1]
     assert ids(SMALL | {"seeds": [0, 1]}) == seeds[0] | seeds[1]
+
+
+def test_students_from_scratch_are_drawn_anew_for_each_seed():
+    """Their first seed is the one that the study says; of teachers nothing changes."""
+    content = changed("zoo.vit.weights", {"source": "seed", "seed": 5}, SMALL | {"seeds": [0, 2]})
+    trials = trials_by_key(content)
+    for (student, teacher, _, seed), trial in trials.items():
+        assert trial.student.source == ("seed" if student == "vit" else trial.student.source)
+        if student == "vit":
+            assert trial.student.weights == spec.Random(seed=5 + seed)
+        if teacher == "vit":
+            assert trial.teachers[0].weights == spec.Random(seed=5)
+    one = {trial.id for trial in trials.values() if trial.seed == 0}
+    assert one == ids(changed("zoo.vit.weights", {"source": "seed", "seed": 5}))
+
+
+def test_a_method_may_be_trained_for_longer():
+    """As many times the epochs, and otherwise the trial of a study that says so."""
+    longer = changed("methods.kl.epochs_factor", 4, changed("budget.epochs", 3))
+    for trial in trials_by_key(longer).values():
+        assert trial.budget.epochs == (12 if trial.name == "kl" else 3)
+        assert spec.Trial.model_validate_json(trial.model_dump_json()).id == trial.id
+    mine = {trial.id for trial in trials_by_key(longer).values() if trial.name == "kl"}
+    assert mine == {t.id for t in trials_by_key(changed("budget.epochs", 12)).values() if t.name == "kl"}
+    assert ids(changed("methods.kl.epochs_factor", 1)) == ids(SMALL)
+    made = changed("taught.weights.method.epochs_factor", 2, MADE)
+    with pytest.raises(ValidationError, match="give this budget its own epochs"):
+        spec.Study.model_validate(SMALL | {"zoo": SMALL["zoo"] | made})
 
 
 def test_ids_are_the_same_in_another_process(tmp_path):
@@ -739,6 +768,11 @@ MISTAKES = [
     ("pairs", "al", "pairs", "should be 'all'"),
     ("zoo.vit.family", "transformr", "zoo.vit.family", "'transformer'"),
     ("budget.schedule", "cosin", "budget.schedule", "'cosine'"),
+    ("budget.schedule", {"drop": [0.5]}, "budget.schedule.drop", "did you mean 'drops'?"),
+    ("budget.schedule", {"drops": []}, "budget.schedule.drops", "must not be empty"),
+    ("budget.schedule", {"drops": [0.5], "facto": 1}, "budget.schedule.facto", "did you mean 'factor'?"),
+    ("budget.schedule", {"drops": [0.9, 0.5]}, "budget.schedule", "each larger than the one before"),
+    ("methods.kl.epochs_factor", 0, "methods.kl.epochs_factor", "greater than 0"),
     ("outputs", "cache", "outputs.transfer", "'cached'"),
     ("outputs", 3, "outputs", "should be a mapping"),
     ("outputs.transfr", "live", "outputs.transfr", "did you mean 'transfer'?"),

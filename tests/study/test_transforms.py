@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from scipy import special, stats
@@ -20,15 +20,20 @@ from study.models.timm_import import torchvision
 from study.transforms import (
     TRANSFORMS,
     AnyTransform,
+    AugMix,
+    AutoAugment,
     ColorJitter,
     CutMix,
+    Cutout,
     Flip,
     Grayscale,
     Mix,
     Mixup,
+    RandAugment,
     ResizedCrop,
     Shift,
     Transform,
+    TrivialAugmentWide,
     dump,
     parse,
 )
@@ -117,6 +122,7 @@ def test_shape_type_and_range_stay_and_the_input_is_left_alone(transform, dtype,
 
 
 @every
+@settings(max_examples=10)
 @given(st.lists(st.integers(0, 19), min_size=1, max_size=8), st.sampled_from([torch.uint8, torch.float32]))
 def test_a_sample_is_shown_alike_in_any_batch(transform, chosen, dtype):
     pixels, random = images(20, dtype=dtype), rand(20, transform.numbers)
@@ -387,6 +393,93 @@ def test_grey_equals_torchvisions():
     assert torch.equal(seen[~grey], pixels[~grey])
 
 
+# Policies, and holes.
+
+
+def fed(monkeypatch, whole, uniform, dirichlet=()):
+    """Let torchvision draw these whole numbers and uniform ones, in order, and these shares."""
+    whole, uniform, dirichlet = iter(whole), iter(uniform), iter(dirichlet)
+    monkeypatch.setattr(torch, "randint", lambda *a, **k: torch.tensor([next(whole)]))
+    monkeypatch.setattr(torch, "rand", lambda *a, **k: torch.tensor(next(uniform)))
+    monkeypatch.setattr(torch, "_sample_dirichlet", lambda like: next(dirichlet))
+
+
+def kind_and_signed(name, drawn):
+    """Of a policy of torchvision: the operation that a number draws, and whether it goes both ways."""
+    space = list(getattr(torchvision.transforms.v2, name)._AUGMENTATION_SPACE.values())
+    place = int(drawn * len(space))
+    return place, space[place][1], space[place][0](31, 9, 12) is not None
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_randaugment_equals_torchvisions(monkeypatch, channels):
+    pixels, random = images(60, channels), rand(60, 8)
+    seen = RandAugment(operations=3, magnitude=17).show(pixels, random)
+    for sample, numbers, mine in zip(pixels, random, seen, strict=True):
+        chosen = [kind_and_signed("RandAugment", float(numbers[2 * k])) for k in range(3)]
+        ways = [float(numbers[2 * k + 1]) for k in range(3) if chosen[k][1]]
+        fed(monkeypatch, [place for place, *_ in chosen], ways)
+        theirs = torchvision.transforms.v2.RandAugment(3, 17)
+        assert torch.equal(mine, theirs(sample))
+
+
+def test_trivialaugment_equals_torchvisions(monkeypatch):
+    pixels, random = images(90), rand(90, 3)
+    seen = TrivialAugmentWide().show(pixels, random)
+    theirs = torchvision.transforms.v2.TrivialAugmentWide()
+    for sample, (which, way, much), mine in zip(pixels, random.tolist(), seen, strict=True):
+        place, signed, has_magnitude = kind_and_signed("TrivialAugmentWide", which)
+        fed(monkeypatch, [place, int(much * 31)][: 1 + has_magnitude], [way][: int(signed)])
+        assert torch.equal(mine, theirs(sample))
+
+
+def test_augmix_equals_torchvisions_up_to_rounding(monkeypatch):
+    pixels, random = images(40), rand(40, AugMix.numbers)
+    seen = AugMix().show(pixels, random)
+    theirs = torchvision.transforms.v2.AugMix()
+    for sample, numbers, mine in zip(pixels, random, seen, strict=True):
+        places, whole, ways = numbers[:27].reshape(3, 3, 3), [], []
+        for chain in range(3):
+            whole.append(1 + int(numbers[27 + chain] * 3))
+            for which, way, much in places[chain, : whole[-1]].tolist():
+                place, signed, has_magnitude = kind_and_signed("AugMix", which)
+                whole += [place, int(much * 3)][: 1 + has_magnitude]
+                ways += [way][: int(signed)]
+        weights = -torch.log1p(-numbers[30:33])
+        own = torch.stack([1 - numbers[33], numbers[33]])[None]
+        fed(monkeypatch, whole, ways, [own, (weights / weights.sum())[None]])
+        assert (theirs(sample).int() - mine.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("policy", ["cifar10", "imagenet", "svhn"])
+def test_autoaugment_equals_torchvisions(monkeypatch, policy):
+    v2 = torchvision.transforms.v2
+    pixels, random = images(60), rand(60, 5)
+    seen = AutoAugment(policy=policy).show(pixels, random)
+    theirs = v2.AutoAugment(v2.AutoAugmentPolicy(policy))
+    for sample, numbers, mine in zip(pixels, random.tolist(), seen, strict=True):
+        chosen = int(numbers[0] * len(theirs._policies))
+        uniform = []
+        for place, (name, p, level) in enumerate(theirs._policies[chosen]):
+            uniform.append(numbers[1 + place])
+            if uniform[-1] <= p and level is not None and theirs._AUGMENTATION_SPACE[name][1]:
+                uniform.append(numbers[3 + place])
+        fed(monkeypatch, [chosen], uniform)
+        assert torch.equal(mine, theirs(sample))
+
+
+@pytest.mark.parametrize("fill", [0.5, (0, 0.4, 1)])
+def test_cutout_equals_a_loop(fill):
+    pixels, drawn = images(60), rand(60, 2)
+    seen = Cutout(side=5, fill=fill).show(pixels, drawn)
+    for sample, (y, x), mine in zip(pixels.clone(), drawn.tolist(), seen, strict=True):
+        top, left = int(y * 9) - 2, int(x * 12) - 2
+        for row, column in itertools.product(range(top, top + 4), range(left, left + 4)):
+            if 0 <= row < 9 and 0 <= column < 12:
+                sample[:, row, column] = (255 * torch.tensor(fill)).round().to(torch.uint8)
+        assert torch.equal(mine, sample)
+
+
 # Mixtures.
 
 
@@ -580,6 +673,9 @@ def test_what_names_no_transform_is_told_in_a_sentence(value, sentence):
         ("grayscale", 2, "p: input should be less than or equal to 1 (it says 2)"),
         ("mixup", 0, "alpha: input should be greater than 0 (it says 0)"),
         ("cutmix", float("inf"), "alpha: input should be a finite number (it says inf)"),
+        ("cutmix", {"sides": "odd"}, "sides: input should be 'rounded' or 'even' (it says 'odd')"),
+        ("autoaugment", "cifar", "policy: input should be 'cifar10', 'imagenet' or 'svhn' (it says 'cifar')"),
+        ("randaugment", 5, "operations: input should be less than or equal to 4 (it says 5)"),
     ],
     ids=str,
 )
