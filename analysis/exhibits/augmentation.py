@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from analysis import augmentation_measures as measures
 from analysis import style
 from analysis.exhibit import LeftOut, Shown, exhibit
 from analysis.material import Material
-from analysis.methods import label
-from analysis.text import Column, Number, filled
+from analysis.text import Column, Number, filled, number, p_value
 
 TITLE = "Augmentations in distillation"
 KEYS = ["student", "teacher"]
@@ -93,7 +92,9 @@ def _scatter(points: pd.DataFrame, correlations: pd.DataFrame, published: pd.Dat
     drawing, panels = style.panelled("Does the teacher's deviation tell a good augmentation?", len(groups))
     looks = _looks(points["method"])
     for panel, ((student, teacher), mine) in zip(panels, groups, strict=True):
-        panel.set_title(f"{teacher} teaching {student}", fontsize=11)
+        said = _said(correlations, student, teacher)
+        panel.set_title("\n".join([f"{teacher} teaching {student}", *said]), fontsize=9)
+        panel.xaxis.set_major_locator(MaxNLocator(4))
         theirs = published[(published["student"] == student) & (published["teacher"] == teacher)]
         panel.scatter(theirs["t_stddev"], theirs["s_test_loss"], marker="x", s=18, color=style.GREY)
         for row in mine.itertuples():
@@ -107,9 +108,11 @@ def _scatter(points: pd.DataFrame, correlations: pd.DataFrame, published: pd.Dat
                 marker=marker,
                 linewidth=0.8,
             )
-        _say_correlations(panel, correlations, student, teacher)
     style.axis_labels(panels, "T. stddev", "student's test loss (nats)")
-    style.legend(drawing, style.method_handles(looks), f"{len(points)} schemes of {len(groups)} pairs", 3)
+    handles = style.method_handles(looks)
+    if len(published):
+        handles += [Line2D([], [], color=style.GREY, marker="x", linestyle="", label="published")]
+    style.legend(drawing, handles, f"{len(points)} schemes of {len(groups)} pairs", 3)
     return drawing
 
 
@@ -125,15 +128,13 @@ def _bar(size: float) -> float | None:
     return None if pd.isna(size) else size
 
 
-def _say_correlations(panel: Axes, correlations: pd.DataFrame, student: str, teacher: str) -> None:
+def _said(correlations: pd.DataFrame, student: str, teacher: str) -> list[str]:
+    """The coefficients of a pair, a line each."""
     mine = correlations.query("predictor == 'teacher_stddev' and student == @student and teacher == @teacher")
-    said = [
-        f"{SIGNS[row.coefficient]} {row.correlation:+.2f} [{row.correlation_low:+.2f}, "
-        f"{row.correlation_high:+.2f}], p {row.p_value:.2g}"
-        for row in mine.dropna(subset="correlation").itertuples()
+    return [
+        f"{SIGNS[row.coefficient]} {number(_number(row, 'correlation'), '+.2f')}, p {p_value(row.p_value)}"
+        for _, row in mine.dropna(subset="correlation").iterrows()
     ]
-    text = "\n".join(said).replace("-", "\N{MINUS SIGN}")
-    panel.text(0.03, 0.97, text, ha="left", va="top", fontsize=7, transform=panel.transAxes)
 
 
 @exhibit("What predicts the student's loss")
@@ -227,10 +228,8 @@ def augmentation_regret(scheme_points):
         column("regret", "regret", "number('.4f')", "loss of the chosen one minus the best's, in nats"),
         column("CutMix", "regret_of_cutmix", "number('.4f')", "the same of always taking CutMix"),
         column("difference", "regret_difference", "number('+.4f')", "the first minus the second"),
-        column(
-            "in accuracy", "accuracy_regret", "percent(2)", "points that the chosen one is below the best"
-        ),
-        column("CutMix", "accuracy_regret_of_cutmix", "percent(2)", "the same of CutMix"),
+        column("in accuracy", "accuracy_regret", "percent(2)", "points that it is below the best one"),
+        column("CutMix in accuracy", "accuracy_regret_of_cutmix", "percent(2)", "the same of CutMix"),
     ]
     return Shown(table, None, columns, keys=KEYS)
 
@@ -301,9 +300,5 @@ def _epochs(table: pd.DataFrame) -> Figure:
         panel.set_xscale("log", base=2)
         panel.set_xticks(sorted(mine["epochs"].unique()), [f"{n:g}" for n in sorted(mine["epochs"].unique())])
     style.axis_labels(panels, "epochs", "student's test error (%)")
-    handles = [
-        Line2D([], [], color=color, marker=marker, linewidth=2, label=label(scheme))
-        for scheme, (color, marker) in looks.items()
-    ]
-    style.legend(drawing, handles, f"{len(groups)} pairs", 3)
+    style.legend(drawing, style.method_handles(looks), f"{len(groups)} pairs", 3)
     return drawing
