@@ -25,6 +25,7 @@ SCRIPTS = {
     "push": "jobs/push.py",
     "gallery": "jobs/gallery.py",
     "recommend": "jobs/recommend.py",
+    "augmentations": "jobs/augmentations.py",
     "report": "analysis/report.py",
     "convert": "study/models/convert.py",
 }

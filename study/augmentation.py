@@ -15,7 +15,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -164,33 +163,3 @@ def question(
         return both
 
     return of_epoch
-
-
-def measured(
-    workspace: Workspace,
-    augmentation: spec.Augmentation,
-    view: View,
-    teacher: Classifier,
-    *,
-    batch_size: int,
-    epochs: int = diversity.EPOCHS,
-    seed: int = 0,
-) -> dict[str, float | int | None]:
-    """How a teacher's probabilities vary under an augmentation (`diversity.Windows.measures`), before any
-    student is trained: on the batches that a trial of this seed and of so many epochs has.
-
-    Raises:
-        ValueError: the augmentation picks by a student.
-    """
-    if augmentation.pick in ("student_entropy", "kl"):
-        raise ValueError("what is picked by a student is not known before it is trained")
-    second = SecondInput(workspace, augmentation, view, epochs, teacher)
-    first, samples = Frozen(workspace, teacher, view, epochs), workspace.splits["transfer"]
-    loader = second.loader(workspace.shown(view, "transfer"))
-    for epoch in range(epochs):
-        ask, ask_again = first.epoch(epoch), second.epoch(epoch)
-        order = np.random.default_rng((seed, epoch)).permutation(samples)
-        for batch in distributed.parts(loader, order, batch_size, workspace.device, epoch):
-            ask_again(batch, ask(batch.pixels, batch.indices)[0])
-        second.end_epoch()
-    return second.windows.measures()

@@ -14,8 +14,12 @@ from study import objectives, spec
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "paper.md").read_text()
-BEYOND_TEXT = "".join((ROOT / "docs" / f"{name}.md").read_text() for name in ("methods", "recommender"))
-BEYOND = {"beyond", "bi_kd", "equal_teachers", "held_out", "useless_teachers", "weight_space"}
+BEYOND_TEXT = "".join(
+    (ROOT / "docs" / f"{name}.md").read_text() for name in ("methods", "recommender", "augmentation")
+)
+BEYOND = {"augmentation", "augmentation_glyphs"} | {
+    *("beyond", "bi_kd", "equal_teachers", "held_out", "useless_teachers", "weight_space")
+}
 CODE = re.findall(r"`([^`\n]+)`", TEXT)
 COMMANDS = sorted({code for code in CODE if re.match(r"(jobs|analysis)/\w+\.py ", code)})
 STUDIES = sorted({name for code in CODE for name in re.findall(r"studies/(\w+)\.yaml", code)})

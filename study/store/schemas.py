@@ -24,6 +24,10 @@ The recommender (`study.recommend`), one file a study:
 - `features/<study>.parquet`: one row a pair of a student and a teacher, before any training;
 - `recommendations/<study>.parquet`: one row a pair, method and rule: how the rule ranks the teacher.
 
+Augmentations ranked before any student is trained (`study.schemes`), one file a measurement:
+
+- `augmentations/<measurement>.parquet`: one row, how a teacher's probabilities vary under one.
+
 Every column carries its description in the field's Parquet metadata (`describe`), from which
 `python -m study.store.schemas` makes `docs/records.md`. The files are written by `study.store.records`, and
 those of many trials merged into large ones, with the same columns and rows, by `study.store.compaction`.
@@ -534,6 +538,17 @@ RECOMMENDATIONS = _schema(
     ("high", _F, "its upper bound"),
 )
 
+AUGMENTATIONS = _schema(
+    "augmentations",
+    ("measurement", _S, "id of the measurement: a hash of everything that can change its result"),
+    ("study", _S, "name of the study that measured it"),
+    ("student", _S, "name of a student whose crop the images are seen through, in the study's zoo"),
+    ("teacher", _S, "name of the teacher in the study's zoo"),
+    ("method", _S, "name of the method in the study whose second input it is"),
+    *_AUGMENTATION,
+    *_DIVERSITY,
+)
+
 
 def _by_name(*tables: pa.Schema) -> dict[str, pa.Schema]:
     return {table.metadata[b"table"].decode(): table for table in tables}
@@ -542,7 +557,8 @@ def _by_name(*tables: pa.Schema) -> dict[str, pa.Schema]:
 TRANSFER_TABLES = _by_name(TRIALS, PREDICTIONS, HISTORY, EVALUATIONS, PLANS)
 ATLAS_TABLES = _by_name(MODELS, MODEL_PREDICTIONS, ATLAS, PAIRS, PAIR_CLASSES, CLASSES)
 RECOMMENDER_TABLES = _by_name(FEATURES, RECOMMENDATIONS)
-TABLES = TRANSFER_TABLES | ATLAS_TABLES | _by_name(GALLERY) | RECOMMENDER_TABLES
+AUGMENTATION_TABLES = _by_name(AUGMENTATIONS)
+TABLES = TRANSFER_TABLES | ATLAS_TABLES | _by_name(GALLERY) | RECOMMENDER_TABLES | AUGMENTATION_TABLES
 
 
 def describe(schema: pa.Schema) -> list[tuple[str, str, str]]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from study import augmentation, distributed, frozen, learner, objectives, spec, transfer
+from study import distributed, frozen, learner, objectives, schemes, spec, transfer
 from study.augmentation import SecondInput, as_evaluated
 from study.errors import StudyError
 from study.images.batches import Crop
@@ -250,7 +250,7 @@ def test_windows_are_those_of_the_job_before_any_training(study, workspace):
     trial = augmented(study, ["cutmix"], "mixer", pick="teacher_entropy")
     row = transfer.run(trial, workspace).row
     view = View(workspace.frozen(trial.student).crop, trial.budget.transforms, trial.budget.view_seed)
-    found = augmentation.measured(
+    found = schemes.measured(
         workspace,
         trial.method.augmentation,
         view,

@@ -614,6 +614,8 @@ def test_the_order_of_teachers_is_another_transfer():
         ("demo", 222, 0),
         ("held_out", 366, 0),
         ("beyond", 126, 0),
+        ("augmentation", 116, 0),
+        ("augmentation_glyphs", 116, 0),
         ("useless_teachers", 618, 0),
         ("paper_subset10", 2015, 0),
         ("paper_full", 168, 0),
