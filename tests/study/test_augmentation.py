@@ -78,6 +78,24 @@ def test_a_view_of_a_view_shows_the_same_wherever_it_is_loaded(workspace, names)
     assert torch.equal(shown, copies(workspace, names, order, 32)[2])
 
 
+def test_copies_of_other_views_are_kept_in_other_files(study, workspace, tmp_path):
+    """Whether in epochs or in variants; those of what is shown as it is are a view like any other."""
+    place, model = elsewhere(workspace, tmp_path), workspace.frozen(study.zoo["resnet"])
+
+    def files(base, names, **which):
+        view = view_of(base).copy(tuple(map(parse, names)))
+        place.outputs(model, "transfer", view, **which)
+        return len(place.store.entries())
+
+    assert files(["flip"], ["cutmix"], epoch=1) == 1
+    assert files(["flip"], ["cutmix"], epoch=2) == 2
+    assert files([], ["cutmix"], epoch=1) == 3
+    assert files([{"shift": 1}], ["cutmix"], epoch=1) == 4
+    assert files(["flip"], ["cutmix"], epoch=1) == 4
+    assert files(["flip"], ["grayscale"], variant=1) == 5
+    assert files([], ["grayscale"], variant=1) == 6
+
+
 @pytest.mark.parametrize("names", [["flip"], [{"shift": 1}, "flip"], ["grayscale"]], ids=str)
 def test_variants_of_a_view_of_a_view_are_what_it_shows(workspace, names):
     order = workspace.splits["transfer"]

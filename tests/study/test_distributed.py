@@ -78,6 +78,12 @@ def fitted(study: spec.Study, place: Workspace) -> tuple[spec.Trial, Workspace]:
     return changed(trial, data=data, student=student, teachers=(teacher,)), other
 
 
+def twice(study: spec.Study) -> spec.Trial:
+    """A trial with a second input, long enough for three windows of its teacher's probabilities."""
+    content = {"method": "xe_kl_augmented", "lr": 1e-2, "augmentation": {"transforms": ["flip", "cutmix"]}}
+    return budget(method(trial_of(study, "kl"), **content), batch_size=31, epochs=4, transforms=["flip"])
+
+
 # --- what the two processes do ------------------------------------------------------------------
 
 
@@ -136,6 +142,11 @@ def mixing(study, place, folder):
     """Partners, and shares of classes as targets."""
     trial = budget(trial_of(study, "kl_dp"), batch_size=33, transforms=["mixup"])
     yield "mixup", lambda: transfer.run(trial, place)
+
+
+def augmenting(study, place, folder):
+    """A second input, and what is collected of it."""
+    yield "twice", lambda: transfer.run(twice(study), place)
 
 
 def training_the_zoo(study, place, folder):
@@ -203,6 +214,7 @@ SCENARIOS = [
     fitting,
     warming_up,
     mixing,
+    augmenting,
     training_the_zoo,
     a_sequence,
     interrupted,
@@ -292,6 +304,16 @@ def test_what_an_objective_trains_is_trained_by_all(study, workspace, outcomes):
     ):
         assert ours == pytest.approx(theirs, rel=1e-4)
         assert ours["first_class"] == theirs["first_class"]
+
+
+@pytest.mark.faults
+def test_a_second_input_is_shared_and_its_windows_are_those_of_all(study, workspace, outcomes):
+    single = transfer.run(twice(study), workspace)
+    assert_close(outcomes[0]["twice"], single)
+    found = {name: value for name, value in single.row.items() if name.startswith("teacher_stddev")}
+    assert found["teacher_stddev_windows"] == 3
+    for name, value in found.items():
+        assert outcomes[0]["twice"].row[name] == pytest.approx(value, rel=1e-4), name
 
 
 @pytest.mark.faults
