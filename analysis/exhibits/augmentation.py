@@ -24,8 +24,6 @@ PREDICTORS = {
     "teacher_entropy_stddev": "deviation of a window's entropy",
 }
 SIGNS = {"pearson": "r", "spearman": "ρ", "kendall": "τ"}
-MARKERS = "osD^vP*Xh<>pd8H"
-COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee7733", "#332288", "#009988")
 CORRELATES = (
     "T. stddev and the student's test loss: Pearson's correlation {{ of|number('+.2f') }} over the schemes "
     "of {{ 'one pair' if pairs == 1 else pairs ~ ' pairs, on average' }}; without CutMix and its relatives "
@@ -90,7 +88,7 @@ def _published_points(points: pd.DataFrame, published: pd.DataFrame) -> pd.DataF
 def _scatter(points: pd.DataFrame, correlations: pd.DataFrame, published: pd.DataFrame) -> Figure:
     groups = list(points.groupby(KEYS, sort=False))
     drawing, panels = style.panelled("Does the teacher's deviation tell a good augmentation?", len(groups))
-    looks = _looks(points["method"])
+    looks = style.styles(style.METHODS, points["method"])
     for panel, ((student, teacher), mine) in zip(panels, groups, strict=True):
         said = _said(correlations, student, teacher)
         panel.set_title("\n".join([f"{teacher} teaching {student}", *said]), fontsize=9)
@@ -114,14 +112,6 @@ def _scatter(points: pd.DataFrame, correlations: pd.DataFrame, published: pd.Dat
         handles += [Line2D([], [], color=style.GREY, marker="x", linestyle="", label="published")]
     style.legend(drawing, handles, f"{len(points)} schemes of {len(groups)} pairs", 3)
     return drawing
-
-
-def _looks(methods: pd.Series) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each scheme, of which there are more than known methods."""
-    return {
-        method: (COLORS[place % len(COLORS)], MARKERS[place % len(MARKERS)])
-        for place, method in enumerate(dict.fromkeys(methods))
-    }
 
 
 def _bar(size: float) -> float | None:
@@ -223,8 +213,8 @@ def augmentation_regret(scheme_points):
         Column("student", "student"),
         Column("teacher", "teacher"),
         Column("schemes", "n|number", "of all pairs: pairs"),
-        Column("chosen", "chosen|text", "the scheme of least T. stddev"),
-        Column("best", "best|text", "the scheme of least loss"),
+        Column("chosen", "chosen|label if chosen is string else none|text", "the scheme of least T. stddev"),
+        Column("best", "best|label if best is string else none|text", "the scheme of least loss"),
         column("regret", "regret", "number('.4f')", "loss of the chosen one minus the best's, in nats"),
         column("CutMix", "regret_of_cutmix", "number('.4f')", "the same of always taking CutMix"),
         column("difference", "regret_difference", "number('+.4f')", "the first minus the second"),
@@ -288,7 +278,7 @@ def error_against_epochs(schemes):
 def _epochs(table: pd.DataFrame) -> Figure:
     groups = list(table.groupby(KEYS, sort=False, dropna=False))
     drawing, panels = style.panelled("How long does a student gain?", len(groups))
-    looks = _looks(table["scheme"])
+    looks = style.styles(style.METHODS, table["scheme"])
     for panel, ((student, teacher), mine) in zip(panels, groups, strict=True):
         panel.set_title(
             f"{student} alone" if pd.isna(teacher) else f"{teacher} teaching {student}", fontsize=11

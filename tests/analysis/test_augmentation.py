@@ -25,7 +25,7 @@ LOSS = measures.LOSS
 SCHEMES = {  # by method: the second input's transforms, what is picked by, and T. stddev
     "identity": ("identity", None, 0.0150),
     "flip": ("flip", None, 0.0149),
-    "crop_flip": ("shift, flip", None, 0.0147),
+    "flip_crop": ("shift, flip", None, 0.0147),
     "cutout": ("cutout", None, 0.0144),
     "autoaugment": ("autoaugment", None, 0.0145),
     "mixup": ("mixup", None, 0.0140),
