@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from study import frozen, objectives, spec, transfer
+from study import distributed, frozen, objectives, spec, transfer
 from study.errors import StudyError
 from study.images.batches import Crop
 from study.objectives import features
@@ -217,3 +217,9 @@ def test_a_study_that_keeps_outputs_cannot_read_maps(base):
     with pytest.raises(ValidationError, match=r"outputs.transfer: 'cached', but 'methods.at' .* 'auto'"):
         spec.Study.model_validate(content)
     spec.Study.model_validate(content | {"outputs": "auto"})
+
+
+@every_one
+def test_several_workers_can_share_it(name):
+    """It keeps nothing of the samples that it has seen."""
+    distributed.check_objective(spec.Method.model_validate({"method": name, "lr": 0.1}), "one")
