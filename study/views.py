@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from study.images.batches import Batches, Crop, Resident
+from study.images.batches import GATHERED, Batches, Crop, Resident
 from study.transforms import Mix, Transform
 
 PARTNER = 48  # the counter that partners are drawn by
@@ -248,8 +248,9 @@ class Augmented:
     ) -> Iterator[Batch]:
         """As `Shown.epoch`."""
         at_once = batch_size
-        if not self.alike and any(view.grouped for view in self.views):
-            at_once *= max(1, GROUPED // (batch_size * self.shown.batches.sample_bytes))
+        if not self.alike:  # then several batches at once cost less
+            piece = GROUPED if any(view.grouped for view in self.views) else GATHERED
+            at_once *= max(1, piece // (batch_size * self.shown.batches.sample_bytes))
         partners = [self._partners(view, order, at_once, device, epoch) for view in self.views]
         for own, *others in zip(self.shown.epoch(order, at_once, device, epoch), *partners, strict=True):
             copies = [

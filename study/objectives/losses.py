@@ -62,11 +62,9 @@ def xe_kl_augmented(
     KL′ is that of the second input (`spec.Augmentation`), of which no label is known; `augmented_weight` is
     w. With w = 1, as in the paper, distillation counts twice as much as in XE-KL with the same λ: what
     compares is a second input that is the first one again."""
-    distilled = kl(student, teacher, temperature=temperature)
-    distilled = distilled + augmented_weight * kl(
-        student_augmented, teacher_augmented, temperature=temperature
-    )
-    return weight * distilled + (1 - weight) * xe(student, labels)
+    once = kl(student, teacher, temperature=temperature)
+    again = kl(student_augmented, teacher_augmented, temperature=temperature)
+    return weight * (once + augmented_weight * again) + (1 - weight) * xe(student, labels)
 
 
 # --- variants (arXiv 2310.17653, section 5.1 and appendix B.1) ----------------------------------

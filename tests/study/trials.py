@@ -107,6 +107,7 @@ class ArrayBatches:
 
     def __init__(self, pixels: torch.Tensor, labels: np.ndarray) -> None:
         self.pixels, self.labels, self.size = pixels, torch.from_numpy(labels), tuple(pixels.shape[2:])
+        self.sample_bytes = pixels[0].nbytes
 
     def epoch(self, order, batch_size, device="cpu"):
         for start in range(0, len(order), batch_size):
