@@ -223,3 +223,13 @@ def test_a_study_that_keeps_outputs_cannot_read_maps(base):
 def test_several_workers_can_share_it(name):
     """It keeps nothing of the samples that it has seen."""
     distributed.check_objective(spec.Method.model_validate({"method": name, "lr": 0.1}), "one")
+
+
+@pytest.mark.parametrize("name", ["xe_kl_vid", "xe_kl_pkt"])
+def test_a_trial_with_a_second_input_reads_features_of_the_first(study, workspace, name):
+    plain = method(trial_of(study, "kl"), method=name, lr=0.01)
+    second = method(plain, method=name, lr=0.01, augmentation={"transforms": ["cutmix"]})
+    rows = [transfer.run(trial, workspace).row for trial in (plain, second)]
+    assert [row["augmentation"] for row in rows] == [None, "cutmix"]
+    assert "teacher_stddev" not in rows[0] and "teacher_stddev" in rows[1]
+    assert rows[0]["student_weights_after"] != rows[1]["student_weights_after"]
