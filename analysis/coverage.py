@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis import flips
 from analysis.methods import in_order, label
-from analysis.results import UNIT
+from analysis.results import UNIT, is_from_scratch
 
 if TYPE_CHECKING:
     from analysis.material import Material
@@ -35,13 +35,19 @@ def coverage(material: Material) -> list[str]:
         lines.append(f"Finished trials by method: {counts}; methods are compared on the pairs both have.")
     lines += _several(material)
     seeds = done["seed"].nunique()
-    spread = done.groupby([name for name in UNIT if name != "seed"], dropna=False)["transfer_delta"].std()
+    known = done[~is_from_scratch(done)]
+    spread = known.groupby([name for name in UNIT if name != "seed"], dropna=False)["transfer_delta"].std()
+    varies = f", and a delta varies by {100 * (spread**2).mean() ** 0.5:.2f} points between seeds of a pair"
     lines.append(
-        f"{seeds} seeds: pairs are means over them, and a delta varies by "
-        f"{100 * (spread**2).mean() ** 0.5:.2f} points between seeds of a pair."
+        f"{seeds} seeds: pairs are means over them{varies if len(known) else ''}."
         if seeds > 1
         else "One seed: how much a trial would differ with another is not known."
     )
+    if len(done) > len(known):
+        lines.append(
+            f"{len(done) - len(known):,} trials are of students from scratch: they are shown by themselves, "
+            "and count in no success rate, comparison or finding."
+        )
     for row in (
         done.groupby(["data", "data_sha256", "classes", "evaluation_samples", "transfer_samples"])
         .size()

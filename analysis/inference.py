@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -354,21 +355,35 @@ def _crossed_statistic(statistic: Callable) -> Callable:
     return evaluate
 
 
-def spearman_interval(x, y, confidence: float = 0.95) -> tuple[float, float, float]:
-    """Spearman's rank correlation with the interval of Bonett and Wright.
+class Correlation(NamedTuple):
+    """A correlation, its interval, the p-value of none, and how many pairs it is of; NaN where undefined."""
 
-    tanh(atanh(r) +- z sqrt((1 + r²/2) / (n - 3))) (Bonett and Wright, "Sample size requirements for
-    estimating Pearson, Kendall and Spearman correlations", Psychometrika 65, 2000). There is no such
-    interval around a perfect correlation; a bound is then that of the correlation half-way between 1 and
-    the next one possible, 1 - 6/(n³ - n), and the other bound 1.
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+
+def correlation(
+    x, y, kind: Literal["pearson", "spearman", "kendall"] = "pearson", confidence: float = 0.95
+) -> Correlation:
+    """Pearson's, Spearman's or Kendall's correlation (τ-b) with its interval.
+
+    tanh(atanh(r) +- z s): s² is 1 / (n - 3) of Pearson's (Fisher), (1 + r²/2) / (n - 3) of Spearman's and
+    0.437 / (n - 4) of Kendall's (Bonett and Wright, "Sample size requirements for estimating Pearson, Kendall
+    and Spearman correlations", Psychometrika 65, 2000). There is no such interval around a perfect
+    correlation of ranks; a bound is then that of the correlation half-way between 1 and the next one
+    possible, and the other bound 1. p is scipy's, two-sided; of Kendall's exact where there are no ties.
 
     Args:
         x: [N] numbers; pairs with a NaN in either array are left out.
         y: [N] numbers, paired with `x`; ties share their mean rank.
+        kind: which one.
         confidence: in (0, 1).
 
     Returns:
-        (correlation, low, high); NaN for fewer than four pairs, or where x or y does not vary.
+        NaN for fewer than four pairs (of Kendall's five), or where x or y does not vary.
 
     Raises:
         ValueError: different lengths, or a confidence outside (0, 1).
@@ -378,14 +393,27 @@ def spearman_interval(x, y, confidence: float = 0.95) -> tuple[float, float, flo
         raise ValueError("needs two arrays of one length and a confidence in (0, 1)")
     known = ~(np.isnan(x) | np.isnan(y))
     x, y, n = x[known], y[known], int(known.sum())
-    if n < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return float("nan"), float("nan"), float("nan")
-    rho = round(float(stats.spearmanr(x, y).statistic), 12)  # 1 is 1, without floating point's noise
-    most = 1 - 6 / (n**3 - n)
-    inner = np.clip(rho, -most, most)
-    half = stats.norm.ppf((1 + confidence) / 2) * np.sqrt((1 + inner**2 / 2) / (n - 3))
+    if n < (5 if kind == "kendall" else 4) or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return Correlation(np.nan, np.nan, np.nan, np.nan, n)
+    match kind:
+        case "pearson":
+            found, gap, variance = stats.pearsonr(x, y), 1e-12, 1 / (n - 3)
+        case "spearman":
+            found, gap = stats.spearmanr(x, y), 6 / (n**3 - n)
+            variance = (1 + min(abs(found.statistic), 1 - gap) ** 2 / 2) / (n - 3)
+        case "kendall":
+            found, gap, variance = stats.kendalltau(x, y), 2 / (n**2 - n), 0.437 / (n - 4)
+    r, most = round(float(found.statistic), 12), 1 - gap  # 1 is 1, without floating point's noise
+    inner = np.clip(r, -most, most)
+    half = stats.norm.ppf((1 + confidence) / 2) * np.sqrt(variance)
     low, high = np.tanh(np.arctanh(inner) - half), np.tanh(np.arctanh(inner) + half)
-    return rho, -1.0 if rho < -most else float(low), 1.0 if rho > most else float(high)
+    low, high = -1.0 if r < -most else float(low), 1.0 if r > most else float(high)
+    return Correlation(r, low, high, float(found.pvalue), n)
+
+
+def spearman_interval(x, y, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Spearman's rank correlation and its interval, as `correlation` gives them."""
+    return correlation(x, y, "spearman", confidence)[:3]
 
 
 def pair_bootstrap(

@@ -15,6 +15,7 @@ import pandas as pd
 from analysis import (
     atlas_results,
     atlas_statements,
+    augmentation_measures,
     beyond_accuracy,
     flips,
     measures,
@@ -93,28 +94,29 @@ class Material:
         self.plan = results.planned(folder)
         if _recorded(folder, "atlas") and not _recorded(folder, "trials"):
             self.recorded = pd.DataFrame(columns=[*dict.fromkeys([*results.NEEDED, *NEEDED])])
-            self.every = self.of_searches = self.recorded
+            self.every = self.of_searches = self.from_scratch = self.recorded
             return
         optional = [*beyond_accuracy.COLUMNS, *timm_results.OF_TRIALS, *tables.FLIPS_TAUGHT, *LATER]
+        optional += augmentation_measures.COLUMNS
         columns = dict.fromkeys([*NEEDED, *optional])
-        every = results.load(folder, list(columns), several=True)
+        every = results.load(folder, list(columns), several=True, from_scratch=True)
         again = "run the study again in a new folder"
         results.require_columns(every, NEEDED, folder / "trials", again)
         every = self.every = every.assign(**{name: None for name in LATER if name not in every})
         every["data"] = every["data_name"].fillna(every["data"])  # as the study calls them
-        # Combinations of a search are compared with each other, not with the methods that are reported.
-        self.recorded = every[every["search"].isna()].reset_index(drop=True)
-        self.of_searches = every[every["search"].notna()].reset_index(drop=True)
+        # Combinations of a search are compared with each other, not with the methods that are reported, and
+        # students from scratch with none that was trained before.
+        scratch, searched = results.is_from_scratch(every), every["search"].notna()
+        self.recorded = every[~searched & ~scratch].reset_index(drop=True)
+        self.of_searches = every[searched & ~scratch].reset_index(drop=True)
+        self.from_scratch = every[~searched & scratch].reset_index(drop=True)
 
     @cached_property
     def done(self) -> pd.DataFrame:
-        """Everything that finished, trials of searches too."""
-        searches = self.of_searches
-        return (
-            pd.concat([self.finished, searches[searches["status"] == "ok"]])
-            if len(searches)
-            else self.finished
-        )
+        """Everything that finished, trials of searches and of students from scratch too."""
+        others = [table for table in (self.of_searches, self.from_scratch) if len(table)]
+        done = [table[table["status"] == "ok"] for table in others]
+        return pd.concat([self.finished, *done]) if done else self.finished
 
     @cached_property
     def trials(self) -> pd.DataFrame:
@@ -171,7 +173,7 @@ class Material:
     @cached_property
     def search_control(self) -> pd.DataFrame:
         """`search_measures.of_control`; empty without one."""
-        return search_measures.of_control(self.every)
+        return search_measures.of_control(self.every[~results.is_from_scratch(self.every)])
 
     @cached_property
     def searched(self) -> pd.DataFrame:
@@ -212,6 +214,31 @@ class Material:
         """`training_measures.outside_top_k`."""
         table = training_measures.outside_top_k(self.folder, self.trials)
         return _some(table, "no pair has trials of KL over the top k, with its measures, and of KL")
+
+    @cached_property
+    def augmented(self) -> pd.DataFrame:
+        """Finished trials of one teacher or none that have a second input, or a student from scratch.
+
+        Beside those of a second input all of the same students, for comparison.
+        """
+        every = pd.concat([self.from_scratch, self.recorded], ignore_index=True)
+        every = results.one_teacher(every[every["status"] == "ok"])
+        every = every.reindex(columns=[*dict.fromkeys([*every, *augmentation_measures.COLUMNS])])
+        wanted = results.is_from_scratch(every)
+        wanted |= every["student"].isin(every.loc[every["augmentation"].notna(), "student"])
+        why = "no trial has a second input, and no student is from scratch"
+        return _some(every[wanted].reset_index(drop=True), why)
+
+    @cached_property
+    def schemes(self) -> pd.DataFrame:
+        """`augmentation_measures.schemes`."""
+        return augmentation_measures.schemes(self.augmented)
+
+    @cached_property
+    def scheme_points(self) -> pd.DataFrame:
+        """`augmentation_measures.points`."""
+        found = augmentation_measures.points(self.schemes)
+        return _some(found, "no trial has a T. stddev and a test loss")
 
     @cached_property
     def evaluations(self) -> pd.DataFrame:

@@ -41,6 +41,20 @@ LABELS = {  # in the order of every table and figure; other methods follow alpha
     "xe_kl_until_passed": "XE-KL until passed",
     "kl_of_experts": "KL of expert classes",
     "kl_of_classes": "KL of chosen classes",
+    "kd": "KD",
+    "identity": "Identity",  # and what follows: second inputs (arXiv 2012.02909)
+    "flip": "Flip",
+    "flip_crop": "Flip+Crop",
+    "cutout": "Cutout",
+    "autoaugment": "AutoAugment",
+    "randaugment": "RandAugment",
+    "trivialaugment": "TrivialAugment",
+    "augmix": "AugMix",
+    "mixup": "Mixup",
+    "cutmix": "CutMix",
+    "cutmix_kl": "CutMixPick (KL)",
+    "cutmix_s": "CutMixPick (S. ent.)",
+    "cutmix_t": "CutMixPick (T. ent.)",
 }
 
 ABOUT = {  # what they do, after the equations of arXiv 2310.17653
@@ -89,6 +103,20 @@ ABOUT = {  # what they do, after the equations of arXiv 2310.17653
     "kl_of_experts": "the student imitates on each class who finds most of its images, the teacher or what "
     "it was itself",
     "kl_of_classes": "the student imitates the teacher on chosen classes, what it was itself on all others",
+    "kd": "the student imitates the teacher and learns the labels (XE-KL, by its usual name)",
+    "identity": "KD twice on the same images: what the doubled weight of the teacher does (arXiv 2012.02909)",
+    "flip": "KD, and once more on copies, without labels: mirrored ones, half of them",
+    "flip_crop": "the same on copies that are shifted and mirrored",
+    "cutout": "the same on copies with a hole",
+    "autoaugment": "the same on copies changed by AutoAugment's policy",
+    "randaugment": "the same on copies changed by RandAugment",
+    "trivialaugment": "the same on copies changed by TrivialAugment",
+    "augmix": "the same on copies changed by AugMix",
+    "mixup": "the same on copies blended with other images",
+    "cutmix": "the same on copies with a part of another image",
+    "cutmix_kl": "CutMix, of two copies a sample the half on which student and teacher differ most",
+    "cutmix_s": "CutMix, of two copies a sample the half of which the student is least sure",
+    "cutmix_t": "CutMix, of two copies a sample the half of which the teacher is least sure",
 }
 
 

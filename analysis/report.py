@@ -52,9 +52,10 @@ def report(material: Material, out: Path) -> tuple[str, list[Path]]:
     if len(material.of_searches):  # its control is shown beside it
         single = single.dropna(subset="teacher")
     if single.empty:  # an atlas, trials of several teachers, or a search alone
-        sections = [exhibits.search, exhibits.atlas, exhibits.atlas_paper]
+        sections = [exhibits.augmentation, exhibits.search, exhibits.atlas, exhibits.atlas_paper]
         sections += [exhibits.several] * (len(material.recorded) > len(material.trials))
-    found = (findings(material) if len(single) else []) or _of_searches(material) or _of_atlas(material)
+    found = (findings(material) if len(single) else []) or _of_searches(material)
+    found = found or _of_augmentations(material) or _of_atlas(material)
     made = []
     for module in sections:
         material.progress(f"drawing: {module.TITLE}")
@@ -139,6 +140,11 @@ def _subtitle(material: Material) -> str:
 def _of_searches(material: Material) -> list[Finding]:
     """What searches without other trials found."""
     return [Finding(line, "search_combinations") for line in exhibits.search.lines(material) or ()]
+
+
+def _of_augmentations(material: Material) -> list[Finding]:
+    """What students from scratch found, without other trials."""
+    return [Finding(line, "augmentation_schemes") for line in exhibits.augmentation.lines(material) or ()]
 
 
 def _of_atlas(material: Material) -> list[Finding]:

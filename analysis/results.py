@@ -3,7 +3,8 @@
 The Parquet schema (`docs/records.md`) is the only contract with the program that made the records.
 Left out on purpose: the mixing of settings. Two finished trials of one method, student, teacher and
 seed in one folder are refused, since every number would be of both. Trials of several teachers are no pairs
-of a student and a teacher: `load` leaves them out unless asked.
+of a student and a teacher, and students from scratch gain whatever they know: `load` leaves both out unless
+asked.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ KEYS = [
 MEASURES = ["evaluation_samples", "transfer_delta", "knowledge_gain", "knowledge_loss"]
 TEACHER_MEASURES = ["accuracy_difference"]  # and transfer_rate, which may be null
 NEEDED = [*KEYS, *MEASURES, *TEACHER_MEASURES, "transfer_rate"]
+SOURCE = "student_source"  # of the student's weights before
 UNIT = ["method", "student", "teacher", "combine", "order", "seed"]
 READ_ERRORS = (OSError, ValueError, pa.ArrowException)
 TOGETHER = 64  # files: what each says of its columns takes a quarter of a MiB until they are put together
@@ -43,7 +45,13 @@ def told(error: ResultsError | PermissionError) -> str:
     return str(error)
 
 
-def load(results: Path | str, columns: Sequence[str] | None = None, *, several: bool = False) -> pd.DataFrame:
+def load(
+    results: Path | str,
+    columns: Sequence[str] | None = None,
+    *,
+    several: bool = False,
+    from_scratch: bool = False,
+) -> pd.DataFrame:
     """All trials recorded under `results`, failed ones too, one row each, as `docs/records.md` has them.
 
     Where studies say which trials they consist of (`results/plans`), others are left out: they are
@@ -54,6 +62,7 @@ def load(results: Path | str, columns: Sequence[str] | None = None, *, several: 
         columns: to read beside those that are checked; all where None. One that some trials were recorded
             without, by an older version, is null for these.
         several: whether trials of several teachers are among them (`one_teacher`).
+        from_scratch: whether those of students from scratch are (`is_from_scratch`).
 
     Raises:
         ResultsError: no folder, an unreadable file, a missing column or value, no finished trial, or
@@ -65,7 +74,7 @@ def load(results: Path | str, columns: Sequence[str] | None = None, *, several: 
         if ":/" in str(results):
             remedy = "fetch its URL first (analysis.fetch.fetched)"
         raise ResultsError(f"{folder}: no such folder of results; {remedy}")
-    wanted = None if columns is None else {*NEEDED, *columns}
+    wanted = None if columns is None else {*NEEDED, *columns, SOURCE}
     trials = read(folder, "run its trial again", wanted, NEEDED)
     if len(trials):
         require_columns(trials, NEEDED, folder, "run the study again in a new folder")
@@ -79,6 +88,12 @@ def load(results: Path | str, columns: Sequence[str] | None = None, *, several: 
         if trials.empty:
             raise ResultsError(
                 f"{folder}: all trials there are of several teachers; analysis/report.py shows them"
+            )
+    if not from_scratch:
+        trials = trials[~is_from_scratch(trials)].reset_index(drop=True)
+        if trials.empty:
+            raise ResultsError(
+                f"{folder}: all trials there are of students from scratch; analysis/report.py shows them"
             )
     trials = once(trials)
     done = trials[trials["status"] == "ok"]
@@ -120,6 +135,14 @@ def one_teacher(trials: pd.DataFrame) -> pd.DataFrame:
     `analysis.several_teachers` is of the others.
     """
     return trials[trials["combine"].isna()]
+
+
+def is_from_scratch(trials: pd.DataFrame) -> pd.Series:
+    """Whether each trial trained its student from initial weights: what it gains is no transfer's success.
+
+    Records of an older version do not say it; there was no such study.
+    """
+    return trials[SOURCE] == "seed" if SOURCE in trials else pd.Series(False, index=trials.index)
 
 
 def planned(results: Path | str) -> pd.DataFrame | None:

@@ -20,7 +20,7 @@ TEACHING = " teaching "  # in the level of a number that is one pair's: 'gmlp te
 NOTHING = (math.nan, math.nan)
 COUNTED = {
     *("pairs", "trials", "students", "teachers", "seeds", "classes", "samples", "evaluation_samples"),
-    *("positive", "higher", "parameters", "student_parameters"),
+    *("positive", "higher", "parameters", "student_parameters", "n"),
 }
 UNITS = {
     "samples_per_second": "samples a second",
@@ -29,6 +29,11 @@ UNITS = {
     "error_consistency": "kappa",
     "over_best": "ratio",
     "published_over_best": "ratio",
+    **dict.fromkeys(("correlation", "published_correlation"), "correlation"),
+    **dict.fromkeys(("p_value", "q_value"), "p-value"),
+    **dict.fromkeys(("loss", "loss_sd", "loss_difference", "published_loss"), "nats"),
+    **dict.fromkeys(("regret", "regret_of_cutmix", "regret_difference"), "nats"),
+    **dict.fromkeys(("teacher_entropy_augmented", "teacher_entropy_stddev"), "nats"),
 }
 
 

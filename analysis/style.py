@@ -75,6 +75,20 @@ METHODS = {
     "xe_kl_until_passed": ("#ee9977", ">"),
     "kl_of_experts": ("#225555", "p"),
     "kl_of_classes": ("#77aadd", "p"),
+    "kd": ("#ccbb44", "P"),
+    "identity": ("#332288", "X"),
+    "flip": ("#ee7733", "*"),
+    "flip_crop": ("#ee6677", "s"),
+    "cutout": ("#882255", "D"),
+    "autoaugment": ("#4477aa", "h"),
+    "randaugment": ("#004488", "^"),
+    "trivialaugment": ("#88ccee", "^"),
+    "augmix": ("#0099bb", "^"),
+    "mixup": ("#009988", "H"),
+    "cutmix": ("#228833", "d"),
+    "cutmix_kl": ("#44aa66", "<"),
+    "cutmix_s": ("#999933", ">"),
+    "cutmix_t": ("#66ccee", "v"),
 }
 # For families and methods that are not among these, in the order in which they come.
 OTHERS = (("#aa3377", "P"), ("#56b4e9", "X"), ("#f0e442", "*"), (GREY, "h"))

@@ -84,9 +84,10 @@ def check_objective(method: spec.Method, name: str) -> None:
     """Refuse an objective that remembers samples: each worker would remember those that it has seen alone."""
     if not inspect.isclass(method.function):
         return
-    made_with = {"student_dim": 1, "teacher_dim": 1, "classes": 2, "class_names": ("0", "1"), "samples": 2}
     said, labels = torch.zeros(2, 2), torch.arange(2)
-    made_with |= {
+    made_with = {
+        **{"student_dim": 1, "teacher_dim": 1, "student_channels": (1,), "teacher_channels": (1,)},
+        **{"classes": 2, "class_names": ("0", "1"), "samples": 2},
         "sample_labels": labels,
         "tune_labels": labels,
         "tune_frozen": said,

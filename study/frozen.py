@@ -8,7 +8,10 @@ two, so two passes serve every epoch. Live, it is a forward pass in each step. B
 precision.
 
 `decide` chooses for a study that says `auto`: kept where trials share passes, or epochs do, and the disk has
-room to spare. Left out on purpose: what a forward pass takes. Reading is cheaper than computing for every
+room to spare. Maps of a network's stages are never kept, which take many times what an image does: who is
+asked for them is asked live, whatever becomes of the others' outputs.
+
+Left out on purpose: what a forward pass takes. Reading is cheaper than computing for every
 model that is worth a transfer.
 """
 
@@ -33,7 +36,9 @@ from study.store.storage import Location
 from study.views import View
 from study.workspace import Workspace
 
-Said = tuple[Tensor, Tensor | None]  # logits [batch, classes] and features [batch, dim], float32
+# Logits [batch, classes], features [batch, dim], and of each stage maps [batch, channels, height, width]; all
+# float32.
+Said = tuple[Tensor, Tensor | None, list[Tensor] | None]
 
 FEW = 64  # samples that live models are asked about beforehand
 DISK_SHARE = 0.5  # of what is free, the most that outputs take without being asked to
@@ -57,7 +62,7 @@ class Frozen:
         classifier: the model; never changed.
         view: how samples are shown.
         epochs: how many there will be.
-        features: whether they are wanted.
+        features, maps: whether they are wanted.
         kept: whether the answers may be kept, where the workspace keeps any.
     """
 
@@ -68,10 +73,12 @@ class Frozen:
         view: View,
         epochs: int,
         features: bool = False,
+        maps: bool = False,
         kept: bool = True,
     ) -> None:
-        self.workspace, self.classifier, self.view, self.features = workspace, classifier, view, features
-        self.cached = workspace.cached and kept
+        self.workspace, self.classifier, self.view = workspace, classifier, view
+        self.features, self.maps = features, maps
+        self.cached = workspace.cached and kept and not maps
         self.views = kept_views(view, epochs)
 
     def prefetch(self, begin: int = 0) -> None:
@@ -96,7 +103,7 @@ class Frozen:
                     f"zoo.{self.classifier.model.name}: its outputs are not finite; give it other weights"
                 )
 
-    def _kept(self, which: dict[str, int]) -> Said:
+    def _kept(self, which: dict[str, int]) -> tuple[Tensor, Tensor | None]:
         return self.workspace.transfer_outputs(self.classifier, self.view, self.features, **which)
 
     def epoch(self, number: int) -> Callable[[Tensor, Tensor], Said]:
@@ -113,7 +120,7 @@ class Frozen:
             rows = torch.searchsorted(samples, indices)
             variant = self.view.variant(indices, number) if len(kept) > 1 else None
             logits, features = (self._rows(tensors, rows, variant) for tensors in zip(*kept, strict=True))
-            return logits, features
+            return logits, features, None
 
         return look_up
 
@@ -130,11 +137,13 @@ class Frozen:
 
     def _compute(self, pixels: Tensor, indices: Tensor) -> Said:
         with torch.no_grad(), evaluate.autocast(pixels.device, self.workspace.precision):
-            ask = (
-                self.classifier.with_features if self.features else lambda seen: (self.classifier(seen), None)
-            )
-            said = ask(pixels)
-        return tuple(tensor if tensor is None else tensor.float() for tensor in said)
+            if self.maps:
+                logits, features, maps = self.classifier.with_maps(pixels)
+                return logits.float(), features.float(), [one.float() for one in maps]
+            if self.features:
+                logits, features = self.classifier.with_features(pixels)
+                return logits.float(), features.float(), None
+            return self.classifier(pixels).float(), None, None
 
 
 class Panel:
@@ -166,11 +175,11 @@ class Panel:
             if self.samples is not None:
                 said["indices"] = torch.searchsorted(self.samples, indices)
             if frozen is not None:
-                said["frozen"], said["frozen_features"] = frozen(pixels, indices)
+                said["frozen"], said["frozen_features"], _ = frozen(pixels, indices)
             if teachers:
                 answers = [teacher(pixels, indices) for teacher in teachers]
-                said["teachers"], said["teachers_features"] = zip(*answers, strict=True)
-                said["teacher"], said["teacher_features"] = answers[0]
+                said["teachers"], said["teachers_features"], _ = zip(*answers, strict=True)
+                said["teacher"], said["teacher_features"], said["teacher_maps"] = answers[0]
             return said
 
         return ask
@@ -188,8 +197,8 @@ def panel(
     needs = method.needs
 
     def ask(classifier: Classifier, *names: str) -> Frozen:
-        features = any(f"{name}_features" in needs for name in names)
-        return Frozen(workspace, classifier, view, epochs, features)
+        features, maps = (any(f"{name}_{of}" in needs for name in names) for of in ("features", "maps"))
+        return Frozen(workspace, classifier, view, epochs, features, maps)
 
     read = {"frozen", "frozen_features"} & set(needs)
     samples = torch.from_numpy(workspace.splits["transfer"]).to(workspace.device)
@@ -253,6 +262,8 @@ def decide(study: spec.Study, trials: Sequence[spec.Trial], samples: int, classe
         # A later stage of a sequence freezes the student of the stage before, which is no one else's.
         stages = len(trial.teachers) - 1 if trial.combine == "sequential" else 0
         models = [model.name for model in trial.teachers if method.asks_teachers]
+        if "teacher_maps" in needs:  # never kept
+            alone, models = alone + budget.epochs * len(models), []
         if {"frozen", "frozen_features"} & needs:
             models += [trial.student.name, *(f"{trial.id} {stage}" for stage in range(stages))]
         features = any(name.endswith("_features") for name in needs - {"student_features"})

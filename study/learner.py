@@ -31,6 +31,9 @@ from study.objectives import partition
 # isort: split
 from timm.optim import create_optimizer_v2  # after study's, which makes torchvision load
 
+# What an objective may read of the student, in the order in which `Classifier.with_maps` gives it.
+STUDENT = ("student", "student_features", "student_maps")
+
 
 class Learner(nn.Module):
     """What is trained.
@@ -73,11 +76,12 @@ class Learner(nn.Module):
         super().__init__()
         self.student, self.needs, self.head, self.precision = student, needs, head, precision
         self.objective, self.teacher = objective, teacher
-        self.features, self.twice = "student_features" in needs, "student_augmented" in needs
+        self.maps, self.features = "student_maps" in needs, "student_features" in needs
+        self.twice = "student_augmented" in needs
         self.device = student.mean.device
         if isinstance(objective, nn.Module):
             objective.to(self.device)
-        run = student.with_features if self.features else student
+        run = student.with_maps if self.maps else student.with_features if self.features else student
         self._run = (torch.compile(run) if compiled else run,)  # not a second module of this one
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         # Fused, torch's SGD cannot begin with some weights later than with others.
@@ -107,10 +111,9 @@ class Learner(nn.Module):
             taught = self.teacher and self.teacher(pixels)
             # Apart, so that BatchNorm normalises each input by itself, as in arXiv 2012.02909.
             again = self._run[0](frozen["augmented"]) if self.twice else None
-        logits, features = said if self.features else (said, None)
-        known = {"student": logits, "student_features": features, "labels": labels, **frozen}
-        known["learning_teacher"] = taught
-        known["student_augmented"] = again[0] if self.twice and self.features else again
+        student = dict(zip(STUDENT, said if isinstance(said, tuple) else (said,), strict=False))
+        known = {**student, "labels": labels, "learning_teacher": taught, **frozen}
+        known["student_augmented"] = again[0] if isinstance(again, tuple) else again
         result = self.objective(*(known[name] for name in self.needs))
         loss, measures = result if isinstance(result, tuple) else (result, {})
         partitions = "teacher_share" in measures and {"frozen", "teachers"} <= frozen.keys()

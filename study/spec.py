@@ -420,7 +420,8 @@ class Method(Named):
     @property
     def needs(self) -> tuple[str, ...]:
         """What the objective reads, in its order; it is given nothing else."""
-        return objectives.needs(self.function)
+        named = objectives.needs if self.augmentation else objectives.needs_of_one_input
+        return named(self.function)
 
     @property
     def fitted_on_tune(self) -> bool:
@@ -443,8 +444,8 @@ class Method(Named):
     @property
     def asks_teachers(self) -> bool:
         """Whether it reads what a teacher says as it is, frozen."""
-        read = {"teacher", "teachers", "teacher_features", "teachers_features", "teacher_augmented"}
-        return bool(read & set(self.needs))
+        read = {"teacher", "teachers", "teacher_features", "teachers_features", "teacher_maps"}
+        return bool((read | {"teacher_augmented"}) & set(self.needs))
 
     @property
     def trains_teacher(self) -> bool:
@@ -1024,6 +1025,16 @@ class Study(Strict):
                         f"several.{number}.methods: '{name}' does not learn from several teachers"
                         + (" at once; leave out 'parallel', or it" if wanted else "; leave it out")
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _maps_are_not_kept(self):
+        for name, method in self.methods.items():
+            if self.outputs.transfer == "cached" and "teacher_maps" in method.needs:
+                raise ValueError(
+                    f"outputs.transfer: 'cached', but 'methods.{name}' reads a teacher's maps, which are too "
+                    "large to keep; say 'auto', which asks this method's teachers live"
+                )
         return self
 
     @model_validator(mode="after")

@@ -327,6 +327,7 @@ class Stage:
             "samples": len(samples),
             "sample_labels": torch.from_numpy(workspace.labels("transfer")),
             **self.of_tune,
+            **self._channels(method),
         }
         student = workspace.student(self.start.model)
         teacher = workspace.student(self.teachers[-1].model) if method.trains_teacher else None
@@ -407,6 +408,12 @@ class Stage:
         learnt = learner.result
         learnt.model = student.model
         return learnt if method.interpolate is None else self._interpolated(learnt, method.interpolate)
+
+    def _channels(self, method: spec.Method) -> dict[str, tuple[int, ...]]:
+        """How many channels maps have, where the objective is made with that."""
+        sides = zip(("student", "teacher"), (self.start, *self.teachers[-1:]), strict=False)
+        asked = objectives.made_with(method.function)
+        return {f"{side}_channels": one.channels for side, one in sides if f"{side}_channels" in asked}
 
     def _interpolated(self, learnt: Classifier, shares: tuple[float, ...]) -> Classifier:
         """The student between that before the stage and what has been learnt."""

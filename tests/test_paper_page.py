@@ -18,7 +18,11 @@ BEYOND_TEXT = "".join(
     (ROOT / "docs" / f"{name}.md").read_text() for name in ("methods", "recommender", "augmentation")
 )
 BEYOND = {"augmentation", "augmentation_glyphs"} | {
-    *("beyond", "bi_kd", "equal_teachers", "held_out", "useless_teachers", "weight_space")
+    *(
+        f"good_da_{data}"
+        for data in ("cifar100", "cifar100_light", "tinyimagenet", "imagenet100", "imagenet")
+    ),
+    *("beyond", "bi_kd", "equal_teachers", "held_out", "useless_teachers", "weight_space"),
 }
 CODE = re.findall(r"`([^`\n]+)`", TEXT)
 COMMANDS = sorted({code for code in CODE if re.match(r"(jobs|analysis)/\w+\.py ", code)})

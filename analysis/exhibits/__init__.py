@@ -6,6 +6,7 @@ See `analysis/exhibit.py` for what such a function is. A new module is listed he
 from analysis.exhibits import (
     atlas,
     atlas_paper,
+    augmentation,
     beyond,
     both,
     gallery,
@@ -29,6 +30,7 @@ SECTIONS = (
     paper_figures,
     gallery,
     beyond,
+    augmentation,
     atlas,
     atlas_paper,
     several,

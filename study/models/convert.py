@@ -52,7 +52,8 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-import study.models.tiny  # noqa: F401 - registers the demo's small models with timm
+import study.models.cifar
+import study.models.tiny  # noqa: F401 - both register small models with timm
 from study import mistakes
 from study.errors import StudyError
 from study.models import tensor_files

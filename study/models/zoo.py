@@ -16,18 +16,22 @@ import itertools
 import math
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import study.models.tiny  # noqa: F401 - registers the demo's small models with timm
+import study.models.cifar
+import study.models.tiny  # noqa: F401 - both register small models with timm
 from study import mistakes, spec
 from study.errors import StudyError
 from study.images.batches import Crop
 from study.models.timm_import import timm
 from study.store import storage
+
+T = TypeVar("T")
 
 
 class Classifier(nn.Module):
@@ -74,10 +78,15 @@ class Classifier(nn.Module):
             self.register_buffer(name, values[:, None, None], persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        return self._told_apart(self.network(self._normalised(pixels)))
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
         x = pixels.float()
         if x.shape[2:] != self.size:
             x = F.interpolate(x, self.size, mode=self.interpolation, antialias=True).clamp_(0, 255)
-        logits = self.network((x - self.mean) / self.std)
+        return (x - self.mean) / self.std
+
+    def _told_apart(self, logits: Tensor) -> Tensor:
         return logits if self.chosen is None else logits.index_select(1, self.chosen)
 
     def choose(self, chosen: Sequence[int] | None) -> Classifier:
@@ -118,13 +127,46 @@ class Classifier(nn.Module):
 
     def with_features(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [batch, classes] and, from the same pass, what the head was given: features [batch, dim]."""
+        return self._with_features(self, pixels)
+
+    def _with_features(self, run: Callable[[Tensor], T], pixels: Tensor) -> tuple[T, Tensor]:
         seen: list[Tensor] = []
         hook = self.head.register_forward_pre_hook(lambda head, given: seen.append(given[0]))
         try:
-            logits = self(pixels)
+            found = run(pixels)
         finally:
             hook.remove()
-        return logits, seen[0].flatten(1)
+        return found, seen[0].flatten(1)
+
+    def with_maps(self, pixels: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Logits, features, and, from the same pass, maps of each stage [batch, channels, height, width].
+
+        Raises:
+            StudyError: timm does not give this model's.
+        """
+        if not hasattr(self.network, "forward_intermediates"):
+            raise StudyError(
+                f"zoo.{self.model.name}: timm gives no maps of '{self.model.timm}', which the method reads; "
+                "choose another model, or a method of pooled features"
+            )
+
+        def run(pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+            last, maps = self.network.forward_intermediates(self._normalised(pixels))
+            return self._told_apart(self.network.forward_head(last)), maps
+
+        (logits, maps), features = self._with_features(run, pixels)
+        return logits, features, tuple(maps)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """How many channels the maps of each stage have: seen on a black image."""
+        training, device = self.training, self.mean.device
+        try:
+            with torch.no_grad():
+                *_, maps = self.eval().with_maps(torch.zeros(1, 3, *self.size, device=device))
+        finally:
+            self.train(training)
+        return tuple(one.shape[1] for one in maps)
 
 
 def _corrupts_memory(module: nn.Module) -> bool:

@@ -16,14 +16,18 @@ from study.contract import given
 INPUTS = (
     *("student", "teacher", "teachers", "frozen", "labels", "indices"),
     *("student_features", "teacher_features", "teachers_features", "frozen_features"),
+    *("student_maps", "teacher_maps"),
     "learning_teacher",
     *("student_augmented", "teacher_augmented"),
 )
-# Numbers of features, of classes, and the classes' names (a tuple); of samples of the transfer set, and their
-# labels, int64 [samples]. Of the images kept aside, seen as in the transfer: logits [samples, classes] of the
-# frozen student and (a list) of each teacher, and labels, int64 [samples].
+SECOND = INPUTS[-2:]  # with a default of None, what is read where a method has a second input
+# Numbers of features, and of channels of each stage's maps (a tuple); of classes, and the classes' names (a
+# tuple); of samples of the transfer set, and their labels, int64 [samples]. Of the images kept aside, seen as
+# in the transfer: logits [samples, classes] of the frozen student and (a list) of each teacher, and labels,
+# int64 [samples].
 MADE_WITH = (
-    *("student_dim", "teacher_dim", "classes", "class_names", "samples", "sample_labels"),
+    *("student_dim", "teacher_dim", "student_channels", "teacher_channels"),
+    *("classes", "class_names", "samples", "sample_labels"),
     *("tune_frozen", "tune_teachers", "tune_labels"),
 )
 
@@ -32,6 +36,15 @@ MADE_WITH = (
 def needs(objective: Callable) -> tuple[str, ...]:
     """The names of what an objective reads, in its order."""
     return given(objective.forward)[1:] if inspect.isclass(objective) else given(objective)
+
+
+@functools.cache
+def needs_of_one_input(objective: Callable) -> tuple[str, ...]:
+    """The same where there is no second input: without what it then takes the default for."""
+    function = objective.forward if inspect.isclass(objective) else objective
+    parameters = inspect.signature(function).parameters
+    optional = {name for name in SECOND if name in parameters and parameters[name].default is None}
+    return tuple(name for name in needs(objective) if name not in optional)
 
 
 @functools.cache
@@ -52,7 +65,7 @@ def check(objective: Callable, name: str) -> None:
             f"'{name}' reads of the second input what one says alone; name 'student_augmented' and "
             "'teacher_augmented'"
         )
-    if not {"student", "student_features"} & set(needs(objective)):
+    if not {"student", "student_features", "student_maps"} & set(needs(objective)):
         raise ValueError(f"'{name}' does not read the student; name 'student' or 'student_features'")
 
 

@@ -12,6 +12,7 @@ from scipy import stats
 from analysis.inference import (
     benjamini_hochberg,
     bootstrap_interval,
+    correlation,
     crossed_bootstrap,
     mcnemar_exact,
     pair_bootstrap,
@@ -468,6 +469,59 @@ def test_spearman_needs_four_pairs_and_leaves_out_incomplete_ones():
     for bad in [([1, 2], [1]), ([1, 2], [1, 2], 1.0)]:
         with pytest.raises(ValueError, match="needs two arrays"):
             spearman_interval(*bad)
+
+
+# --- Pearson's and Kendall's ----------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(ranked.filter(lambda rows: len(rows) > 4))
+def test_correlations_are_scipys_with_their_p(rows):
+    x, y = np.array(rows, float).T
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        assert np.isnan(correlation(x, y)[:4]).all()
+        return
+    for kind, of_scipy in (("pearson", stats.pearsonr), ("kendall", stats.kendalltau)):
+        found = correlation(x, y, kind)
+        expected = of_scipy(x, y)
+        assert (found.value, found.p) == pytest.approx((expected.statistic, expected.pvalue), abs=1e-9)
+        assert -1 <= found.low <= found.value <= found.high <= 1 and found.n == len(rows)
+        assert correlation(x, -y, kind)[:3] == pytest.approx((-found.value, -found.high, -found.low))
+
+
+def test_pearsons_interval_is_fishers():
+    """Of scipy, which has that one."""
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=12)
+    y = x + draw.normal(size=12)
+    expected = stats.pearsonr(x, y).confidence_interval(0.9)
+    assert correlation(x, y, "pearson", 0.9)[1:3] == pytest.approx((expected.low, expected.high))
+    assert correlation(x, 2 * x)[:3] == pytest.approx((1, 1, 1))
+
+
+def test_kendalls_interval_by_hand():
+    x, y = range(9), [0, 1, 2, 3, 5, 4, 6, 8, 7]  # 2 of 36 pairs are in another order
+    tau = 1 - 2 * 2 / 36
+    half = 1.959964 * math.sqrt(0.437 / 5)
+    bounds = (math.tanh(math.atanh(tau) - half), math.tanh(math.atanh(tau) + half))
+    assert correlation(x, y, "kendall")[:3] == pytest.approx((tau, *bounds), abs=1e-6)
+    perfect = correlation(x, x, "kendall")
+    assert (perfect.value, perfect.high) == (1, 1)
+    assert perfect.low == pytest.approx(math.tanh(math.atanh(1 - 1 / 36) - half), abs=1e-6)
+    assert perfect.p == pytest.approx(2 / math.factorial(9))
+    assert np.isnan(correlation(range(4), range(4), "kendall")[:4]).all()
+
+
+@pytest.mark.parametrize(("kind", "n"), [("pearson", 9), ("kendall", 9), ("kendall", 25)])
+def test_intervals_hold_the_truth_about_as_often_as_they_say(kind, n):
+    draw, normals = np.random.default_rng(3), 0.6  # Pearson's correlation of two normal variables
+    truth = normals if kind == "pearson" else 2 / math.pi * math.asin(normals)
+    hits = []
+    for _ in range(1_000):
+        x, noise = draw.normal(size=(2, n))
+        found = correlation(x, normals * x + math.sqrt(1 - normals**2) * noise, kind)
+        hits.append(found.low <= truth <= found.high)
+    assert 0.92 < np.mean(hits) < 0.985
 
 
 @pytest.mark.parametrize(("pearson", "n"), [(0.0, 8), (0.6, 12), (0.9, 30)])

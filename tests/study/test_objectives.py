@@ -616,7 +616,7 @@ def test_a_mistake_in_a_method_is_told_where_it_lies(fields, path, said):
         ("class mine(torch.nn.Module): ...", "does not read the student"),
         (
             "class mine(torch.nn.Module):\n def __init__(self, dim): ...\n def forward(self, student): ...",
-            "asks for 'dim', but is given student_dim, teacher_dim, classes, class_names, samples,",
+            "asks for 'dim', but is given student_dim, teacher_dim, student_channels,",
         ),
     ],
     ids=["no student", "unknown", "no forward", "unknown size"],
