@@ -16,7 +16,8 @@ RECOMMEND = "jobs/recommend.py"
 def with_tune(content: dict) -> dict:
     """The small study with images kept aside, and a third model, so that a student has two teachers."""
     content["data"]["splits"]["tune"] = 60
-    content["zoo"]["blank"] = content["zoo"]["mixer"] | {"weights": {"source": "seed", "seed": 5}}
+    weights = {"source": "trained", "seed": 5, "phases": [{"epochs": 1, "lr": 0.01}]}
+    content["zoo"]["short"] = content["zoo"]["mixer"] | {"weights": weights}
     content["methods"] = {name: content["methods"][name] for name in ("xe", "kl")}
     return content
 
@@ -45,7 +46,7 @@ def test_teachers_are_ranked_before_a_study_has_run_and_learnt_from_after(conten
         assert row.teacher_accuracy == pytest.approx(right[row.teacher].mean())
     first = pd.read_parquet(results / "recommendations")
     assert set(first["rule"]) == set(recommend.RULES) and len(first) == 6 * len(recommend.RULES)
-    mine = first[(first["rule"] == "most_accurate") & (first["student"] == "blank")]
+    mine = first[(first["rule"] == "most_accurate") & (first["student"] == "short")]
     best = max(["mixer", "resnet"], key=lambda name: right[name].mean())
     assert mine.loc[mine["score"].idxmax(), "teacher"] == best
 
