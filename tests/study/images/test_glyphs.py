@@ -11,6 +11,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from fontTools.ttLib import TTFont
 from pydantic import ValidationError
 
@@ -124,9 +126,29 @@ def test_a_letter_drawn_as_its_capital_is_left_out(tmp_path):
     assert there.all()  # without its capital it is a class as any other
 
 
-def test_what_stands_for_many_characters_is_left_out():
-    _, there = glyphs.drawn([glyphs.Font(MATPLOTLIB / "LastResortHE-Regular.ttf", "")], "ABCDRS1234", 32)
-    assert not there.any()  # one box with the name of their block for all of them
+def test_what_stands_for_many_characters_is_left_out(tmp_path):
+    characters = "ABCDRS1234"
+    outlines = {"box": [(50, 0), (50, 700), (550, 700), (550, 0)], "B": [(50, 0), (300, 700), (550, 0)]}
+    glyf = {".notdef": TTGlyphPen(None).glyph()}
+    for name, (first, *others) in outlines.items():
+        pen = TTGlyphPen(None)
+        pen.moveTo(first)
+        for corner in others:
+            pen.lineTo(corner)
+        pen.closePath()
+        glyf[name] = pen.glyph()
+    font = FontBuilder(1000)
+    font.setupGlyphOrder([*glyf])
+    font.setupCharacterMap({ord(one): "B" if one == "B" else "box" for one in characters})
+    font.setupGlyf(glyf)
+    font.setupHorizontalMetrics(dict.fromkeys(glyf, (600, 50)))
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({"familyName": "Boxes", "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    font.save(tmp_path / "boxes.ttf")
+    _, there = glyphs.drawn([glyphs.Font(tmp_path / "boxes.ttf", "")], characters, 32)
+    assert there.ravel().tolist() == [one == "B" for one in characters]  # one box for all others
 
 
 # --- the sides of the split ---------------------------------------------------------------------
