@@ -30,7 +30,7 @@ from analysis import exhibits, page, statements, style, text, timm_results
 from analysis.atlas_results import AGAIN
 from analysis.both import Both
 from analysis.coverage import coverage, unfinished
-from analysis.exhibit import Made, section
+from analysis.exhibit import Made, Section, section
 from analysis.fetch import fetched
 from analysis.findings import Finding, findings
 from analysis.material import Material
@@ -54,13 +54,13 @@ def report(material: Material, out: Path) -> tuple[str, list[Path]]:
     if single.empty:  # an atlas, trials of several teachers, or a search alone
         sections = [exhibits.augmentation, exhibits.search, exhibits.atlas, exhibits.atlas_paper]
         sections += [exhibits.several] * (len(material.recorded) > len(material.trials))
-    found = (findings(material) if len(single) else []) or _of_searches(material)
-    found = found or _of_augmentations(material) or _of_atlas(material)
     made = []
     for module in sections:
         material.progress(f"drawing: {module.TITLE}")
         if one := section(module, material):
             made.append(one)
+    found = (findings(material) if len(single) else []) or _of_searches(material)
+    found = found or _of_augmentations(made) or _of_atlas(material)
     shown = [each for one in made for each in one.exhibits]
     contents = _older(out) | _files(shown)
     left = None if material.every.empty else unfinished(material.plan, material.every)
@@ -142,9 +142,10 @@ def _of_searches(material: Material) -> list[Finding]:
     return [Finding(line, "search_combinations") for line in exhibits.search.lines(material) or ()]
 
 
-def _of_augmentations(material: Material) -> list[Finding]:
+def _of_augmentations(made: list[Section]) -> list[Finding]:
     """What students from scratch found, without other trials."""
-    return [Finding(line, "augmentation_schemes") for line in exhibits.augmentation.lines(material) or ()]
+    lines = (line for one in made if one.name == "augmentation" for line in one.lines)
+    return [Finding(line, "augmentation_schemes") for line in lines]
 
 
 def _of_atlas(material: Material) -> list[Finding]:

@@ -74,7 +74,7 @@ class Progress:
         try:
             kept = json.loads(path.read_text())
             plan = kept["plan"] and improve.Plan(**kept["plan"])
-            progress = cls(path, kept["command"], kept["spent"], plan, kept["epochs"])
+            progress = cls(path, kept["command"], kept["spent"], plan, kept.get("epochs", []))
         except (ValueError, KeyError, TypeError) as error:
             raise StudyError(f"{path}: damaged; remove {path.parent} and begin again") from error
         if progress.command != command:
@@ -274,7 +274,8 @@ class Improvement:
 
     def judge(self, number: int, trials: list[spec.Trial]) -> bool:
         """Run a round, and go on from its best result if one is better; whether it is."""
-        rows = self.run(trials, COLUMNS, self.progress.plan.seconds)
+        plan = self.progress.plan
+        rows = self.run(trials, COLUMNS, plan.seconds * trials[0].budget.epochs / plan.epochs)
         looks = {one.id: look_of(one.id, row) for one, row in zip(trials, rows, strict=True)}
         judged = [looks[one.id] for one in trials if one.teachers]  # the control is there to compare with
         earlier = [

@@ -49,9 +49,11 @@ def as_evaluated(model: nn.Module) -> Iterator[None]:
     """In `eval` mode, and afterwards each part in the mode it was in: no statistic moves."""
     training = [part for part in model.modules() if part.training]
     model.eval()
-    yield
-    for part in training:
-        part.training = True
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 class SecondInput:

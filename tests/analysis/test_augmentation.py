@@ -329,3 +329,12 @@ def test_with_too_few_schemes_tables_say_so(tmp_path, made):
         assert shown[name].note == "Left out: no pair has 4 schemes."
     assert shown["augmentation_regret"].cells is not None
     assert "several numbers of epochs" in shown["error_against_epochs"].note
+
+
+def test_students_from_scratch_without_a_second_input_have_a_report_too(tmp_path, made):
+    columns = [name for name in made.trials if name.startswith(("teacher_stddev", "augmentation"))]
+    trials = made.trials.assign(**dict.fromkeys(columns, None))
+    results = sweeps.write(tmp_path / "plain", replace(made, trials=trials), predictions=False)
+    said, _ = report.report(Material(results), tmp_path / "out")
+    assert "are of students from scratch" in " ".join(said.split()) and "T. stddev and" not in said
+    assert "no trial has a T. stddev and a test loss" in (tmp_path / "out" / "report.md").read_text()
