@@ -24,6 +24,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.conftest import PATIENCE
+
 TOOLS = ("ip", "unshare", "nsenter", "sshd", "ssh", "ssh-keygen", "rsync")
 PREFIX = "cluster-test-"  # of the network namespaces' names: how leftovers are found
 SWITCH = f"{PREFIX}switch"
@@ -140,7 +142,7 @@ class Hosts:
                 _output("ip", "-n", namespace, *setting.split())
             self._processes[name] = self._boot(name, namespace)
         for name in self.addresses:
-            self.wait(name, "true < /dev/tcp/127.0.0.1/22", seconds=30)
+            self.wait(name, "true < /dev/tcp/127.0.0.1/22")
 
     def _boot(self, name: str, namespace: str) -> subprocess.Popen:
         given = {
@@ -184,19 +186,19 @@ class Hosts:
             text=True,
         )
 
-    def run(self, name: str, script: str, seconds: float = 300) -> subprocess.CompletedProcess:
+    def run(self, name: str, script: str) -> subprocess.CompletedProcess:
         """Run a script on a host to its end; `stdout` has all it said."""
         process = self.start(name, script)
         try:
-            said, _ = process.communicate(timeout=seconds)
+            said, _ = process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
         return subprocess.CompletedProcess(script, process.returncode, said)
 
-    def wait(self, name: str, script: str, seconds: float) -> None:
+    def wait(self, name: str, script: str) -> None:
         """Run a script on a host until it succeeds."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + PATIENCE
         while True:
             try:
                 done = self.run(name, script)
@@ -206,7 +208,7 @@ class Hosts:
             except RuntimeError as error:
                 problem = str(error)
             if time.monotonic() > end:
-                raise TimeoutError(f"{name}: `{script}` did not succeed within {seconds:g} s: {problem}")
+                raise TimeoutError(f"{name}: `{script}` did not succeed within {PATIENCE} s: {problem}")
             time.sleep(0.2)
 
     def processes(self, name: str) -> list[str]:

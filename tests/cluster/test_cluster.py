@@ -21,7 +21,7 @@ import yaml
 
 from tests.cluster import hosts as machines
 from tests.cluster.conftest import complete, trials_of
-from tests.conftest import FASHION_MNIST
+from tests.conftest import FASHION_MNIST, PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 VENV = Path(sys.prefix)
@@ -60,18 +60,18 @@ class Cluster:
     def at_laptop(self, command: str) -> str:
         return f"cd {ROOT} && . {VENV}/bin/activate && {command}"
 
-    def do(self, command: str, seconds: float = 300) -> str:
+    def do(self, command: str) -> str:
         """Run a command on the laptop; it has to succeed."""
-        done = self.hosts.run("laptop", self.at_laptop(command), seconds)
+        done = self.hosts.run("laptop", self.at_laptop(command))
         assert done.returncode == 0, done.stdout
         return done.stdout
 
     def submit(self, study: Path) -> str:
         return f"ray submit {self.file} jobs/transfer_sweep.py -- {study}"
 
-    def wait_for_nodes(self, count: int, seconds: float) -> None:
-        script = f". ~/.bashrc; timeout {seconds} python -c '{WAIT_FOR_NODES % count}'"
-        done = self.hosts.run("head", script, seconds + 10)
+    def wait_for_nodes(self, count: int) -> None:
+        script = f". ~/.bashrc; timeout {PATIENCE - 10} python -c '{WAIT_FOR_NODES % count}'"
+        done = self.hosts.run("head", script)
         assert done.returncode == 0, done.stdout
 
     def running(self) -> list[str]:
@@ -97,7 +97,7 @@ def cluster(shared, clock):
             with clock("ray up"):
                 cluster.do(f"ray up {cluster.file} --yes")
             with clock("all nodes"):
-                cluster.wait_for_nodes(len(NODES), 120)
+                cluster.wait_for_nodes(len(NODES))
             yield cluster
         finally:
             hosts.stop()
@@ -134,19 +134,19 @@ def test_a_host_cut_off_in_a_sweep_costs_no_trial(cluster, write_study, clock):
             assert sweep.poll() is None, sweep.stdout.read()
             time.sleep(0.05)
         cluster.hosts.cut("worker1")
-        said, _ = sweep.communicate(timeout=300)
+        said, _ = sweep.communicate(timeout=PATIENCE)
     assert sweep.returncode == 0, said
     complete(study, results)
     cluster.hosts.restore("worker1")
     with clock("the host back in the cluster"):
-        cluster.wait_for_nodes(len(NODES), 120)
+        cluster.wait_for_nodes(len(NODES))
 
 
 def test_a_job_needs_nothing_on_the_head(cluster, write_study, clock):
     study, results = write_study("job", methods={"xe": {"lr": 1e-2}})
     with clock("job"):
         dashboard = cluster.hosts.start("laptop", cluster.at_laptop(f"ray dashboard {cluster.file}"))
-        cluster.hosts.wait("laptop", "true < /dev/tcp/127.0.0.1/8265", seconds=60)
+        cluster.hosts.wait("laptop", "true < /dev/tcp/127.0.0.1/8265")
         said = cluster.do(
             "RAY_AUTH_MODE=token ray job submit --address http://localhost:8265 --working-dir . -- "
             f"python jobs/transfer_sweep.py {study}"

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from jobs import _console
+from tests.conftest import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,15 +25,14 @@ def command(job: str, *arguments) -> list[str]:
     return [sys.executable, str(ROOT / job), *map(str, arguments)]
 
 
-def run(job: str, *arguments, timeout: float = 900, **environment: str) -> subprocess.CompletedProcess:
-    """The timeout ends what hangs; three at a time take four times as long as one."""
+def run(job: str, *arguments, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         command(job, *arguments),
         capture_output=True,
         text=True,
         cwd=ROOT,
         env=os.environ | environment,
-        timeout=timeout,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -73,9 +73,9 @@ def results_of(content: dict) -> Path:
     return Path(content["folders"]["results"])
 
 
-def wait_until(condition, process: subprocess.Popen | None = None, seconds: float = 120) -> None:
+def wait_until(condition, process: subprocess.Popen | None = None) -> None:
     """Wait for a condition; where it is `process` that brings it about, no longer than that runs."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert process is None or process.poll() is None, process.communicate()[0]
         assert time.monotonic() < end, "waited in vain"

@@ -18,7 +18,17 @@ from study import spec
 from study.images import class_names
 from study.models import zoo
 from study.store import outputs, records
-from tests.jobs.running import recorded, refused, results_of, run, run_here, start, wait_until, workers_of
+from tests.jobs.running import (
+    PATIENCE,
+    recorded,
+    refused,
+    results_of,
+    run,
+    run_here,
+    start,
+    wait_until,
+    workers_of,
+)
 
 JOB = "jobs/atlas.py"
 COUNT = 20  # untrained models of the long atlas
@@ -229,7 +239,7 @@ def test_a_model_whose_worker_is_killed_is_run_again_with_half_the_batch(long_at
     wait_until(lambda: len(recorded(results, "models")) >= 1, process)
     victim = next(line for line in workers_of(process.pid) if "ImplicitFunc.train" in line)
     os.kill(int(victim.split()[1]), signal.SIGKILL)
-    output, _ = process.communicate(timeout=900)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
     assert "whose worker died are run again, batch size 8" in output
     models = models_of(results)

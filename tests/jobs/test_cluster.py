@@ -79,7 +79,7 @@ def test_folders_that_end_with_a_job_are_refused(name):
 
 @pytest.mark.parametrize(("address", "said"), [("127.0.0.1:1", "does not answer"), ("home", "'home'")])
 def test_a_cluster_that_does_not_answer_is_told_at_once(workspace, content, write_study, address, said):
-    done = run("jobs/transfer_sweep.py", write_study(content), RAY_ADDRESS=address, timeout=150)
+    done = run("jobs/transfer_sweep.py", write_study(content), RAY_ADDRESS=address)
     refused(done, said, "RAY_ADDRESS")
     assert not recorded(results_of(content))
 

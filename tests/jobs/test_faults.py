@@ -22,7 +22,7 @@ from ray.cluster_utils import Cluster
 
 from study import spec, transfer
 from study.store import storage
-from tests.jobs.running import recorded, results_of, run, start, wait_until, workers_of
+from tests.jobs.running import PATIENCE, recorded, results_of, run, start, wait_until, workers_of
 
 pytestmark = pytest.mark.faults
 
@@ -117,7 +117,7 @@ def test_a_worker_host_is_killed(cluster, study, write_study, workspace):
     process = start(SWEEP, path, RAY_ADDRESS=cluster.address)
     wait_until(lambda: recorded(results) and checkpoints(results), process)
     cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
     same_as_undisturbed(path, workspace)
     assert not checkpoints(results)
@@ -143,7 +143,7 @@ def test_the_head_is_killed(cluster, study, write_study, workspace):
     process = start(SWEEP, path, RAY_ADDRESS=cluster.address)
     wait_until(lambda: recorded(results), process)
     cluster.remove_node(cluster.head_node, allow_graceful=False)
-    output, _ = process.communicate(timeout=180)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2, output
     assert "Traceback" not in output
     assert "the Ray cluster is gone" in output.strip().splitlines()[-1]
@@ -175,7 +175,7 @@ def test_a_process_is_killed(study, write_study, workspace, killed):
     else:
         victim = next(line for line in workers_of(process.pid) if "ImplicitFunc" in line)
         os.kill(int(victim.split()[1]), signal.SIGKILL)
-        output, _ = process.communicate(timeout=240)
+        output, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, output
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
     assert not checkpoints(results)
@@ -208,7 +208,7 @@ def test_the_disk_under_the_results_is_full(study, write_study, workspace, small
     wait_until(lambda: recorded(results), process)
     fill(small_disk)
     if patience == "5":  # nobody makes room in time
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 2, output
         assert "Traceback" not in output
         assert "No space left on device" in output.strip().splitlines()[-1]
@@ -220,7 +220,7 @@ def test_the_disk_under_the_results_is_full(study, write_study, workspace, small
         done = run(SWEEP, path)
         assert done.returncode == 0, done.stderr
     else:
-        output, _ = process.communicate(timeout=240)
+        output, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, output
     assert not list(results.rglob(".*.tmp"))
     same_as_undisturbed(path, workspace)
@@ -235,7 +235,7 @@ def test_the_store_answers_errors_for_a_while(s3, study, write_study, workspace,
         lambda: {"trials", "checkpoints"} <= {Path(key).parent.name for key in set(s3.keys())}, process
     )
     s3.fail_for(15)
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
     assert s3.failed
     same_as_undisturbed(path, workspace, spec.load(path).results.system)

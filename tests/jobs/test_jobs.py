@@ -17,6 +17,7 @@ from jobs import transfer_sweep
 from study import spec
 from study.images import files
 from tests.jobs.running import (
+    PATIENCE,
     ROOT,
     recorded,
     refused,
@@ -237,7 +238,7 @@ def test_ctrl_c_and_a_schedulers_stop_end_cleanly(long_study, stop):
     process = start(SWEEP, path)
     wait_until(lambda: len(recorded(results)) >= 1, process)
     os.kill(process.pid, stop)
-    output, _ = process.communicate(timeout=180)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert "run the same command again to go on" in output
@@ -250,7 +251,7 @@ def test_two_sweeps_at_once_both_finish_and_double_nothing(workspace, content, w
     content["methods"] = {"kl": {"lr": 1e-2}, "kl_dp": {"lr": 1e-2}}
     path, results = write_study(content), results_of(content)
     sweeps = [start(SWEEP, path) for _ in range(2)]
-    outputs = [process.communicate(timeout=900)[0] for process in sweeps]
+    outputs = [process.communicate(timeout=PATIENCE)[0] for process in sweeps]
     assert [process.returncode for process in sweeps] == [0, 0], outputs
     trials = trials_of(results)
     assert sorted(trials["trial"]) == sorted(trial.id for trial in spec.load(path).trials())
