@@ -150,6 +150,8 @@ def controlled_pairs(units: pd.DataFrame, varied: str) -> pd.DataFrame:
     units = taught(units)
     students = by_student(units).drop_duplicates("student").set_index("student").to_dict("index")
     wide = units.pivot_table(index=["method", "teacher"], columns="student", values="transfer_delta")
+    deltas = {method: mine.to_numpy() for method, mine in wide.groupby(level="method")}
+    column = {name: place for place, name in enumerate(wide.columns)}
     rows = []
     for pair in itertools.combinations(students, 2):
         one, two = (students[name] for name in pair)
@@ -164,14 +166,17 @@ def controlled_pairs(units: pd.DataFrame, varied: str) -> pd.DataFrame:
             continue
         key = {"accuracy": "accuracy", "size": "parameters", "family": "family"}[varied]
         a, b = sorted(pair, key=lambda name, key=key: (students[name][key], name))
-        both = wide[[a, b]].dropna()
-        for method, common in both.groupby(level="method"):
-            row = {"method": method, "student_a": a, "student_b": b, "teachers": len(common)}
-            for side, name in (("a", a), ("b", b)):
+        for method, mine in deltas.items():
+            both = mine[:, [column[a], column[b]]]
+            both = both[~np.isnan(both).any(axis=1)]
+            if not len(both):
+                continue
+            row = {"method": method, "student_a": a, "student_b": b, "teachers": len(both)}
+            for side, name, delta in zip("ab", (a, b), both.mean(axis=0), strict=True):
                 row |= {
                     f"{part}_{side}": students[name][part] for part in ("accuracy", "parameters", "family")
                 }
-                row[f"transfer_delta_{side}"] = common[name].mean()
+                row[f"transfer_delta_{side}"] = delta
             rows.append(row)
     columns = ["method", "student_a", "student_b", "teachers"]
     table = pd.DataFrame(rows, columns=None if rows else columns)

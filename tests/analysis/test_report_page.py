@@ -143,7 +143,7 @@ def test_pairs_of_the_atlas_can_be_pointed_at_and_searched(open_page, results):
     atlas = load_atlas(results)
     names = atlas.models["name"].tolist()
     look, said = page.locator("#lookup .lookup"), page.locator("#lookup output")
-    rows = look.locator("tbody th").all_inner_texts()
+    rows = look.locator("tbody th").all_text_contents()
     assert sorted(rows) == sorted(names)
     look.locator("tbody tr").nth(1).locator("td").nth(3).hover()
     student, teacher = (names.index(rows[place]) for place in (1, 3))

@@ -118,11 +118,11 @@ def test_a_submitted_sweep_runs_on_all_hosts(cluster, write_study, clock):
 def test_results_that_a_host_does_not_see_are_refused(cluster, write_study):
     study, _ = write_study("unseen", methods={"xe": {"lr": 1e-2}})
     results = "/tmp/results"  # each host has a /tmp of its own
-    done = cluster.hosts.run("laptop", cluster.at_laptop(f"{cluster.submit(study)} --results {results}"), 120)
+    done = cluster.hosts.run("laptop", cluster.at_laptop(f"{cluster.submit(study)} --results {results}"))
     assert done.returncode != 0
     assert f"does not see {results}/.seen-" in done.stdout
     assert "Traceback" not in done.stdout
-    left = cluster.hosts.run("head", f"find {results} -name '*.parquet'", 10)
+    left = cluster.hosts.run("head", f"find {results} -name '*.parquet'")
     assert left.stdout.strip() == ""
 
 
