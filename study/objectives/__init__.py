@@ -44,7 +44,7 @@ from study.objectives.contract import (
     needs_of_one_input,
 )
 from study.objectives.contrastive import cd, crd
-from study.objectives.features import xe_kl_at, xe_kl_cc, xe_kl_pkt, xe_kl_sp, xe_kl_vid
+from study.objectives.features import xe_kl_at, xe_kl_cc, xe_kl_crd, xe_kl_pkt, xe_kl_sp, xe_kl_vid
 from study.objectives.losses import (
     kl,
     kl_top_k,
@@ -79,7 +79,7 @@ OBJECTIVES: dict[str, Callable] = {
         *(xe_kl_dp_calibrated, xe_kl_mixed, xe_kl_adaptconf, xe_kl_until_passed),
         *(kl_of_classes, kl_of_experts),
         *(kl_dp_drop, bi_kd),
-        *(xe_kl_at, xe_kl_sp, xe_kl_cc, xe_kl_pkt, xe_kl_vid),
+        *(xe_kl_at, xe_kl_sp, xe_kl_cc, xe_kl_crd, xe_kl_pkt, xe_kl_vid),
     )
 }
 

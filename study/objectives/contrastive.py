@@ -105,16 +105,20 @@ class crd(nn.Module):
         Raises:
             ValueError: images are mixed, so that a sample is of no one class.
         """
-        if labels.is_floating_point():
-            raise ValueError(
-                "crd: negatives are of other classes, which mixed images have not; leave out mixing"
-            )
         contrast = self.contrast(student_features, teacher_features, indices, self.draw(labels))
         return xe(student, labels) + self.weight * contrast
 
     def draw(self, labels: Tensor) -> Tensor:
         """Negatives: positions of samples of other classes, int64 [batch, negatives]; each is equally
-        likely."""
+        likely.
+
+        Raises:
+            ValueError: images are mixed, so that a sample is of no one class.
+        """
+        if labels.is_floating_point():
+            raise ValueError(
+                "crd: negatives are of other classes, which mixed images have not; leave out mixing"
+            )
         own = self.counts[labels][:, None]
         others = len(self.by_class) - own
         random = torch.rand(len(labels), self.negatives, device=labels.device, dtype=torch.float64)

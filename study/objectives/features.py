@@ -6,7 +6,7 @@ features, with the benchmark's β. Of a second input λ · KL is added (`losses.
 of the first one alone. What the features are compared by are pure functions, means over samples or
 over pairs of them. Pooled features are what the head is given, [batch, dim]; maps are those of a network's
 stages, from the first to the last, [batch, channels, height, width]. Student's and teacher's stages are
-paired from the last one back. CRD, which the paper has beside them, is in `contrastive`.
+paired from the last one back. CRD's own part is in `contrastive`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.contract import Count, Positive, Share
+from study.objectives.contrastive import crd
 from study.objectives.losses import xe_kl, xe_kl_augmented
 
 EPSILON = 1e-7  # beside lengths and probabilities of PKT
@@ -271,3 +272,50 @@ class xe_kl_vid(nn.Module):
             distance = distance + gaussian_loss(predictor(own), log_scale, its)
         outputs = student, teacher, labels, student_augmented, teacher_augmented
         return _distilled(*outputs, **self.settings) + self.beta * distance
+
+
+class xe_kl_crd(crd):
+    """XE-KL + β · CRD of pooled features (`contrastive.crd`, whose settings the others are).
+
+    The benchmark's own script gives cross-entropy and KL a weight of 1 each beside CRD; here they share 1, as
+    beside the other losses.
+    """
+
+    def __init__(
+        self,
+        student_dim: int,
+        teacher_dim: int,
+        sample_labels: Tensor,
+        *,
+        beta: Positive = 0.8,
+        negatives: Count = 16384,
+        contrast_temperature: Positive = 0.07,
+        momentum: Share = 0.5,
+        dim: Count = 128,
+        weight: Share = 0.9,
+        temperature: Positive = 4.0,
+    ) -> None:
+        of_crd = {"negatives": negatives, "momentum": momentum, "dim": dim}
+        made_with = student_dim, teacher_dim, sample_labels
+        super().__init__(*made_with, weight=beta, temperature=contrast_temperature, **of_crd)
+        self.settings = {"weight": weight, "temperature": temperature}
+
+    def forward(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        labels: Tensor,
+        student_features: Tensor,
+        teacher_features: Tensor,
+        indices: Tensor,
+        student_augmented: Tensor | None = None,
+        teacher_augmented: Tensor | None = None,
+    ) -> Tensor:
+        """The loss; the banks' rows of these samples are then brought up to date.
+
+        Raises:
+            ValueError: images are mixed, so that a sample is of no one class.
+        """
+        contrast = self.contrast(student_features, teacher_features, indices, self.draw(labels))
+        outputs = student, teacher, labels, student_augmented, teacher_augmented
+        return _distilled(*outputs, **self.settings) + self.weight * contrast

@@ -23,6 +23,7 @@ SETTINGS = {  # what has no default, or too large a one
     "xe_kl_as_run": {"weight": 0.5, "smoothing": 0.1},
     "kl_top_k": {"k": 3},
     "crd": {"negatives": 16, "dim": 8},
+    "xe_kl_crd": {"negatives": 16, "dim": 8},
     "kl_of_classes": {"classes": [0, "class3"]},
     "xe_kl_augmented": {"augmentation": {"transforms": []}},
 }
