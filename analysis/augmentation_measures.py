@@ -9,6 +9,8 @@ or none.
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -35,6 +37,7 @@ COLUMNS = [  # of `trials`, which older results have not
 ]
 LOSS = "student_negative_log_likelihood_after"
 ALL = "all"  # in place of a name: over all pairs
+LONGER = re.compile(r"_x\d+$")  # how methods end that are others', trained for longer
 NEEDED = 4  # schemes, of which a correlation says something
 PUBLISHED = {  # the paper's names of schemes, by ours: transforms, sorted, and what is picked by
     ("identity", None): "Identity",
@@ -46,6 +49,11 @@ PUBLISHED = {  # the paper's names of schemes, by ours: transforms, sorted, and 
     ("cutmix", None): "CutMix",
     ("cutmix", "student_entropy"): "CutMixPick (S. ent.)",
     ("cutmix", "teacher_entropy"): "CutMixPick (T. ent.)",
+}
+IN_TABLES = {  # Tables 1 and 2: their methods, by ours
+    (None, None): "KD",
+    ("cutmix", None): "KD+CutMix",
+    ("cutmix", "kl"): "KD+CutMixPick",
 }
 SHUFFLE = {"shufflenetv2": "shufflev2"}  # a network that the paper calls otherwise
 
@@ -252,7 +260,7 @@ def over_epochs(table: pd.DataFrame) -> pd.DataFrame:
     Args:
         table: as `schemes` makes it.
     """
-    stem = table["method"].str.replace(r"_x\d+$", "", regex=True)
+    stem = table["method"].str.replace(LONGER, "", regex=True)
     table = table.assign(scheme=stem, error=1 - table["accuracy"], error_sd=table["accuracy_sd"])
     several = table.groupby(["scheme", *MODELS], dropna=False)["epochs"].transform("nunique") > 1
     return table[several].reset_index(drop=True)
@@ -288,6 +296,27 @@ def published(of: pd.DataFrame, file: str = "good_da_points") -> pd.DataFrame:
     table = table[[pair is not None for pair in found]]
     pairs = pd.DataFrame([pair for pair in found if pair is not None], columns=MODELS, index=table.index)
     return table.assign(**pairs).reset_index(drop=True)
+
+
+def published_accuracies(of: pd.DataFrame) -> pd.Series:
+    """The student's accuracy in the paper's Tables 1 and 2, a fraction; NaN where they have none.
+
+    Theirs is of KD, of CutMix beside it, and of CutMix picked by KL (the paper's text says by entropy, its
+    numbers are those of picking by KL), at its numbers of epochs.
+
+    Args:
+        of: as `schemes` makes them. A method without a second input is KD if it is called so ('kd', 'kd_x4').
+    """
+    tables = [published(of, f"good_da_table{number}") for number in (1, 2)]
+    keys = [*MODELS, "method", "epochs"]
+    known = pd.concat(tables).drop_duplicates(keys).set_index(keys)["accuracy"] / 100
+    found = []
+    for row in of.astype(dict.fromkeys(SCHEME, object)).itertuples():
+        scheme = tuple(None if pd.isna(part) else part for part in (row.augmentation, row.augmentation_pick))
+        is_kd = scheme != (None, None) or LONGER.sub("", row.method) == "kd"
+        key = (row.student, row.teacher, IN_TABLES.get(scheme) if is_kd else None, row.epochs)
+        found.append(known.get(key, np.nan))
+    return pd.Series(found, index=of.index, dtype=float)
 
 
 def papers_scheme(table: pd.DataFrame) -> pd.Series:

@@ -138,17 +138,24 @@ class Classifier(nn.Module):
             hook.remove()
         return found, seen[0].flatten(1)
 
-    def with_maps(self, pixels: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Logits, features, and, from the same pass, maps of each stage [batch, channels, height, width].
-
+    def check_maps(self) -> None:
+        """
         Raises:
-            StudyError: timm does not give this model's.
+            StudyError: timm does not give maps of this model's stages.
         """
         if not hasattr(self.network, "forward_intermediates"):
             raise StudyError(
                 f"zoo.{self.model.name}: timm gives no maps of '{self.model.timm}', which the method reads; "
                 "choose another model, or a method of pooled features"
             )
+
+    def with_maps(self, pixels: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Logits, features, and, from the same pass, maps of each stage [batch, channels, height, width].
+
+        Raises:
+            StudyError: timm does not give this model's.
+        """
+        self.check_maps()
 
         def run(pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
             last, maps = self.network.forward_intermediates(self._normalised(pixels))
@@ -217,14 +224,19 @@ def check_names(study: spec.Study) -> None:
 def check_builds(study: spec.Study) -> None:
     """Build, with initial weights, every model with `kwargs` or a `config`, and show it an image.
 
+    Those too of whose stages a method reads maps.
+
     Raises:
-        StudyError: timm refuses them, or the network what it is shown.
+        StudyError: timm refuses them, or the network what it is shown, or timm has no maps of it.
     """
+    maps = {"student_maps", "teacher_maps"} & {need for one in study.methods.values() for need in one.needs}
     for model in study.zoo.values():
-        if model.kwargs or model.config:
+        if model.kwargs or model.config or maps:
             blank = model.model_copy(update={"weights": spec.Random(seed=0)})
             with torch.random.fork_rng(devices=[]), torch.no_grad():
                 classifier = build(blank, classes_of(model) or 2).eval()
+                if maps:
+                    classifier.check_maps()
                 try:
                     classifier(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
                 except Exception as error:  # timm's models raise whatever their code happens to

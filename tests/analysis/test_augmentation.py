@@ -240,6 +240,17 @@ def test_the_figure_says_the_published_numbers_beside(results):
     assert of_pearson["published_correlation"].tolist() == [0.9742]
 
 
+def test_published_accuracies_stand_beside_the_same_methods_and_epochs(material, done):
+    table = measures.schemes(done).assign(data="cifar100")
+    table = of(table, student="student-01", teacher="teacher-00")
+    table = table.assign(student_timm="cifar_vgg8", teacher_timm="cifar_vgg13")
+    table["epochs"] = table["epochs"].map({5: 240, 20: 960})
+    table["published"] = measures.published_accuracies(table)
+    known = table.dropna(subset="published").set_index(["method", "epochs"])["published"].to_dict()
+    assert known == pytest.approx({("kd", 240): 0.7298, ("kd_x4", 960): 0.74, ("cutmix", 240): 0.7416})
+    assert measures.published_accuracies(table.assign(data="CIFAR10")).isna().all()
+
+
 # --- the report -----------------------------------------------------------------------------------
 
 

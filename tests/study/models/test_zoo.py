@@ -203,6 +203,16 @@ def test_what_no_network_takes_is_refused_before_anything_runs(content, settings
         zoo.check_builds(study_of(content, good=content["zoo"]["mixer"], bad=model))
 
 
+def test_a_method_that_reads_maps_is_refused_where_timm_has_none(content, monkeypatch):
+    models = dict.fromkeys(("one", "other"), content["zoo"]["mixer"])
+    reads_maps = content | {"methods": {"at": {"method": "xe_kl_at", "lr": 0.1}}}
+    zoo.check_builds(study_of(reads_maps, **models))
+    monkeypatch.delattr(type(zoo.build(small(), 2).network), "forward_intermediates")
+    with pytest.raises(StudyError, match=r"zoo.one: timm gives no maps of 'tiny_mixer', .* choose another"):
+        zoo.check_builds(study_of(reads_maps, **models))
+    zoo.check_builds(study_of(content, **models))
+
+
 def test_the_pixels_that_a_model_needs_follow_from_size_and_crop():
     model = {"timm": "resnet18.a1_in1k", "family": "cnn"}  # 224 at 0.95, tested with 288 at 1.0
     assert zoo.side_of(small(**model, config={})) == 236
