@@ -123,8 +123,8 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def tiny_birealnet(pretrained: bool = False, **kwargs: Any) -> Staged:
-    """Two stages of two blocks, 32 and 64 channels wide (`widths`, `depth`); images of any size."""
-    args = {"widths": [32, 64], "depth": 2} | kwargs
+    """Two stages of two blocks, 16 and 32 channels wide (`widths`, `depth`); images of any size."""
+    args = {"widths": [16, 32], "depth": 2} | kwargs
     return build_model_with_cfg(
         birealnet, "tiny_birealnet", pretrained, feature_cfg={"feature_cls": "getter"}, **args
     )
