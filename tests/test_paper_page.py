@@ -15,13 +15,19 @@ from study import objectives, spec
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "paper.md").read_text()
 BEYOND_TEXT = "".join(
-    (ROOT / "docs" / f"{name}.md").read_text() for name in ("methods", "recommender", "augmentation")
+    (ROOT / "docs" / f"{name}.md").read_text()
+    for name in ("methods", "recommender", "augmentation", "label_smoothing_studies")
+)
+SMOOTHING = (
+    *("anchors", "balanced", "classes_2", "classes_5", "classes_10", "ladder", "long_tail", "transfer"),
+    *(f"classes_glyphs_{number}" for number in (5, 10, 20, 62)),
 )
 BEYOND = {"augmentation", "augmentation_glyphs"} | {
     *(
         f"good_da_{data}"
         for data in ("cifar100", "cifar100_light", "tinyimagenet", "imagenet100", "imagenet")
     ),
+    *("label_smoothing", *(f"label_smoothing_{what}" for what in SMOOTHING)),
     *("beyond", "bi_kd", "equal_teachers", "held_out", "useless_teachers", "weight_space"),
 }
 CODE = re.findall(r"`([^`\n]+)`", TEXT)

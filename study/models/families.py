@@ -25,8 +25,9 @@ from __future__ import annotations
 import fnmatch
 from typing import Literal
 
+import study.models.binary
 import study.models.cifar
-import study.models.tiny  # noqa: F401 - both register small models with timm
+import study.models.tiny  # noqa: F401 - all register small models with timm
 from study import mistakes
 from study.errors import StudyError
 from study.models.timm_import import timm
@@ -35,10 +36,11 @@ Family = Literal["cnn", "transformer", "mlp"]
 
 _MODULES: dict[Family, str] = {
     "cnn": """
-        byobnet cifar convmixer convnext cspnet cspnext densenet dla dpn efficientnet fasternet focalnet
-        ghostnet hardcorenas hgnet hrnet inception_next inception_resnet_v2 inception_v3 inception_v4 lcnetv2
-        mambaout metaformer mobilenetv3 nasnet nfnet pnasnet rdnet regnet repghost repvit res2net resnest
-        resnet resnetv2 rexnet selecsls senet sknet starnet tresnet vgg vovnet xception xception_aligned
+        binary byobnet cifar convmixer convnext cspnet cspnext densenet dla dpn efficientnet fasternet
+        focalnet ghostnet hardcorenas hgnet hrnet inception_next inception_resnet_v2 inception_v3 inception_v4
+        lcnetv2 mambaout metaformer mobilenetv3 nasnet nfnet pnasnet rdnet regnet repghost repvit res2net
+        resnest resnet resnetv2 rexnet selecsls senet sknet starnet tresnet vgg vovnet xception
+        xception_aligned
     """,
     "transformer": """
         beit byoanet cait coat convit cpubone crossvit csatv2 davit deepseek_vit deit edgenext efficientformer

@@ -23,8 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import study.models.binary
 import study.models.cifar
-import study.models.tiny  # noqa: F401 - both register small models with timm
+import study.models.tiny  # noqa: F401 - all register small models with timm
 from study import mistakes, spec
 from study.errors import StudyError
 from study.images.batches import Crop

@@ -617,6 +617,9 @@ def test_the_order_of_teachers_is_another_transfer():
         ("augmentation", 116, 0),
         ("augmentation_glyphs", 116, 0),
         ("useless_teachers", 618, 0),
+        ("label_smoothing", 78, 0),
+        ("label_smoothing_ladder", 44, 0),
+        ("label_smoothing_transfer", 75, 0),
         ("paper_subset10", 2015, 0),
         ("paper_full", 168, 0),
         ("several_teachers", 63, 27),
@@ -753,7 +756,12 @@ MISTAKES = [
     ("budget.colour", 3, "budget.colour", "known are epochs, batch_size,"),
     ("resources.cpu", 3, "resources.cpu", "did you mean 'cpus'?"),
     ("folders.result", "r", "folders.result", "did you mean 'results'?"),
-    ("methods.kl.weight", 0.7, "methods.kl.weight", "known are temperature, method, lr, slow"),
+    (
+        "methods.kl.weight",
+        0.7,
+        "methods.kl.weight",
+        "known are temperature, student_temperature, method, lr, slow",
+    ),
     ("methods.kl.code", "ab12", "methods.kl.code", "unknown key"),
     # unknown names
     ("methods.kll", {"lr": 0.1}, "methods.kll.method", "did you mean 'kl'?"),
