@@ -70,9 +70,11 @@ def write_images(study: spec.Study) -> Images:
 
     Those that models of the zoo are made on are written only where such a model is missing.
     """
-    images = _written(study, study.data.images)
+    images = files.chosen(_written(study, study.data.images), study.data)
     files.check(images, study.data.expected)
     parts = splits.split(images, study.data.splits)
+    if study.watch:
+        splits.watched(parts, images.labels, study.watch)
     sizes = ", ".join(f"{name} {len(part)}" for name, part in parts.items() if len(part) or name != "fit")
     folder = files.folder_of(study.data.images, study.folders.data)
     _console.console.print(f"data: {folder} ({len(images.classes)} classes; images: {sizes})")
@@ -81,7 +83,7 @@ def write_images(study: spec.Study) -> Images:
         count = int(np.diff(seen.subsets["test"])[0])
         _console.console.print(f"data: also {name} ({len(seen.classes)} classes; images: evaluation {count})")
     for data in derivation.data_to_make(study):
-        seen = _written(study, data.images)
+        seen = files.chosen(_written(study, data.images), data)
         files.check(seen, data.expected)
         _console.console.print(f"data: for models of the zoo {data.called} ({len(seen.classes)} classes)")
     return images

@@ -182,6 +182,7 @@ def print_hours(study: spec.Study, todo: list[spec.Model], split: str) -> None:
     samples, place = IMAGENET, study.folders.data
     if files.is_prepared(study.data.images, place):
         images = files.open_images(study.data.images, place, cache.of(study.folders, place))
+        images = files.chosen(images, study.data)
         samples = len(splits.split(images, study.data.splits)[split])
     for card, (seconds, known) in speeds.seconds(todo, samples).items():
         if known:

@@ -43,6 +43,7 @@ def job() -> None:
     images = files.open_images(
         study.data.images, study.folders.data, cache.of(study.folders, study.folders.data)
     )
+    images = files.chosen(images, study.data)
     names = class_names.readable(images.classes)
     records.prepare(study.results, ["gallery"])
     with _console.Progress("gallery", len(chosen)) as progress:

@@ -142,7 +142,8 @@ def decided(study: spec.Study, trials: list[spec.Trial], images: files.Images | 
     if images is not None:
         samples, classes = len(splits.split(images, study.data.splits)["transfer"]), len(images.classes)
     else:
-        samples, classes = splits.transfer_size(expected.train, study.data.splits), expected.classes
+        classes = expected.classes
+        samples = splits.transfer_size(expected.train, classes, study.data.splits)
     return frozen.decide(study, trials, samples, classes)
 
 
@@ -164,6 +165,7 @@ def print_plan(study: spec.Study, trials: list[spec.Trial], todo: list[spec.Tria
     images, place = None, study.folders.data
     if files.is_prepared(study.data.images, place):
         images = files.open_images(study.data.images, place, cache.of(study.folders, place))
+        images = files.chosen(images, study.data)
     for data in (study.data, *derivation.data_to_make(study)):
         print_lacking(data.images, place)
     if images is None and study.data.expected is None:

@@ -28,6 +28,8 @@ from study.store import digest
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+# Of labels: 1 would leave nothing of them. Left out where it is 0, so that what has none keeps its id.
+Smoothing = Annotated[float, Field(ge=0, lt=1, exclude_if=lambda share: share == 0)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -149,7 +151,7 @@ class Named(Checked):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Its settings, defaults included."""
+        """Its settings, with defaults, but for those that are left out at theirs (`exclude_if`)."""
         return dict(self.model_extra)
 
     @model_validator(mode="before")
@@ -170,4 +172,6 @@ class Named(Checked):
         except ValidationError as error:
             path, text = mistakes.path_and_text(error, known, also=mistakes.written(cls))
             raise PydanticCustomError("setting", "{text}", {"path": path, "text": text}) from None
-        return {"code": code_of(name, cls.KNOWN), **dict(settings), **own}
+        told = settings.model_dump().keys()  # a setting added later is none of those that ids are made of
+        given = {key: value for key, value in settings if key in told}
+        return {"code": code_of(name, cls.KNOWN), **given, **own}

@@ -1,7 +1,8 @@
 """Training a model of the zoo, phase after phase: from initial weights or on from others, all of it or its
 head.
 
-Each phase is a `Learner` of its own with cross-entropy as its objective. From scratch: AdamW under one cycle
+Each phase is a `Learner` of its own with cross-entropy as its objective, with smoothed labels if the weights
+say so. From scratch: AdamW under one cycle
 on mirrored and shifted views, then a phase under the optimiser a transfer uses, so that fine-tuning alone
 gains nothing afterwards and what a transfer gains is transfer. That is enough for models that are to be
 "already trained" in a study small enough to run anywhere. A head alone, on images without views, is trained
@@ -62,6 +63,7 @@ def train(
         state = training.kept_state(checkpoint, origin)
         if state:
             history = state["history"]
+        objective = objectives.make(objectives.xe, {"label_smoothing": recipe.label_smoothing})
         for number, phase in enumerate(recipe.phases):
             if state and number < state["phase"]:
                 continue
@@ -69,7 +71,7 @@ def train(
             once = phase.train == "head" and not phase.transforms and features_suffice(classifier)
             learner = Learner(
                 Head(classifier) if once else classifier,
-                objectives.xe,
+                objective,
                 objectives.needs(objectives.xe),
                 phase,
                 phase.lr,

@@ -31,7 +31,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from study import mistakes, objectives, search
-from study.contract import Named, Share, Strict
+from study.contract import Named, Share, Smoothing, Strict
 from study.errors import StudyError
 from study.images.sources import SOURCES
 from study.store import digest, storage
@@ -85,6 +85,9 @@ class Splits(Strict):
     elsewhere (`zoo: 0`), from the training images outside `tune`. `fit` is taken out of `tune`: with it,
     what a method fits on images kept aside is fitted there, and choices are made on the rest of `tune`.
     `evaluation` is the test images, with `evaluate_rest` also the training images in no other split.
+
+    With `imbalance` ρ the classes of `zoo`, and so of `transfer`, have a long tail, n · ρ^(−r / (K − 1))
+    images of that of rank r, the ranks drawn by `seed`; what it loses by that is in no split.
     """
 
     zoo: Amount = 0
@@ -92,7 +95,14 @@ class Splits(Strict):
     tune: Amount = 0
     fit: Amount = Field(default=0, exclude_if=lambda amount: amount == 0)
     evaluate_rest: bool = False
+    imbalance: float | None = Field(default=None, ge=1, exclude_if=_unset)
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _a_tail_is_of_something(self):
+        if self.imbalance is not None and not self.zoo:
+            raise ValueError("imbalance: thins the images of 'zoo', and there are none; say how many in zoo")
+        return self
 
 
 class Images(Named):
@@ -128,8 +138,18 @@ class OtherSet(Strict):
     class_map: ClassMap | None = Field(default=None, exclude_if=_unset)
 
 
+def _count_or_names(classes: Any) -> Any:
+    several = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
+    if (several and len({*classes}) == len(classes) >= 2) or (type(classes) is int and classes >= 2):
+        return classes
+    raise ValueError(f"should be how many, 2 or more, or a list of 2 names or more (it says {classes})")
+
+
 class Data(Strict):
     """Images and how they are split.
+
+    With `classes` they are of some classes alone, which are numbered anew in their order: of those named, or
+    of so many, drawn by `splits.seed`, those of fewer among those of more.
 
     `class_map` says which of a model's classes are the data's, where it tells more apart, or orders them
     otherwise: a map that is here (`study.images.labels`), or {class: index, ...}. A study stops where a model
@@ -141,6 +161,9 @@ class Data(Strict):
 
     images: Images
     splits: Splits
+    classes: Annotated[int | tuple[str, ...] | None, BeforeValidator(_count_or_names)] = Field(
+        default=None, exclude_if=_unset
+    )
     class_map: ClassMap | None = Field(default=None, exclude_if=_unset)
     also: dict[str, OtherSet] = Field(default={}, exclude_if=lambda sets: not sets)
     evaluate: Literal["evaluation", "tune"] = Field(default="evaluation", exclude_if=lambda on: on != "tune")
@@ -497,6 +520,7 @@ class Trained(Strict):
     initial ones. It takes `images` of the zoo split (all, without), or of the transfer set where the zoo
     split is empty; `seed` draws them, the initial weights, the order and the views. With `data` these are
     other images than the study's: of another domain, or of other classes (say kwargs.num_classes then).
+    `label_smoothing` is that of all phases (`objectives.xe`).
     """
 
     source: Literal["trained"] = "trained"
@@ -504,6 +528,7 @@ class Trained(Strict):
     data: Data | None = Field(default=None, exclude_if=_unset)
     images: int | None = Field(default=None, gt=0)
     phases: tuple[Phase, ...] = Field(min_length=1)
+    label_smoothing: Smoothing = 0
     seed: Seed = 0
 
 
@@ -685,6 +710,21 @@ class Model(Strict):
         """Whether the weights are made by us."""
         return isinstance(self.weights, MADE)
 
+    @property
+    def label_smoothing(self) -> float | None:
+        """The label smoothing that the weights were last trained with; None where it is unknown."""
+        return self.weights.label_smoothing if isinstance(self.weights, Trained) else None
+
+    @property
+    def twin(self) -> str | None:
+        """A hash of what the weights are trained by, names and smoothing left out: models that differ in
+        smoothing alone have the same; None of weights that are not trained by us.
+        """
+        if not isinstance(self.weights, Trained):
+            return None
+        content = self.model_dump(mode="json")
+        return digest.of_json(without(content, "name", "family", "label_smoothing"))
+
 
 for _kind in (Transfer, *MADE):  # whose fields name what stands below them
     _kind.model_rebuild()
@@ -821,17 +861,30 @@ def _rule(keep: Any) -> Any:
 Keep = Annotated[Literal["never", "better", "all"], BeforeValidator(_rule)]
 
 
+class Watch(Strict):
+    """How the student is on some images of a split while it learns, for curves; it changes no result.
+
+    After each `every`-th epoch and the last one, on so many `samples`, drawn by class (all, without).
+    """
+
+    split: Literal[SPLITS] = "tune"
+    samples: int | None = Field(default=None, ge=1)
+    every: int = Field(default=1, ge=1)
+
+
 class Trial(Transfer):
     """One transfer of a study: everything that can change its result, and nothing else but labels.
 
     `name` is the study's label for the method. `keep` says when the student is kept as a folder that timm
-    loads: never, if it is better than before (`transfer.is_better`), or in any case.
+    loads: never, if it is better than before (`transfer.is_better`), or in any case. Neither it nor `watch`
+    changes what comes out.
     """
 
     study: str
     data: Data
     name: str
     keep: Keep = Field(default="never", exclude=True)
+    watch: Watch | None = Field(default=None, exclude=True)
 
     @property
     def id(self) -> str:
@@ -959,6 +1012,7 @@ class Study(Strict):
     budget: Budget
     seeds: list[Seed] = Field(default=[0], min_length=1)
     keep: Keep = "never"
+    watch: Watch | None = None
     pictures: bool = True
     resources: Resources = Resources()
     outputs: Annotated[FrozenOutputs, BeforeValidator(_in_full)] = FrozenOutputs()
@@ -1025,6 +1079,15 @@ class Study(Strict):
                         f"several.{number}.methods: '{name}' does not learn from several teachers"
                         + (" at once; leave out 'parallel', or it" if wanted else "; leave it out")
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_something_to_watch(self):
+        if self.watch and getattr(self.data.splits, self.watch.split, 1) == 0:
+            raise ValueError(
+                f"watch.split: there are no images in '{self.watch.split}'; say how many in "
+                f"data.splits.{self.watch.split}, or watch another split"
+            )
         return self
 
     @model_validator(mode="after")
@@ -1169,6 +1232,7 @@ class Study(Strict):
                             budget=self._budget_of(method),
                             seed=seed,
                             keep="all" if (student, *teachers) in wanted else self.keep,
+                            watch=self.watch,
                         )
                     )
         return trials

@@ -31,9 +31,12 @@ from study.augmentation import SecondInput, question
 from study.errors import StudyError
 from study.evaluate import Predictions
 from study.frozen import panel
+from study.images import splits
 from study.learner import Learner
 from study.models import weights, zoo
 from study.models.zoo import Classifier
+from study.softness import NAMES as SOFTNESS
+from study.softness import Softness
 from study.store.checkpoints import Checkpoint
 from study.training import Row
 from study.transforms import dump
@@ -41,9 +44,13 @@ from study.views import View
 from study.workspace import Workspace
 
 FLIPS = ("positive_flips_taught", "negative_flips_taught")  # by the teacher, of all of them
-COLUMNS = ("epoch", "stage", "teacher", "loss", "lr", "teacher_share", *FLIPS, "measures", "seconds")
+COLUMNS = (
+    *("epoch", "stage", "teacher", "loss", "lr", "teacher_share", *FLIPS, "teacher_entropy"),
+    *("measures", "seconds"),
+)
 EVALUATED = ("student_accuracy", "knowledge_gain", "knowledge_loss", "stage_gain", "stage_loss")
 BESIDE = ("tune_accuracy", "teacher_accuracy")  # in the same epochs
+WATCHED = ("watched_accuracy", "watched_nll")
 
 
 @dataclass(frozen=True)
@@ -199,6 +206,7 @@ def run(
     if stage.taught_by is not None:
         (teacher,) = stage.teachers
         row |= {"teacher_parameters": _parameters(teacher), "teacher_weights": teacher.weights}
+        row |= softness_taught(history)
     predictions = {"index": workspace.splits[workspace.evaluated], "label": workspace.labels()}
     told = (("student_before", stage.before), ("teacher", stage.taught_by), ("student_after", after))
     for name, said in told:
@@ -240,9 +248,18 @@ def flips_taught(history: list[Row]) -> dict[str, float | None]:
     return found
 
 
+def softness_taught(history: list[Row]) -> dict[str, float | None]:
+    """How soft the teacher's probabilities were (`study.softness`), mean over epochs; None where unknown."""
+    found = {}
+    for name in SOFTNESS:
+        known = [row[name] for row in history if row.get(name) is not None]
+        found[name] = float(np.mean(known)) if known else None
+    return {"teacher_entropy_at_t" if name == "teacher_entropy" else name: found[name] for name in found}
+
+
 def columns(history: list[Row]) -> dict[str, list]:
     """Rows of history as columns of `schemas.HISTORY`."""
-    return {name: [row.get(name) for row in history] for name in (*COLUMNS, *EVALUATED, *BESIDE)}
+    return {name: [row.get(name) for row in history] for name in (*COLUMNS, *EVALUATED, *BESIDE, *WATCHED)}
 
 
 class Stage:
@@ -354,6 +371,10 @@ class Stage:
         }
         state = training.kept_state(checkpoint, origin)
         second, shown = self.second, workspace.shown(self.view, "transfer")
+        asked, softness = question(self.panel, second, student), None
+        if len(self.panel.teachers) == 1:
+            softness = Softness(method.settings.get("temperature", 1.0))
+            asked = softness.listening(asked)
         if state:
             self.seconds_before = sum(row["seconds"] for row in state["rows"])
             if second:
@@ -362,6 +383,8 @@ class Stage:
         def measure(result: Classifier, epoch: int) -> Row:
             about = {"stage": self.number, "teacher": self.label}
             last = epoch == budget.epochs - 1
+            about |= softness.end_epoch() if softness else {}
+            about |= distributed.by_the_first(lambda: self._watched(result, epoch, last)) or {}
             if not last and budget.evaluate == "end":
                 return about
             started = time.perf_counter()
@@ -399,7 +422,7 @@ class Stage:
             epochs=budget.epochs,
             batch_size=budget.batch_size,
             seed=transfer.seed,
-            frozen=question(self.panel, second, student),
+            frozen=asked,
             state=state,
             measure=measure,
             after=after,
@@ -436,6 +459,20 @@ class Stage:
         if teacher is not None:
             row["teacher_accuracy"] = place.accuracy(teacher, place.evaluated)
         return row
+
+    def _watched(self, result: Classifier, epoch: int, last: bool) -> Row:
+        """How good the student is on the images that are watched, in the epochs in which they are."""
+        watch, place = self.transfer.watch, self.workspace
+        if watch is None or not (last or (epoch + 1) % watch.every == 0):
+            return {}
+        started = time.perf_counter()
+        samples = splits.watched(place.splits, place.images.labels, watch)
+        said, labels = place.predict(result, watch.split, samples), place.images.labels[samples]
+        self.seconds_evaluating += time.perf_counter() - started
+        return {
+            "watched_accuracy": float((said.label == labels).mean()),
+            "watched_nll": scores.measures(said, labels)["negative_log_likelihood"],
+        }
 
     def elsewhere(self, learnt: Classifier) -> list[Row]:
         """Rows of `schemas.EVALUATIONS`: the student before and after on other sets, and its one teacher."""
@@ -488,7 +525,8 @@ def _identity(trial: spec.Trial, workspace: Workspace) -> dict:
     """What was run, where and with what."""
     method, budget = trial.method.scaled(trial.budget), trial.budget
     again = method.augmentation
-    models = {"student": trial.student, "teacher": trial.teachers[0] if len(trial.teachers) == 1 else None}
+    teacher = trial.teachers[0] if len(trial.teachers) == 1 else None
+    models = {"student": trial.student, "teacher": teacher}
     return {
         "study": trial.study,
         **{f"{role}_timm": model and model.timm for role, model in models.items()},
@@ -496,10 +534,13 @@ def _identity(trial: spec.Trial, workspace: Workspace) -> dict:
         **{f"{role}_license": model and _licenses(model) for role, model in models.items()},
         **trial.labels,
         "student_source": trial.student.source,
+        **{f"{role}_label_smoothing": model and model.label_smoothing for role, model in models.items()},
+        "teacher_twin": teacher and teacher.twin,
         "search": method.search,
         "settings": json.dumps(method.all_settings),
         "lr": method.lr,
         "temperature": method.settings.get("temperature"),
+        "student_temperature": method.settings.get("student_temperature", method.settings.get("temperature")),
         "weight": method.settings.get("weight"),
         "slow_every": method.slow and method.slow.every,
         "augmentation": again and again.name,
@@ -517,6 +558,7 @@ def _identity(trial: spec.Trial, workspace: Workspace) -> dict:
         "evaluated_on": workspace.evaluated,
         "data_sha256": workspace.images.sha256,
         "classes": len(workspace.images.classes),
+        "class_imbalance": trial.data.splits.imbalance,
         "precision": workspace.precision,
         "transfer_samples": len(workspace.splits["transfer"]),
         "evaluation_samples": len(workspace.splits[workspace.evaluated]),

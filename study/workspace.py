@@ -124,6 +124,7 @@ class Workspace:
         if all_test:
             self.splits = {"evaluation": np.arange(*self.images.subsets["test"])}
         else:
+            self.images = files.chosen(self.images, self.data)
             self.splits = splits.split(self.images, self.data.splits)
         self._samples = {name: digest.of_array(i) for name, i in self.splits.items()}
         self.batches = functools.cache(self._batches)
@@ -309,15 +310,18 @@ class Workspace:
         """The true classes of a split, of that which is scored on as a rule, int64 [samples]."""
         return self.images.labels[self.splits[split or self.evaluated]]
 
-    def predict(self, classifier: Classifier, split: str | None = None) -> Predictions:
-        """What any classifier says of a split, of that which is scored on as a rule, through its own crop;
-        not kept.
+    def predict(
+        self, classifier: Classifier, split: str | None = None, samples: NDArray[np.int64] | None = None
+    ) -> Predictions:
+        """What any classifier says of a split, of that which is scored on as a rule, or of some of its
+        samples, through its own crop; not kept.
         """
         split = split or self.evaluated
-        loader, samples = self.pixels(classifier.input, split), self.splits[split]
+        samples = self.splits[split] if samples is None else samples
+        loader = self.pixels(classifier.input, split)
         with classifier.only(self.places):
             return evaluate.predict(
-                classifier, loader, samples, self.device, self.precision, labels=self.labels(split)
+                classifier, loader, samples, self.device, self.precision, labels=self.images.labels[samples]
             )
 
     def transfer_outputs(

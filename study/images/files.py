@@ -12,6 +12,7 @@ copied to the node's cache first (`study.store.cache`), since FFCV maps them int
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import multiprocessing
@@ -28,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from study import spec
+from study import mistakes, spec
 from study.errors import StorageError, StudyError
 from study.images import sources
 from study.store import digest, storage
@@ -46,7 +47,8 @@ RAW_BELOW_BYTES = 64 * 64 * 3  # JPEG saves nothing below this size, and costs p
 class Images:
     """One written file: where it is, and what its sidecar says.
 
-    `labels` is int64 [count], the class of every sample by index; `subsets` gives the half-open
+    `labels` is int64 [count], the class of every sample by index, −1 of a class that is left out (`chosen`);
+    `subsets` gives the half-open
     range of indices of 'train' and 'test'; `side` is the shorter side of the images in pixels, the
     largest there is. `locate` gives the file's path on this machine, after copying it where it has to be.
     `passed_over` counts the files of the source that are no images, by suffix.
@@ -335,6 +337,31 @@ def open_images(source: spec.Images, data: Location, cache: Cache | None = None)
         ) from error
 
 
+def chosen(images: Images, data: spec.Data) -> Images:
+    """The images of the classes that the data are of, numbered anew in their order; nothing is written.
+
+    Raises:
+        StudyError: a class is not there, or there are not so many.
+    """
+    names, wanted = images.classes, data.classes
+    if wanted is None:
+        return images
+    if isinstance(wanted, int):
+        if wanted > len(names):
+            raise StudyError(f"data.classes: asks for {wanted} classes of {len(names)}; ask for fewer")
+        drawn = np.random.default_rng((data.splits.seed, 3)).permutation(len(names))[:wanted]
+        wanted = [names[number] for number in drawn]
+    for name in wanted:
+        if name not in names:
+            near = mistakes.nearest(name, names) or f"; the first are called {', '.join(names[:3])}"
+            raise StudyError(f"data.classes: there is no class {name!a}{near}")
+    kept = [number for number, name in enumerate(names) if name in wanted]
+    numbers = np.full(len(names), -1)
+    numbers[kept] = range(len(kept))
+    classes = tuple(names[number] for number in kept)
+    return dataclasses.replace(images, classes=classes, labels=numbers[images.labels])
+
+
 def _check_folders(source: spec.Images, data: Location) -> None:
     """Refuse, by a `StudyError`, files that were written from other folders, or before these changed.
 
@@ -365,7 +392,7 @@ def check(images: Images, expected: spec.Expected | None) -> None:
     """
     if len(images.classes) < 2:
         raise StudyError("data.images: there is one class alone; a classifier tells two apart at least")
-    found = {name: last - first for name, (first, last) in images.subsets.items()}
+    found = {name: int((images.labels[slice(*part)] >= 0).sum()) for name, part in images.subsets.items()}
     found["classes"] = len(images.classes)
     for name, number in expected or ():
         if found[name] != number:

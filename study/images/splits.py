@@ -43,11 +43,32 @@ def _total(amount: float, of: int) -> int:
     return round(amount * of) if amount <= 1 else int(amount)
 
 
-def transfer_size(train: int, splits: spec.Splits) -> int:
-    """How many of so many training images the transfer set will hold."""
+def transfer_size(train: int, classes: int, splits: spec.Splits) -> int:
+    """How many of so many training images, as many of each class, the transfer set will hold."""
     zoo = _total(splits.zoo, train)
     tune = _total(splits.tune, train - zoo)
-    return _total(splits.transfer, zoo or train - zoo - tune)
+    kept = zoo if splits.imbalance is None else round(zoo * profile(classes, splits.imbalance).mean())
+    return _total(splits.transfer, kept or train - zoo - tune)
+
+
+def profile(classes: int, imbalance: float) -> NDArray[np.float64]:
+    """Images of the class of each rank, over those of the largest: ρ^(−r / (K − 1)), float64 [classes]."""
+    return imbalance ** (-np.arange(classes) / max(1, classes - 1))
+
+
+def long_tailed(
+    samples: NDArray[np.int64], labels: NDArray[np.int64], imbalance: float, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """Of samples, sorted, as many of each class as the `profile` says, at least one, in ranks that are drawn.
+
+    Exponential, as the long-tailed CIFAR of Cui et al. (arXiv 1901.05555, section 5.1); the sets of Shen et
+    al. (arXiv 2104.00676) follow a Pareto distribution. A class that has fewer keeps them all.
+    """
+    present, counts = np.unique(labels[samples], return_counts=True)
+    wanted = np.rint(counts.max(initial=0) * profile(len(present), imbalance)).astype(int).clip(min=1)
+    ranked = zip(generator.permutation(present), wanted, strict=True)
+    kept = [generator.permutation(samples[labels[samples] == label])[:n] for label, n in ranked]
+    return np.sort(np.concatenate(kept)) if kept else samples
 
 
 def split(images: Images, splits: spec.Splits) -> dict[str, NDArray[np.int64]]:
@@ -59,6 +80,7 @@ def split(images: Images, splits: spec.Splits) -> dict[str, NDArray[np.int64]]:
         StudyError: a split asks for more images than there are.
     """
     train, test = (np.arange(*images.subsets[name]) for name in ("train", "test"))
+    train, test = (part[images.labels[part] >= 0] for part in (train, test))  # without classes left out
     generator, beside = np.random.default_rng(splits.seed), np.random.default_rng((splits.seed, 1))
 
     def draw(
@@ -71,6 +93,8 @@ def split(images: Images, splits: spec.Splits) -> dict[str, NDArray[np.int64]]:
 
     zoo = draw("zoo", train, splits.zoo)
     outside = np.setdiff1d(train, zoo)
+    if splits.imbalance is not None:
+        zoo = long_tailed(zoo, images.labels, splits.imbalance, np.random.default_rng((splits.seed, 2)))
     tune = draw("tune", outside, splits.tune)
     outside = np.setdiff1d(outside, tune)
     fit = draw("fit", tune, splits.fit, beside)  # by numbers of its own: other splits are as without it
@@ -79,6 +103,23 @@ def split(images: Images, splits: spec.Splits) -> dict[str, NDArray[np.int64]]:
     rest = np.setdiff1d(outside, transfer)
     evaluation = np.union1d(test, rest) if splits.evaluate_rest else test
     return {"zoo": zoo, "tune": tune, "fit": fit, "transfer": transfer, "evaluation": evaluation}
+
+
+def watched(
+    splits: dict[str, NDArray[np.int64]], labels: NDArray[np.int64], watch: spec.Watch
+) -> NDArray[np.int64]:
+    """The samples of a split that are watched: all, or some, the same in every trial; sorted indices.
+
+    Raises:
+        StudyError: more are asked for than there are.
+    """
+    pool = splits[watch.split]
+    if watch.samples is None:
+        return pool
+    try:
+        return stratified(pool, labels, watch.samples, np.random.default_rng(0))
+    except ValueError as error:
+        raise StudyError(f"watch.samples: asks for {error} in '{watch.split}'; ask for fewer") from error
 
 
 def for_training(

@@ -1,7 +1,8 @@
 """Losses of one student and at most one teacher: cross-entropy, KL, and their variants.
 
 After arXiv 2310.17653, sections 4.1 and 5.1 and appendix B.1, Hinton et al. (arXiv 1503.02531), section 2,
-and Yuan et al. (CVPR 2020, arXiv 1909.11723) for distillation without a teacher. Teachers are constants.
+Yuan et al. (CVPR 2020, arXiv 1909.11723) for distillation without a teacher, and Müller et al. (arXiv
+1906.02629) and Shen et al. (arXiv 2104.00676) for label smoothing. Teachers are constants.
 """
 
 from __future__ import annotations
@@ -13,25 +14,42 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from study.contract import Count, Positive, Share
+from study.contract import Count, Positive, Share, Smoothing
 
 Loss = tuple[Tensor, dict[str, Tensor]]
+# None: the teacher's; then left out, so that what has none keeps its id.
+StudentTemperature = Annotated[Positive | None, Field(exclude_if=lambda temperature: temperature is None)]
 
 
-def xe(student: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy with the labels: the control, fine-tuning without a teacher."""
-    return F.cross_entropy(student.float(), labels)
+def xe(student: Tensor, labels: Tensor, *, label_smoothing: Smoothing = 0.0) -> Tensor:
+    """Cross-entropy with the labels: the control, fine-tuning without a teacher.
+
+    `label_smoothing` is α as torch and timm have it, and Müller et al. (section 1): the target is 1 − α of
+    the label and α spread over all K classes, the label's too. Shen et al. (Eq. 1) spread theirs over the
+    K − 1 others: ours is theirs times K / (K − 1). Shares of mixed labels are smoothed alike.
+    """
+    return F.cross_entropy(student.float(), labels, label_smoothing=label_smoothing)
 
 
-def kl(student: Tensor, teacher: Tensor, *, temperature: Positive = 1.0) -> Tensor:
+def kl(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    temperature: Positive = 1.0,
+    student_temperature: StudentTemperature = None,
+) -> Tensor:
     """Distillation, T² · KL(softmax(z_t/T) ‖ softmax(z_s/T)) (arXiv 2310.17653, Eq. 1; Hinton et al., section
     2).
 
-    The factor T² keeps the size of the gradient independent of T.
+    The factor T² keeps the size of the gradient independent of T. With another `student_temperature` T_s, KL
+    is between softmax(z_t/T) and softmax(z_s/T_s), without a factor: with 1, the teacher alone is softened
+    (Müller et al., section 4). At T = 1 it is the loss of Shen et al. (Eq. 4) but for the teacher's entropy,
+    which no gradient knows.
     """
-    log_student, log_teacher = log_probabilities(student, teacher, temperature)
+    own = temperature if student_temperature is None else student_temperature
+    log_student, log_teacher = softened(student, own), softened(teacher.detach(), temperature)
     divergence = F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
-    return divergence if temperature == 1 else temperature**2 * divergence
+    return divergence if temperature == 1 or own != temperature else temperature**2 * divergence
 
 
 def xe_kl(
@@ -163,7 +181,11 @@ def xe_kl_as_run(
 
 def log_probabilities(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Both at a temperature, float32; the teacher's is a constant."""
-    student, teacher = student.float(), teacher.detach().float()
-    if temperature != 1:  # with which nothing would change, for 1 % of a small student's step
-        student, teacher = student / temperature, teacher / temperature
-    return F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1)
+    return softened(student, temperature), softened(teacher.detach(), temperature)
+
+
+def softened(logits: Tensor, temperature: float) -> Tensor:
+    """log softmax(z/T), float32 [batch, classes]."""
+    logits = logits.float()
+    # With T = 1 nothing would change, for 1 % of a small student's step.
+    return F.log_softmax(logits if temperature == 1 else logits / temperature, dim=1)

@@ -107,6 +107,28 @@ _MEASURED = (
     ),
 )
 
+_SOFTENED = "mean over the transfer set as it is shown, over all epochs"
+_SOFTNESS = (
+    (
+        "teacher_transfer_accuracy",
+        _F,
+        f"share of the transfer set, as it is shown, of which the teacher is right, over all epochs; {_ONE}, "
+        "and of mixed images",
+    ),
+    (
+        "teacher_entropy_at_t",
+        _F,
+        "entropy of the teacher's probabilities at the temperature, in nats, "
+        f"{_SOFTENED}: a cross-entropy with them is KL plus this; {_ONE}",
+    ),
+    (
+        "teacher_off_target",
+        _F,
+        "gamma, (1 - the teacher's probability of the true class at the temperature) * K / (K - 1), "
+        f"{_SOFTENED} (arXiv 1906.02629); {_ONE}, and of mixed images",
+    ),
+)
+
 _FLIPS_TAUGHT = tuple(
     (
         f"{sign}_flips_taught",
@@ -174,6 +196,12 @@ TRIALS = _schema(
         "of the student's weights before transfer, as in `models`; 'seed': it is trained from scratch, and "
         "no success or failure of a transfer",
     ),
+    (
+        "student_label_smoothing",
+        _F,
+        "label smoothing alpha that the student's weights before transfer were last trained with; null where "
+        "it is unknown, and of initial weights",
+    ),
     ("student_weights", _S, "SHA-256 of the student's weights before transfer (all tensors, in order)"),
     ("student_weights_after", _S, "SHA-256 of the student's weights after transfer"),
     ("kept", _S, "folder under the zoo folder that holds the student after transfer; null where not kept"),
@@ -184,6 +212,17 @@ TRIALS = _schema(
     ("teacher_license", _S, f"licences of the teacher's weights, {_LICENSED}; {_ONE}"),
     ("teacher_parameters", _I, f"parameters of the teacher; {_ONE}"),
     ("teacher_weights", _S, f"SHA-256 of the teacher's weights (all tensors, in order); {_ONE}"),
+    (
+        "teacher_label_smoothing",
+        _F,
+        f"label smoothing alpha that the teacher was last trained with; null where it is unknown; {_ONE}",
+    ),
+    (
+        "teacher_twin",
+        _S,
+        "hash of what the teacher is trained by, names and smoothing left out: the same for teachers that "
+        f"differ in smoothing alone; null where the study does not train it; {_ONE}",
+    ),
     ("method", _S, "name of the method in the study"),
     (
         "search",
@@ -193,6 +232,11 @@ TRIALS = _schema(
     ("settings", _S, "every setting of the method by its path, such as 'slow.tau', as JSON"),
     ("lr", _F, "peak learning rate"),
     ("temperature", _F, "distillation temperature T; null where nothing is distilled"),
+    (
+        "student_temperature",
+        _F,
+        "temperature of the student's probabilities: T, where it has none of its own",
+    ),
     ("weight", _F, "lambda, the weight of KL against cross-entropy in XE-KL; null elsewhere"),
     *_AUGMENTATION,
     ("slow_decay", _F, "tau of the slow weights actually used; null without slow weights"),
@@ -228,6 +272,12 @@ TRIALS = _schema(
     ("data_name", _S, "what the study calls its data; their source where it does not say"),
     ("data_sha256", _S, "SHA-256 of the .beton file the trial read"),
     ("classes", _I, "number of classes"),
+    (
+        "class_imbalance",
+        _F,
+        "rho, images of the largest over those of the smallest class of what models are trained on, as the "
+        "study asks for it; null where it does not",
+    ),
     ("precision", _S, "what models computed in: 'float32', 'bfloat16' or 'float16'"),
     ("transfer_samples", _I, "samples in the transfer set"),
     (
@@ -243,6 +293,7 @@ TRIALS = _schema(
         "nothing is partitioned",
     ),
     *_FLIPS_TAUGHT,
+    *_SOFTNESS,
     *_DIVERSITY,
     ("seconds_load", _F, "seconds to load models and frozen outputs"),
     ("seconds_train", _F, "seconds of the transfer itself"),
@@ -308,6 +359,19 @@ HISTORY = _schema(
         _F,
         "top-1 accuracy after the epoch of the teacher where it learns, too; null elsewhere",
     ),
+    (
+        "teacher_entropy",
+        _F,
+        "mean entropy of the teacher's probabilities at the temperature, in nats, of the epoch's samples; "
+        "of 'kl' loss / T^2 plus this is the cross-entropy; null without one, and where there are several",
+    ),
+    (
+        "watched_accuracy",
+        _F,
+        "top-1 accuracy of the student after the epoch on the images that the study watches; null where it "
+        "watches none, and in epochs in which it does not",
+    ),
+    ("watched_nll", _F, "mean of -log of the student's probability of the true class of those images"),
     (
         "measures",
         _BY_NAME,

@@ -753,7 +753,12 @@ MISTAKES = [
     ("budget.colour", 3, "budget.colour", "known are epochs, batch_size,"),
     ("resources.cpu", 3, "resources.cpu", "did you mean 'cpus'?"),
     ("folders.result", "r", "folders.result", "did you mean 'results'?"),
-    ("methods.kl.weight", 0.7, "methods.kl.weight", "known are temperature, method, lr, slow"),
+    (
+        "methods.kl.weight",
+        0.7,
+        "methods.kl.weight",
+        "known are temperature, student_temperature, method, lr, slow",
+    ),
     ("methods.kl.code", "ab12", "methods.kl.code", "unknown key"),
     # unknown names
     ("methods.kll", {"lr": 0.1}, "methods.kll.method", "did you mean 'kl'?"),
