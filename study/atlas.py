@@ -7,7 +7,8 @@ over a split, through its own preprocessing, and all pairs are then products of 
 
 Beside right and wrong, pairs are compared by their probabilities, where these are kept: how alike they are
 (CAPA), and how good together, the mean of both or an oracle that picks the right one: two ceilings of what a
-transfer can reach.
+transfer can reach. How much a model's probabilities vary within a class is measured on the way
+(`study.probabilities`), on the transfer set, too, where that is no larger than the split.
 
 The chance level is measured: untrained copies of some models are teachers too. Left out on purpose:
 any choice of pairs by how they come out.
@@ -18,18 +19,19 @@ from __future__ import annotations
 import fnmatch
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from study import knowledge, mistakes, scores, spec
+from study import knowledge, mistakes, probabilities, scores, spec
 from study.errors import StudyError
-from study.models import families, zoo
+from study.models import families, smoothing, zoo
 from study.models.timm_import import timm
-from study.store import digest, records
+from study.store import digest, records, schemas
 from study.store.outputs import Store
 from study.store.storage import Location
 from study.workspace import Workspace
@@ -45,11 +47,14 @@ BLOCK = 1 << 25  # probabilities that are held at a time
 
 @dataclass(frozen=True)
 class ModelRun:
-    """What a model run leaves: a row of `models`, columns of `model_predictions`, and what to tell."""
+    """What a model run leaves: a row of `models`, columns of `model_predictions` and of other tables, and
+    what to tell.
+    """
 
     row: dict
     predictions: dict
     notice: str
+    tables: dict[str, dict] = field(default_factory=dict)
 
 
 # --- which models -------------------------------------------------------------------------------
@@ -182,10 +187,12 @@ def run(
     workspace.check_published(classifier, split, said.predictions)
     samples, labels = workspace.splits[split], workspace.labels(split)
     size = classifier.size[0]
-    accuracy = float(knowledge.correct(said.predictions.label, labels).mean())
+    measured = [probabilities.measure(said, labels, len(workspace.images.classes), split)]
+    accuracy = measured[0].columns["accuracy"]
     known = published.get((model.timm, size)) if published and model.source == "hub" else None
     row = {
         **_identity(model, workspace, split),
+        **measured[0].columns,
         "status": "ok",
         "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
         "weights": classifier.weights,
@@ -193,13 +200,17 @@ def run(
         "crop_pct": classifier.crop.pct,
         "crop_mode": classifier.crop.mode,
         "interpolation": classifier.interpolation,
-        "accuracy": accuracy,
         "top5_accuracy": scores.measures(scores.with_truth(said, labels), labels)["top5_accuracy"],
         "published_accuracy": known,
         "outputs": said.header["key"],
         "batch_size": int(said.header["batch_size"]),
         "seconds": time.perf_counter() - started,
     }
+    if on_transfer(workspace.splits, split):
+        asked = workspace.outputs(classifier, "transfer", top_k=workspace.top_k, batch_size=batch_size)
+        true = workspace.labels("transfer")
+        measured.append(probabilities.measure(asked, true, len(workspace.images.classes), "transfer"))
+        row |= probabilities.of_transfer(measured[1]) | {"seconds": time.perf_counter() - started}
     predictions = {
         "index": samples,
         "label": labels,
@@ -209,12 +220,66 @@ def run(
     notice = said.replaced
     if known is not None and abs(accuracy - known) > DEVIATION:
         notice = f"accuracy {100 * accuracy:.2f} %, but timm publishes {100 * known:.2f} %; {notice}"
-    return ModelRun(row, predictions, notice.rstrip("; "))
+    return ModelRun(row, predictions, notice.rstrip("; "), probabilities.joined(measured))
+
+
+def on_transfer(splits: Mapping[str, NDArray[np.int64]], split: str) -> bool:
+    """Whether a model that is run on a split is also measured on what a student learns from.
+
+    On the transfer set, where it is not larger than the split: else it would cost more than all the rest.
+    """
+    return split != "transfer" and 0 < len(splits["transfer"]) <= len(splits[split])
+
+
+def measure(results: Location, name: str, store: Store) -> Literal["measured", "known", "gone"]:
+    """Measure a model that an earlier version has recorded, from its kept outputs: it is not run.
+
+    What is recorded of it stays, columns and tables are added; none of the transfer set, of which the record
+    names no outputs.
+
+    Args:
+        results: the results folder.
+        name: id of a model that finished.
+        store: the outputs folder.
+
+    Returns:
+        Whether it has been measured, was before, or its outputs are not there any more.
+
+    Raises:
+        StudyError: a record is damaged, or the outputs are of other samples.
+    """
+    (row,) = records.read(results, "models", name).to_pylist()
+    if row.get("intra_class_variance") is not None:
+        return "known"
+    said = store.named(row["outputs"])
+    if said is None:
+        return "gone"
+    asked = records.read(results, "model_predictions", name, ["label", "predicted"])
+    labels, predicted = (asked[column].to_numpy() for column in ("label", "predicted"))
+    if not np.array_equal(predicted, said.predictions.label):
+        path = results / "models" / f"{name}.parquet"
+        raise StudyError(
+            f"{path}: its outputs are not those of the record; remove it, and run the atlas again"
+        )
+    measured = probabilities.measure(said, labels, row["classes"], row["split"])
+    try:
+        about = _trained_with(spec.Model.model_validate_json(row["spec"]))
+    except ValueError:  # of another version
+        about = {}
+    kept = {column: value for column, value in row.items() if column in schemas.TABLES["models"].names}
+    records.write_model(results, name, kept | measured.columns | about, **measured.tables)
+    return "measured"
 
 
 def failure(model: spec.Model, workspace: Workspace, split: str, reason: str) -> dict:
     """The row of a model that could not be loaded or run."""
     return {**_identity(model, workspace, split), "status": "failed", "reason": reason}
+
+
+def _trained_with(model: spec.Model) -> dict:
+    """What is known of a model's label smoothing."""
+    alpha, source = smoothing.of(model)
+    return {"label_smoothing": alpha, "label_smoothing_source": source, "twin": model.twin}
 
 
 def _identity(model: spec.Model, workspace: Workspace, split: str) -> dict:
@@ -224,6 +289,7 @@ def _identity(model: spec.Model, workspace: Workspace, split: str) -> dict:
         "family": model.family,
         "source": model.source,
         "license": ", ".join(sorted(zoo.licenses_of(model))) or None,
+        **_trained_with(model),
         "data": workspace.data.images.source,
         "data_sha256": workspace.images.sha256,
         "split": split,

@@ -33,7 +33,7 @@ from study.store.storage import Location
 # A table with a row a trial or model: which table says which ones count, and which have rows of each.
 ROWS = {
     "trials": ("plans", ("predictions", "history", "evaluations")),
-    "models": ("atlas", ("model_predictions",)),
+    "models": ("atlas", ("model_predictions", "model_classes", "soft_labels")),
 }
 OF_STUDIES = ("plans", "atlas", "pairs", "pair_classes", "classes")
 MADE_HERE = "made here"  # from random weights: nobody else has a say in it

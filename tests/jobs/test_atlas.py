@@ -14,13 +14,18 @@ import pytest
 import torch
 
 from jobs import atlas as atlas_job
+from study import atlas as study_atlas
 from study import spec
 from study.images import class_names
 from study.models import zoo
-from study.store import outputs, records
+from study.store import outputs, records, schemas
 from tests.jobs.running import recorded, refused, results_of, run, run_here, start, wait_until, workers_of
+from tests.study.trials import elsewhere
 
 JOB = "jobs/atlas.py"
+# What earlier versions recorded of models.
+NAMES = schemas.MODELS.names
+FORMER = {*NAMES[: NAMES.index("label_smoothing")], *NAMES[NAMES.index("outputs") :]}
 COUNT = 20  # untrained models of the long atlas
 
 
@@ -186,6 +191,35 @@ def test_timms_whole_zoo_is_planned_offline():
     assert re.search(
         r"50,000 images on one RTX \d+: \d+ h \d+ min of forward passes, of the 1,\d+ models", planned.stdout
     )
+
+
+def test_models_of_an_earlier_version_are_measured_from_what_is_kept(small, workspace, write_study, tmp_path):
+    path, results = write_study(small), results_of(small)
+    refused(atlas_here(path, "--measure"), str(results), "no model is recorded", "without --measure")
+    study, place = spec.load(path), elsewhere(workspace, tmp_path / "outputs")
+    records.prepare(results, ["models", "model_predictions"])
+    for model in study.zoo.values():
+        found = study_atlas.run(model, place, "evaluation")
+        row = {name: value for name, value in found.row.items() if name in FORMER}
+        records.write_model(
+            results, study_atlas.id_of(model, study.data, "evaluation"), row, found.predictions
+        )
+    before = models_of(results)
+    gone = next(entry for entry in place.store.entries() if entry.path.stem == before.loc["mixer", "outputs"])
+    place.store.clear([gone])
+
+    done = atlas_here(path, "--measure")
+    assert done.returncode == 0, done.stderr
+    assert "1 models measured from their outputs, 0 were before" in done.stdout
+    assert "outputs of 1 models are not in" in done.stdout and "such as mixer; remove" in done.stdout
+    models = models_of(results)
+    assert models["intra_class_variance"].notna().to_dict() == {"mixer": False, "resnet": True}
+    assert models.loc["resnet", "label_smoothing_source"] == "recipe"
+    same = [name for name in before.columns if name in FORMER]
+    pd.testing.assert_frame_equal(models[same].sort_index(), before[same].sort_index())
+    assert pd.read_parquet(results / "model_classes")["samples"].sum() == 303
+    again = atlas_here(path, "--measure")
+    assert "0 models measured from their outputs, 1 were before" in again.stdout
 
 
 # --- interruptions ------------------------------------------------------------------------------
