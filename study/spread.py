@@ -40,12 +40,15 @@ class ClassSums:
         classes: K, at least 2.
         temperature: T > 0, by which logits are divided before they become probabilities.
         device: where what is added lies.
+
+    Attributes:
+        sums: float64 [classes, numbers], all of them side by side; those of other samples may be added.
     """
 
     def __init__(self, classes: int, temperature: float = 1.0, device: torch.device | str = "cpu") -> None:
         self.classes, self.temperature = classes, temperature
         width = len(_EACH) + 2 * classes
-        self._sums = torch.zeros(classes, width, dtype=torch.float64, device=device)
+        self.sums = torch.zeros(classes, width, dtype=torch.float64, device=device)
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Further samples: logits [samples, classes] of any precision, and labels int64 [samples]."""
@@ -58,12 +61,12 @@ class ClassSums:
         square, contrast_square = (x.square().sum(dim=1, keepdim=True) for x in (p, contrasts))
         entropy = -(p * log).sum(dim=1, keepdim=True)
         each = (torch.ones_like(true), true, true.square(), square, entropy, logit - others, contrast_square)
-        self._sums.index_add_(0, labels, torch.cat((*each, p, contrasts), dim=1))
+        self.sums.index_add_(0, labels, torch.cat((*each, p, contrasts), dim=1))
 
     @property
     def samples(self) -> Tensor:
         """How many samples each class has, float64 [classes]."""
-        return self._sums[:, 0]
+        return self.sums[:, 0]
 
     @property
     def present(self) -> Tensor:
@@ -77,12 +80,12 @@ class ClassSums:
             begin, length = _EACH.index(name), 1
         elif name == "contrasts":
             begin += self.classes
-        sums = self._sums[self.present, begin : begin + length] / self.samples[self.present, None]
+        sums = self.sums[self.present, begin : begin + length] / self.samples[self.present, None]
         return sums[:, 0] if name in _EACH else sums
 
     def overall(self, name: str) -> float:
         """The mean over all samples of one of the numbers a sample has."""
-        return float(self._sums[:, _EACH.index(name)].sum() / self.samples.sum())
+        return float(self.sums[:, _EACH.index(name)].sum() / self.samples.sum())
 
 
 def class_sums(parts: Iterable[Tensor], labels: Tensor, classes: int, temperature: float = 1.0) -> ClassSums:

@@ -199,6 +199,7 @@ def run(
         **(stage.second.windows.measures() if stage.second else {}),
         **_measures(workspace.labels(), stage.before, stage.taught_by, after),
         **_scores(workspace.labels(), stage.before, after),
+        "student_intra_class_variance_after": after.variance,
         **seconds,
     }
     if trial.keep == "all" or (trial.keep == "better" and is_better(row)):

@@ -129,6 +129,12 @@ _SOFTNESS = (
         "gamma, (1 - the teacher's probability of the true class at the temperature) * K / (K - 1), "
         f"{_SOFTENED} (arXiv 1906.02629); {_ONE}, and of mixed images",
     ),
+    (
+        "teacher_intra_class_variance",
+        _F,
+        "1 - S, as `intra_class_variance` of `models`, of the teacher's probabilities at the temperature on "
+        f"the transfer set as it is shown, mean over epochs; {_ONE}, and of mixed images",
+    ),
 )
 
 _FLIPS_TAUGHT = tuple(
@@ -288,6 +294,11 @@ TRIALS = _schema(
         "split that the student was scored on: 'evaluation', or 'tune' where choices are made",
     ),
     *_MEASURED,
+    (
+        "student_intra_class_variance_after",
+        _F,
+        "1 - S, as `intra_class_variance` of `models`, of the student after transfer on the same samples",
+    ),
     (
         "teacher_share",
         _F,
