@@ -44,7 +44,7 @@ def run_model(
     """One model in a Ray worker: run it and write its record; a report as `_engine.run` wants it."""
     place = workspace.of(study)
     try:
-        record = atlas.run(model, place, split, batch_size, known)
+        record = atlas.run(model, place, split, batch_size, known, study.geometry)
     except Exception as error:  # models of a large zoo fail in every way there is: recorded, not fatal
         reason = _cluster.reason(error)
         record_failure(study, model, split, reason)

@@ -27,12 +27,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from study import knowledge, mistakes, probabilities, scores, spec
+from study import geometry, knowledge, mistakes, probabilities, scores, spec
 from study.errors import StudyError
 from study.models import families, smoothing, zoo
 from study.models.timm_import import timm
 from study.store import digest, records, schemas
-from study.store.outputs import Store
+from study.store.outputs import Outputs, Store
 from study.store.storage import Location
 from study.workspace import Workspace
 
@@ -166,6 +166,7 @@ def run(
     split: str,
     batch_size: int | None = None,
     published: Mapping[tuple[str, int], float] | None = None,
+    places: spec.Geometry | None = None,
 ) -> ModelRun:
     """Run one model over a split, or look its outputs up.
 
@@ -176,6 +177,7 @@ def run(
         batch_size: samples a forward pass at most, halved where memory does not suffice; None:
             `evaluate.BATCH_SIZE`.
         published: ImageNet top-1 by timm name and input size; None where the data are not ImageNet.
+        places: what is recorded of where classes lie before the last layer; None: nothing.
 
     Raises:
         StudyError: its weights cannot be had, it tells other classes apart, or says nothing finite.
@@ -183,16 +185,27 @@ def run(
     started = time.perf_counter()
     zoo.check_data_classes(model, len(workspace.images.classes), workspace.chosen)
     classifier = workspace.load(model)
-    said = workspace.outputs(classifier, split, top_k=workspace.top_k, batch_size=batch_size)
+    head = geometry.of(classifier)
+
+    def ask(split: str) -> tuple[Outputs, probabilities.Measured]:
+        said = workspace.outputs(
+            classifier,
+            split,
+            top_k=workspace.top_k,
+            batch_size=batch_size,
+            features=bool(places and head),
+        )
+        return said, _measured(workspace, said, split, head, places)
+
+    said, own = ask(split)
     workspace.check_published(classifier, split, said.predictions)
     samples, labels = workspace.splits[split], workspace.labels(split)
     size = classifier.size[0]
-    measured = [probabilities.measure(said, labels, len(workspace.images.classes), split)]
-    accuracy = measured[0].columns["accuracy"]
+    accuracy = own.columns["accuracy"]
     known = published.get((model.timm, size)) if published and model.source == "hub" else None
     row = {
         **_identity(model, workspace, split),
-        **measured[0].columns,
+        **own.columns,
         "status": "ok",
         "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
         "weights": classifier.weights,
@@ -202,25 +215,51 @@ def run(
         "interpolation": classifier.interpolation,
         "top5_accuracy": scores.measures(scores.with_truth(said, labels), labels)["top5_accuracy"],
         "published_accuracy": known,
+        "penultimate": head and head.weight.shape[1],
         "outputs": said.header["key"],
         "batch_size": int(said.header["batch_size"]),
         "seconds": time.perf_counter() - started,
     }
+    parts = [own]
     if on_transfer(workspace.splits, split):
-        asked = workspace.outputs(classifier, "transfer", top_k=workspace.top_k, batch_size=batch_size)
-        true = workspace.labels("transfer")
-        measured.append(probabilities.measure(asked, true, len(workspace.images.classes), "transfer"))
-        row |= probabilities.of_transfer(measured[1]) | {"seconds": time.perf_counter() - started}
+        parts.append(ask("transfer")[1])
+        row |= probabilities.of_transfer(parts[1]) | {"seconds": time.perf_counter() - started}
     predictions = {
         "index": samples,
         "label": labels,
         "predicted": said.predictions.label,
         "confidence": said.predictions.confidence,
     }
-    notice = said.replaced
+    tables = probabilities.joined(parts)
+    notices = [said.replaced]
     if known is not None and abs(accuracy - known) > DEVIATION:
-        notice = f"accuracy {100 * accuracy:.2f} %, but timm publishes {100 * known:.2f} %; {notice}"
-    return ModelRun(row, predictions, notice.rstrip("; "), probabilities.joined(measured))
+        notices.insert(0, f"accuracy {100 * accuracy:.2f} %, but timm publishes {100 * known:.2f} %")
+    if places and "centres" not in tables:
+        notices.append(geometry.NONE)
+    return ModelRun(row, predictions, "; ".join(filter(None, notices)), tables)
+
+
+def _measured(
+    workspace: Workspace,
+    said: Outputs,
+    split: str,
+    head: geometry.Templates | None,
+    places: spec.Geometry | None,
+) -> probabilities.Measured:
+    """What is recorded of a model's outputs on a split."""
+    labels, classes = workspace.labels(split), workspace.images.classes
+    found = probabilities.measure(said, labels, len(classes), split)
+    if places is None or head is None:
+        return found
+    if said.logits is not None and not geometry.fits(head, said.features, said.logits):
+        return found
+    centres, tables = geometry.measure(
+        head, said.features, labels, workspace.splits[split], split, places, classes
+    )
+    tables = found.tables | tables
+    if "model_classes" in tables:
+        tables["model_classes"] |= geometry.of_classes(centres)
+    return probabilities.Measured(found.columns, tables)
 
 
 def on_transfer(splits: Mapping[str, NDArray[np.int64]], split: str) -> bool:

@@ -78,12 +78,14 @@ def write_trial(
     predictions: Mapping,
     history: Mapping,
     evaluations: Mapping | None = None,
+    **others: Mapping,
 ) -> None:
     """Record a finished trial: its other tables first, the row that says so last."""
     write(results, "predictions", trial, predictions)
     write(results, "history", trial, history)
-    if evaluations:
-        write(results, "evaluations", trial, evaluations)
+    for table, columns in {"evaluations": evaluations, **others}.items():
+        if columns:
+            write(results, table, trial, columns)
     write(results, "trials", trial, {name: [value] for name, value in row.items()})
 
 

@@ -16,6 +16,9 @@ The atlas of complementary knowledge, one file a model and one a study:
 - `model_predictions/<model>.parquet`: one row a sample, what the model said of it;
 - `model_classes/<model>.parquet`: one row a class and split, how its probabilities vary within the class;
 - `soft_labels/<model>.parquet`: one row a class, other class and split, its mean probability of that;
+- `centres/<model or trial>.parquet`: one row a class, other class and split, how far they are before the last
+  layer (`study.geometry`), where a study asks for it;
+- `projections/<model or trial>.parquet`: one row a sample, plane and split, where it lies there, likewise;
 - `atlas/<study>.parquet`: one row a model the atlas now consists of, as `plans` does for trials;
 - `pairs/<study>.parquet`: one row an ordered pair of those models;
 - `pair_classes/<study>.parquet`: one row a class of some pairs, where their positive flips lie;
@@ -523,6 +526,12 @@ MODELS = _schema(
     ),
     *_SPREAD,
     *_OF_TRANSFER,
+    (
+        "penultimate",
+        _I,
+        "width of what the last layer is given; null where that is not one linear layer, and where an earlier "
+        "version ran the model",
+    ),
     ("outputs", _S, "key of the model's outputs in the outputs store"),
     ("batch_size", _I, "samples a forward pass, after what memory allowed"),
     ("seconds", _F, "seconds to load the model, run it and look at its outputs"),
@@ -565,6 +574,15 @@ MODEL_CLASSES = _schema(
         _F,
         "root of the mean over other classes of the variance of their logit less the mean of all others",
     ),
+    (
+        "radius",
+        _F,
+        "root mean square distance of its penultimate activations from their mean; null, as all that follows,"
+        " where the study asks for no geometry, and where the logits are not those of one linear layer",
+    ),
+    ("nearest", pa.int32(), "class whose mean is nearest to the class's own"),
+    ("nearest_distance", _F, "how far it is"),
+    ("mean_distance", _F, "how far the means of the other classes are, mean over them"),
 )
 
 SOFT_LABELS = _schema(
@@ -579,6 +597,45 @@ SOFT_LABELS = _schema(
         "largest first, and then null for all others together",
     ),
     ("probability", _F, "mean probability that the model gives it"),
+)
+
+_OWNER = ("id", _S, "id of the model, as `models` has it, or of the trial whose student it is after transfer")
+
+CENTRES = _schema(
+    "centres",
+    _OWNER,
+    _SPLIT,
+    _CLASS,
+    (
+        "other",
+        pa.int32(),
+        "another class: all, or of more than 100 the 20 of nearest mean, the nearest first",
+    ),
+    ("distance", _F, "distance of the two classes' mean penultimate activations"),
+    ("relative_distance", _F, "over its mean over all pairs of classes"),
+    (
+        "separation",
+        _F,
+        "distance over the root mean square of the two classes' radii: in units of their spread",
+    ),
+    ("radius", _F, "root mean square distance of the class's activations from their mean"),
+    (
+        "equidistance",
+        _F,
+        "standard deviation over the class's samples of their distance to the other class's template, over "
+        "its mean: 0 where all are as far",
+    ),
+)
+
+PROJECTIONS = _schema(
+    "projections",
+    _OWNER,
+    _SPLIT,
+    ("plane", _S, "names of the three classes through whose templates the plane goes, as 'a + b + c'"),
+    _CLASS,
+    ("index", _I, "index of the sample in the .beton file"),
+    ("x", _F, "coordinate along the way from the first to the second template"),
+    ("y", _F, "coordinate across it, towards the third"),
 )
 
 ATLAS = _schema("atlas", _MODEL, ("study", _S, "name of the study whose atlas consists of these models"))
@@ -748,7 +805,15 @@ ATLAS_TABLES = _by_name(
 )
 RECOMMENDER_TABLES = _by_name(FEATURES, RECOMMENDATIONS)
 AUGMENTATION_TABLES = _by_name(AUGMENTATIONS)
-TABLES = TRANSFER_TABLES | ATLAS_TABLES | _by_name(GALLERY) | RECOMMENDER_TABLES | AUGMENTATION_TABLES
+GEOMETRY_TABLES = _by_name(CENTRES, PROJECTIONS)
+TABLES = (
+    TRANSFER_TABLES
+    | ATLAS_TABLES
+    | _by_name(GALLERY)
+    | RECOMMENDER_TABLES
+    | AUGMENTATION_TABLES
+    | GEOMETRY_TABLES
+)
 
 
 def describe(schema: pa.Schema) -> list[tuple[str, str, str]]:
