@@ -529,8 +529,8 @@ MODELS = _schema(
     (
         "penultimate",
         _I,
-        "width of what the last layer is given; null where that is not one linear layer, and where an earlier "
-        "version ran the model",
+        "width of what the last layer is given; null where that is not one linear layer, and of models that "
+        "an earlier version ran",
     ),
     ("outputs", _S, "key of the model's outputs in the outputs store"),
     ("batch_size", _I, "samples a forward pass, after what memory allowed"),
