@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from jobs import _run
 from jobs import atlas as atlas_job
 from study import atlas as study_atlas
 from study import spec
@@ -286,6 +287,27 @@ def test_a_split_that_does_not_exist_is_refused(small, write_study):
 
 def test_a_split_without_images_is_refused(small, write_study):
     refused(atlas_here(write_study(small), "--split", "tune"), "'tune' holds no images", "data.splits.tune")
+
+
+def test_a_plane_of_a_class_that_is_not_there_is_refused(small, workspace, write_study):
+    small["geometry"] = {"planes": [["class1", "class2", "clas3"]]}
+    refused(atlas_here(write_study(small)), "geometry.planes.0", "no class 'clas3'", "did you mean 'class3'")
+    assert not recorded(results_of(small), "models")
+
+
+def test_students_whose_geometry_is_not_recorded_are_told(small, capsys):
+    """Of the students alone: the atlas says it of each model that it runs."""
+    for name in ("two_heads", "teacher"):
+        small["zoo"][name] = small["zoo"]["mixer"] | {
+            "timm": "deit_tiny_distilled_patch16_224",
+            "family": "transformer",
+            "kwargs": {"img_size": 28, "patch_size": 14, "embed_dim": 24, "depth": 1},
+        }
+    small |= {"pairs": [["two_heads", "teacher"], ["mixer", "resnet"]], "geometry": {}}
+    _run.tell_without_geometry(spec.Study.model_validate(small), 10)
+    assert capsys.readouterr().out.splitlines() == [
+        "zoo.two_heads: its logits are not those of one linear layer, so no geometry is recorded of it"
+    ]
 
 
 def test_classes_are_embedded_again_where_another_text_is_asked_for(tmp_path, monkeypatch):

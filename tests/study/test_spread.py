@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 
-from study import spread
+from study import recipe, spec, spread
 from study.spread import ClassSums, class_sums
+from tests.study.trials import blank
 
 EXAMPLES = settings(max_examples=40)
 
@@ -236,3 +237,19 @@ def test_no_class_hides_more_than_the_smallest_that_is_kept():
     places, rest = torch.tensor([[0, 1]] * 3), torch.full((3,), 0.5).log()
     _, value, high = spread.top_k_bounds(places, quarter, rest, torch.zeros(3, dtype=torch.long), 4)
     assert (value, high) == (pytest.approx(0, abs=1e-7), pytest.approx(4 * 0.25**2 - 2 * 0.25**2))
+
+
+# --- a run --------------------------------------------------------------------------------------
+
+
+def test_a_model_trained_on_smoothed_labels_varies_less_within_classes(workspace, base):
+    """Twins: of one seed, so that they begin alike and see the same images in the same order."""
+    model = spec.Study.model_validate(base).zoo["resnet"]
+    found = []
+    for alpha in (0.0, 0.2):
+        phases = (spec.Phase(epochs=20, lr=1e-2, batch_size=50),)
+        weights = spec.Trained(phases=phases, label_smoothing=alpha)
+        twin = model.model_copy(update={"weights": weights})
+        made, _ = recipe.train(twin, blank(twin, 0), workspace)
+        found.append([workspace.predict(made, split).variance for split in ("transfer", "evaluation")])
+    assert all(smooth < 0.9 * hard for hard, smooth in zip(*found, strict=True))
