@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from jobs import _cluster, _console
-from study import derivation, spec
+from study import derivation, geometry, spec
 from study.errors import StudyError
 from study.images import files, labels, splits
 from study.images.files import Images
 from study.models import weights, zoo
-from study.store import cache, records, storage
+from study.store import cache, records, schemas, storage
 
 
 def load(arguments: argparse.Namespace) -> spec.Study:
@@ -55,11 +55,14 @@ def prepare(study: spec.Study, tables: Iterable[str] = ()) -> Images:
     The results' `tables` are those to be written; where there are any, frozen models' outputs are, too.
     """
     if tables:
-        records.prepare(study.results, tables)
+        records.prepare(study.results, [*tables, *(schemas.GEOMETRY_TABLES if study.geometry else ())])
         storage.prepare(study.folders.outputs, "outputs")
     images = write_images(study)
     zoo.check_classes(study, len(images.classes), labels.chosen(study.data, images.classes))
     check_others(study, images)
+    if study.geometry:
+        geometry.classes_of(study.geometry, images.classes)
+        tell_without_geometry(study, len(images.classes))
     tell_enlarged(study, images)
     weights.check_files(study, len(images.classes))
     return images
@@ -112,6 +115,15 @@ def check_others(study: spec.Study, images: Images) -> None:
                 zoo.check_classes(study, len(seen.classes), labels.chosen(other, seen.classes))
             except StudyError as error:
                 raise StudyError(f"data.also.{name}: {error}") from error
+
+
+def tell_without_geometry(study: spec.Study, classes: int) -> None:
+    """Say of which students the geometry that the study asks for is not recorded; the atlas says it of its
+    models.
+    """
+    for name in study.students():
+        if geometry.is_without(study.zoo[name], classes):
+            _console.console.print(f"zoo.{name}: {geometry.NONE}")
 
 
 def tell_enlarged(study: spec.Study, images: Images) -> None:

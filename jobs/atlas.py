@@ -2,15 +2,18 @@
 
     python jobs/atlas.py [STUDY] [--models PATTERN ...] [--split NAME] [--dry-run]
         [--push USER/NAME]
+    python jobs/atlas.py [STUDY] --measure
 
 A pattern is a name or shell pattern of the study's zoo, else of timm's pretrained models (`resnet*`,
 `*.in1k`), or `all` of those; `@FILE` reads patterns from a file. A model is recorded by the worker
 that ran it; run the same command again to go on. One that cannot be loaded or run is recorded with
 the reason, and does not stop the others. Untrained copies of a few models measure the chance level.
+--measure adds what earlier versions did not measure to the records of their models, from kept outputs.
 """
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import time
 from collections import Counter
@@ -41,13 +44,14 @@ def run_model(
     """One model in a Ray worker: run it and write its record; a report as `_engine.run` wants it."""
     place = workspace.of(study)
     try:
-        record = atlas.run(model, place, split, batch_size, known)
+        record = atlas.run(model, place, split, batch_size, known, study.geometry)
     except Exception as error:  # models of a large zoo fail in every way there is: recorded, not fatal
         reason = _cluster.reason(error)
         record_failure(study, model, split, reason)
         return {"status": "failed", "notice": f"{model.name}: {reason}"}
     name = atlas.id_of(model, study.data, split)
-    records.write_model(study.results, name, record.row | {"study": study.name}, record.predictions)
+    row = record.row | {"study": study.name}
+    records.write_model(study.results, name, row, record.predictions, **record.tables)
     return {"status": "ok", "notice": record.notice and f"{model.name}: {record.notice}"}
 
 
@@ -87,6 +91,37 @@ def run_models(
         )
     for name, reason in crashed.items():
         record_failure(study, left[name], split, reason)
+
+
+def measure(study: spec.Study) -> None:
+    """Measure the models that are recorded, from their kept outputs, and say of which there are none.
+
+    Raises:
+        StudyError: no model is recorded, or a record is damaged.
+    """
+    status = records.status(study.results, "models")
+    done = [name for name, state in status.items() if state == "ok"]
+    if not done:
+        raise StudyError(f"{study.results}: no model is recorded there; run the atlas without --measure")
+    records.prepare(study.results, schemas.ATLAS_TABLES)
+    store = outputs.Store(study.folders.outputs, cache.of(study.folders, study.folders.outputs))
+    became: dict[str, list[str]] = {"measured": [], "known": [], "gone": []}
+    with _console.Progress("atlas", len(done)) as progress:
+        for number, name in enumerate(done):
+            became[atlas.measure(study.results, name, store)].append(name)
+            progress.update(number + 1, f"{number + 1} of {len(done)} models measured")
+    measured, known, gone = became.values()
+    out = _console.console
+    out.print(f"atlas: {len(measured)} models measured from their outputs, {len(known)} were before")
+    if measured:
+        out.print("atlas: of the transfer set their records name no outputs: transfer_* of these is empty")
+    if gone:
+        names = [records.read(study.results, "models", name, ["name"])["name"][0] for name in gone[:5]]
+        out.print(
+            f"atlas: the outputs of {len(gone)} models are not in {study.folders.outputs} any more, such as "
+            f"{', '.join(map(str, names))}; remove their files under {study.results / 'models'}, and run "
+            "the atlas again"
+        )
 
 
 def check_pairs(models: Iterable[spec.Model], remedy: str) -> None:
@@ -196,7 +231,8 @@ def check_room(study: spec.Study, images: Images, models: int, split: str) -> No
     """Refuse, by a `StudyError`, what the disk cannot hold; a store at a URL is not asked for its room."""
     if not isinstance(study.folders.outputs, Path):
         return
-    samples = len(splits.split(images, study.data.splits)[split])
+    parts = splits.split(images, study.data.splits)
+    samples = len(parts[split]) + len(parts["transfer"]) * atlas.on_transfer(parts, split)
     needed = models * outputs.size_of(samples, len(images.classes), study.outputs.top_k)
     free = shutil.disk_usage(study.folders.outputs).free
     if needed > free:
@@ -219,7 +255,8 @@ def print_result(study: spec.Study, models: dict[str, spec.Model], pairs: int) -
             out.print(f"  {models[name].name}: {reason}")
 
 
-def job() -> None:
+def asked() -> argparse.Namespace:
+    """What the command line asks for."""
     parser = _console.parser(__doc__.splitlines()[0], "data", "zoo", "outputs", "results")
     parser.fromfile_prefix_chars = "@"
     parser.add_argument(
@@ -257,12 +294,24 @@ def job() -> None:
         "those of the paper's 40 models)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="measure models that an earlier version recorded, from their kept outputs, and stop",
+    )
     parser.add_argument("--push", metavar="USER/NAME", help="then upload the results, as jobs/push.py does")
     arguments = parser.parse_args()
     if arguments.batch_size < 1:
         parser.error("--batch-size: must be at least 1")
+    return arguments
 
+
+def job() -> None:
+    arguments = asked()
     study, split = _run.load(arguments), arguments.split
+    if arguments.measure:
+        measure(study)
+        return
     atlas.check_split(study, split)
     chosen = atlas.select(study, arguments.models)
     # Its pairs are all of those models', of which none is trained.
@@ -288,7 +337,13 @@ def job() -> None:
     zoo.build(study, study.zoo.values(), "results", "outputs", "zoo", more=bool(todo))
     records.write_plan(study.results, "atlas", study.name, {"model": list(models)})
     if todo:
-        samples = len(splits.split(images, study.data.splits)[split])
+        parts = splits.split(images, study.data.splits)
+        samples = len(parts[split])
+        if split != "transfer" and not atlas.on_transfer(parts, split):
+            _console.console.print(
+                f"atlas: models are not measured on the transfer set, which is larger "
+                f"({len(parts['transfer']):,} images; {split} {samples:,})"
+            )
         _console.console.print(
             f"atlas: {len(todo)} of {len(models)} models to run on {samples:,} images; outputs in "
             f"{study.folders.outputs}, results in {study.results}"

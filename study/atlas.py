@@ -7,7 +7,8 @@ over a split, through its own preprocessing, and all pairs are then products of 
 
 Beside right and wrong, pairs are compared by their probabilities, where these are kept: how alike they are
 (CAPA), and how good together, the mean of both or an oracle that picks the right one: two ceilings of what a
-transfer can reach.
+transfer can reach. How much a model's probabilities vary within a class is measured on the way
+(`study.probabilities`), on the transfer set, too, where that is no larger than the split.
 
 The chance level is measured: untrained copies of some models are teachers too. Left out on purpose:
 any choice of pairs by how they come out.
@@ -18,19 +19,20 @@ from __future__ import annotations
 import fnmatch
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from study import knowledge, mistakes, scores, spec
+from study import geometry, knowledge, mistakes, probabilities, scores, spec
 from study.errors import StudyError
-from study.models import families, zoo
+from study.models import families, smoothing, zoo
 from study.models.timm_import import timm
-from study.store import digest, records
-from study.store.outputs import Store
+from study.store import digest, records, schemas
+from study.store.outputs import Outputs, Store
 from study.store.storage import Location
 from study.workspace import Workspace
 
@@ -45,11 +47,14 @@ BLOCK = 1 << 25  # probabilities that are held at a time
 
 @dataclass(frozen=True)
 class ModelRun:
-    """What a model run leaves: a row of `models`, columns of `model_predictions`, and what to tell."""
+    """What a model run leaves: a row of `models`, columns of `model_predictions` and of other tables, and
+    what to tell.
+    """
 
     row: dict
     predictions: dict
     notice: str
+    tables: dict[str, dict] = field(default_factory=dict)
 
 
 # --- which models -------------------------------------------------------------------------------
@@ -161,6 +166,7 @@ def run(
     split: str,
     batch_size: int | None = None,
     published: Mapping[tuple[str, int], float] | None = None,
+    places: spec.Geometry | None = None,
 ) -> ModelRun:
     """Run one model over a split, or look its outputs up.
 
@@ -171,6 +177,7 @@ def run(
         batch_size: samples a forward pass at most, halved where memory does not suffice; None:
             `evaluate.BATCH_SIZE`.
         published: ImageNet top-1 by timm name and input size; None where the data are not ImageNet.
+        places: what is recorded of where classes lie before the last layer; None: nothing.
 
     Raises:
         StudyError: its weights cannot be had, it tells other classes apart, or says nothing finite.
@@ -178,14 +185,27 @@ def run(
     started = time.perf_counter()
     zoo.check_data_classes(model, len(workspace.images.classes), workspace.chosen)
     classifier = workspace.load(model)
-    said = workspace.outputs(classifier, split, top_k=workspace.top_k, batch_size=batch_size)
+    head = geometry.of(classifier)
+
+    def ask(split: str) -> tuple[Outputs, probabilities.Measured]:
+        said = workspace.outputs(
+            classifier,
+            split,
+            top_k=workspace.top_k,
+            batch_size=batch_size,
+            features=bool(places and head),
+        )
+        return said, _measured(workspace, said, split, head, places)
+
+    said, own = ask(split)
     workspace.check_published(classifier, split, said.predictions)
     samples, labels = workspace.splits[split], workspace.labels(split)
     size = classifier.size[0]
-    accuracy = float(knowledge.correct(said.predictions.label, labels).mean())
+    accuracy = own.columns["accuracy"]
     known = published.get((model.timm, size)) if published and model.source == "hub" else None
     row = {
         **_identity(model, workspace, split),
+        **own.columns,
         "status": "ok",
         "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
         "weights": classifier.weights,
@@ -193,28 +213,112 @@ def run(
         "crop_pct": classifier.crop.pct,
         "crop_mode": classifier.crop.mode,
         "interpolation": classifier.interpolation,
-        "accuracy": accuracy,
         "top5_accuracy": scores.measures(scores.with_truth(said, labels), labels)["top5_accuracy"],
         "published_accuracy": known,
+        "penultimate": head and head.weight.shape[1],
         "outputs": said.header["key"],
         "batch_size": int(said.header["batch_size"]),
         "seconds": time.perf_counter() - started,
     }
+    parts = [own]
+    if on_transfer(workspace.splits, split):
+        parts.append(ask("transfer")[1])
+        row |= probabilities.of_transfer(parts[1]) | {"seconds": time.perf_counter() - started}
     predictions = {
         "index": samples,
         "label": labels,
         "predicted": said.predictions.label,
         "confidence": said.predictions.confidence,
     }
-    notice = said.replaced
+    tables = probabilities.joined(parts)
+    notices = [said.replaced]
     if known is not None and abs(accuracy - known) > DEVIATION:
-        notice = f"accuracy {100 * accuracy:.2f} %, but timm publishes {100 * known:.2f} %; {notice}"
-    return ModelRun(row, predictions, notice.rstrip("; "))
+        notices.insert(0, f"accuracy {100 * accuracy:.2f} %, but timm publishes {100 * known:.2f} %")
+    if places and "centres" not in tables:
+        notices.append(geometry.NONE)
+    return ModelRun(row, predictions, "; ".join(filter(None, notices)), tables)
+
+
+def _measured(
+    workspace: Workspace,
+    said: Outputs,
+    split: str,
+    head: geometry.Templates | None,
+    places: spec.Geometry | None,
+) -> probabilities.Measured:
+    """What is recorded of a model's outputs on a split."""
+    labels, classes = workspace.labels(split), workspace.images.classes
+    found = probabilities.measure(said, labels, len(classes), split)
+    if places is None or head is None:
+        return found
+    if said.logits is not None and not geometry.fits(head, said.features, said.logits):
+        return found
+    centres, tables = geometry.measure(
+        head, said.features, labels, workspace.splits[split], split, places, classes
+    )
+    tables = found.tables | tables
+    if "model_classes" in tables:
+        tables["model_classes"] |= geometry.of_classes(centres)
+    return probabilities.Measured(found.columns, tables)
+
+
+def on_transfer(splits: Mapping[str, NDArray[np.int64]], split: str) -> bool:
+    """Whether a model that is run on a split is also measured on what a student learns from.
+
+    On the transfer set, where it is not larger than the split: else it would cost more than all the rest.
+    """
+    return split != "transfer" and 0 < len(splits["transfer"]) <= len(splits[split])
+
+
+def measure(results: Location, name: str, store: Store) -> Literal["measured", "known", "gone"]:
+    """Measure a model that an earlier version has recorded, from its kept outputs: it is not run.
+
+    What is recorded of it stays, columns and tables are added; none of the transfer set, of which the record
+    names no outputs.
+
+    Args:
+        results: the results folder.
+        name: id of a model that finished.
+        store: the outputs folder.
+
+    Returns:
+        Whether it has been measured, was before, or its outputs are not there any more.
+
+    Raises:
+        StudyError: a record is damaged, or the outputs are of other samples.
+    """
+    (row,) = records.read(results, "models", name).to_pylist()
+    if row.get("intra_class_variance") is not None:
+        return "known"
+    said = store.named(row["outputs"])
+    if said is None:
+        return "gone"
+    asked = records.read(results, "model_predictions", name, ["label", "predicted"])
+    labels, predicted = (asked[column].to_numpy() for column in ("label", "predicted"))
+    if not np.array_equal(predicted, said.predictions.label):
+        path = results / "models" / f"{name}.parquet"
+        raise StudyError(
+            f"{path}: its outputs are not those of the record; remove it, and run the atlas again"
+        )
+    measured = probabilities.measure(said, labels, row["classes"], row["split"])
+    try:
+        about = _trained_with(spec.Model.model_validate_json(row["spec"]))
+    except ValueError:  # of another version
+        about = {}
+    kept = {column: value for column, value in row.items() if column in schemas.TABLES["models"].names}
+    records.write_model(results, name, kept | measured.columns | about, **measured.tables)
+    return "measured"
 
 
 def failure(model: spec.Model, workspace: Workspace, split: str, reason: str) -> dict:
     """The row of a model that could not be loaded or run."""
     return {**_identity(model, workspace, split), "status": "failed", "reason": reason}
+
+
+def _trained_with(model: spec.Model) -> dict:
+    """What is known of a model's label smoothing."""
+    alpha, source = smoothing.of(model)
+    return {"label_smoothing": alpha, "label_smoothing_source": source, "twin": model.twin}
 
 
 def _identity(model: spec.Model, workspace: Workspace, split: str) -> dict:
@@ -224,6 +328,7 @@ def _identity(model: spec.Model, workspace: Workspace, split: str) -> dict:
         "family": model.family,
         "source": model.source,
         "license": ", ".join(sorted(zoo.licenses_of(model))) or None,
+        **_trained_with(model),
         "data": workspace.data.images.source,
         "data_sha256": workspace.images.sha256,
         "split": split,

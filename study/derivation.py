@@ -214,7 +214,7 @@ def run_and_record(
         }
         _save(outcome.student, resolved, workspace, about)
     tables = (outcome.predictions, outcome.history, outcome.evaluations)
-    records.write_trial(study.results, trial.id, outcome.row, *tables)
+    records.write_trial(study.results, trial.id, outcome.row, *tables, **outcome.places)
     checkpoint.remove()
 
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from study import spread
 from study.images.batches import Batches, Resident
 from study.views import Shown
 
@@ -29,7 +30,7 @@ class Predictions:
 
     And, where it was asked for, of the true class: log-probability float32 [samples], and how many classes
     are above it, int32 [samples]. Where no more than the `kept` largest classes are known, it is NaN of the
-    others.
+    others. `variance` is 1 − S, how much probabilities vary within a class (`study.spread`).
     """
 
     label: NDArray[np.int32]
@@ -37,6 +38,7 @@ class Predictions:
     true: NDArray[np.float32] | None = None
     rank: NDArray[np.int32] | None = None
     kept: int | None = None
+    variance: float | None = None
 
 
 def default_precision(device: torch.device) -> str:
@@ -128,12 +130,20 @@ def predict(
 ) -> Predictions:
     """What a model says of samples, and of their `labels`, if given; as `stream`, but moved once."""
     classes = None if labels is None else torch.from_numpy(np.asarray(labels, np.int64)).to(device)
-    parts, done = [], 0
+    parts, done, sums = [], 0, None
     for logits, _ in stream(model, loader, indices, device, precision, batch_size):
-        of_true = () if classes is None else truth(logits, classes[done : done + len(logits)])
+        of_true = ()
+        if classes is not None:
+            own = classes[done : done + len(logits)]
+            of_true = truth(logits, own)
+            if sums is None and logits.shape[1] <= spread.MOST:
+                sums = spread.ClassSums(logits.shape[1], device=device)
+            if sums is not None:
+                sums.add(logits, own)
         parts.append((*predicted(logits), *of_true))
         done += len(logits)
-    return Predictions(*(torch.cat(tensors).cpu().numpy() for tensors in zip(*parts, strict=True)))
+    said = (torch.cat(tensors).cpu().numpy() for tensors in zip(*parts, strict=True))
+    return Predictions(*said, variance=sums and spread.intra_class_variance(sums))
 
 
 def predicted(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,8 @@ At the temperature at which the student learns from them: their entropy, the flo
 them (Shen et al., arXiv 2104.00676, Eq. 4; cross-entropy is KL plus this), and the mass on wrong classes γ =
 E[1 − p_y] · K / (K − 1), which of a perfect fit to smoothed labels is their α: the axis on which Müller et
 al. (arXiv 1906.02629, section 4) plot both α and T. Beside them the share of samples of which the teacher is
-right: whether it has learnt the transfer set by heart.
+right: whether it has learnt the transfer set by heart; and 1 − S, how much the probabilities vary within a
+class (`study.spread`).
 
 Collected from what the teacher says in each step, kept or live: no forward pass is added. Left out on
 purpose: γ and the share of images that are mixed, which have no one class.
@@ -19,12 +20,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from study import distributed
+from study import distributed, spread
 from study.objectives.losses import softened
 from study.views import Batch
 
 CHUNK = 8192  # samples that are summed together: each small operation in a step costs
-NAMES = ("teacher_entropy", "teacher_off_target", "teacher_transfer_accuracy")
+NAMES = (
+    "teacher_entropy",
+    "teacher_off_target",
+    "teacher_transfer_accuracy",
+    "teacher_intra_class_variance",
+)
 
 
 def sums(logits: Tensor, labels: Tensor | None, temperature: float) -> Tensor:
@@ -58,6 +64,7 @@ class Softness:
         self.temperature = temperature
         self._heard: list[tuple[Tensor, Tensor | None]] = []
         self._waiting, self._sums, self._classes = 0, None, 0
+        self._within: spread.ClassSums | None = None
 
     def listening(
         self, question: Callable[[int], Callable[[Batch], dict[str, Any]]]
@@ -89,16 +96,23 @@ class Softness:
         if not self._heard:
             return
         heard, labels = zip(*self._heard, strict=True)
-        logits = torch.cat(heard)
-        found = sums(logits, None if labels[0] is None else torch.cat(labels), self.temperature)
+        logits, true = torch.cat(heard), None if labels[0] is None else torch.cat(labels)
+        found = sums(logits, true, self.temperature)
         self._sums = found if self._sums is None else self._sums + found
         self._heard, self._waiting, self._classes = [], 0, logits.shape[1]
+        if true is not None and self._classes <= spread.MOST:
+            if self._within is None:
+                self._within = spread.ClassSums(self._classes, self.temperature, logits.device)
+            self._within.add(logits, true)
 
     def end_epoch(self) -> dict[str, float | None]:
         """The measures of `NAMES`, means over the epoch's samples of all workers; then begin anew."""
         self._sum_up()
         entropy, off, right, count = distributed.total(self._sums).tolist()
         self._sums = None
-        wrong = self._classes / (self._classes - 1)
-        means = (entropy / count, off / count * wrong, right / count)
+        wrong, variance = self._classes / (self._classes - 1), math.nan
+        if self._within is not None:
+            self._within.sums = distributed.total(self._within.sums)
+            variance, self._within = spread.intra_class_variance(self._within), None
+        means = (entropy / count, off / count * wrong, right / count, variance)
         return {name: None if math.isnan(mean) else mean for name, mean in zip(NAMES, means, strict=True)}

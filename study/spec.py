@@ -872,12 +872,29 @@ class Watch(Strict):
     every: int = Field(default=1, ge=1)
 
 
+def _three_classes(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < 3:
+        raise ValueError(f"a plane is of three different classes (it says {', '.join(names)})")
+    return names
+
+
+class Geometry(Strict):
+    """What is recorded of the activations before the last layer (`study.geometry`); it changes no result.
+
+    Of the atlas's models and of students after transfer: where the classes lie, and of `samples` images of
+    each class of the `planes`, which are of three classes by name, where they lie in these.
+    """
+
+    planes: tuple[Annotated[tuple[str, str, str], AfterValidator(_three_classes)], ...] = ()
+    samples: int = Field(default=100, ge=1)
+
+
 class Trial(Transfer):
     """One transfer of a study: everything that can change its result, and nothing else but labels.
 
     `name` is the study's label for the method. `keep` says when the student is kept as a folder that timm
-    loads: never, if it is better than before (`transfer.is_better`), or in any case. Neither it nor `watch`
-    changes what comes out.
+    loads: never, if it is better than before (`transfer.is_better`), or in any case. Neither it, nor `watch`,
+    nor `geometry` changes what comes out.
     """
 
     study: str
@@ -885,6 +902,7 @@ class Trial(Transfer):
     name: str
     keep: Keep = Field(default="never", exclude=True)
     watch: Watch | None = Field(default=None, exclude=True)
+    geometry: Geometry | None = Field(default=None, exclude=True)
 
     @property
     def id(self) -> str:
@@ -1013,6 +1031,7 @@ class Study(Strict):
     seeds: list[Seed] = Field(default=[0], min_length=1)
     keep: Keep = "never"
     watch: Watch | None = None
+    geometry: Geometry | None = None
     pictures: bool = True
     resources: Resources = Resources()
     outputs: Annotated[FrozenOutputs, BeforeValidator(_in_full)] = FrozenOutputs()
@@ -1233,6 +1252,7 @@ class Study(Strict):
                             seed=seed,
                             keep="all" if (student, *teachers) in wanted else self.keep,
                             watch=self.watch,
+                            geometry=self.geometry,
                         )
                     )
         return trials

@@ -26,7 +26,17 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
-from study import distributed, knowledge, objectives, scores, spec, training, weight_space
+from study import (
+    distributed,
+    evaluate,
+    geometry,
+    knowledge,
+    objectives,
+    scores,
+    spec,
+    training,
+    weight_space,
+)
 from study.augmentation import SecondInput, question
 from study.errors import StudyError
 from study.evaluate import Predictions
@@ -56,7 +66,7 @@ WATCHED = ("watched_accuracy", "watched_nll")
 @dataclass(frozen=True)
 class Outcome:
     """What a trial leaves: a row of `trials`, columns of `predictions`, `history` and (where the study names
-    other sets) `evaluations`, and the student.
+    other sets) `evaluations`, the student, and columns of `schemas.GEOMETRY_TABLES`, where it asks for these.
     """
 
     row: dict
@@ -64,6 +74,7 @@ class Outcome:
     history: dict
     student: Classifier
     evaluations: dict = field(default_factory=dict)
+    places: dict[str, dict] = field(default_factory=dict)
 
 
 # --- several teachers ---------------------------------------------------------------------------
@@ -171,6 +182,7 @@ def run(
         trained = time.perf_counter()
         after = distributed.by_the_first(lambda: stage.last or workspace.predict(learnt))
         elsewhere = distributed.by_the_first(lambda: stage.elsewhere(learnt))
+        places = distributed.by_the_first(lambda: stage.places(learnt))
     ended = time.perf_counter()
     if after is None:
         return None
@@ -199,6 +211,7 @@ def run(
         **(stage.second.windows.measures() if stage.second else {}),
         **_measures(workspace.labels(), stage.before, stage.taught_by, after),
         **_scores(workspace.labels(), stage.before, after),
+        "student_intra_class_variance_after": after.variance,
         **seconds,
     }
     if trial.keep == "all" or (trial.keep == "better" and is_better(row)):
@@ -213,7 +226,7 @@ def run(
         if said is not None:
             predictions |= {name: said.label, f"{name}_confidence": said.confidence}
     evaluations = {name: [one[name] for one in elsewhere] for name in elsewhere[0]} if elsewhere else {}
-    return Outcome(row, predictions, columns(history), learnt, evaluations)
+    return Outcome(row, predictions, columns(history), learnt, evaluations, places)
 
 
 def flipped(row: dict) -> tuple[int, int]:
@@ -494,6 +507,19 @@ class Stage:
                 }
             )
         return rows
+
+    def places(self, learnt: Classifier) -> dict[str, dict]:
+        """Columns of `schemas.GEOMETRY_TABLES`: where the classes lie before the student's last layer."""
+        asked, place, head = self.transfer.geometry, self.workspace, geometry.of(learnt)
+        if asked is None or head is None:
+            return {}
+        samples, loader = place.splits[place.evaluated], place.pixels(learnt.input, place.evaluated)
+        parts = evaluate.stream(learnt, loader, samples, place.device, place.precision, features=True)
+        logits, features = map(torch.cat, zip(*((z.cpu(), x.cpu()) for z, x in parts), strict=True))
+        if not geometry.fits(head, features, logits):
+            return {}
+        of_split = (place.labels(), samples, place.evaluated)
+        return geometry.measure(head, features, *of_split, asked, place.images.classes)[1]
 
     def _progress(self, said: Predictions) -> Row:
         """How the student stands, against the original one and against that before this stage."""

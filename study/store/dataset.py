@@ -27,13 +27,13 @@ from huggingface_hub import DatasetCardData
 
 from study.errors import StudyError
 from study.store import compaction, digest, records, storage
-from study.store.schemas import TABLES
+from study.store.schemas import GEOMETRY_TABLES, TABLES
 from study.store.storage import Location
 
 # A table with a row a trial or model: which table says which ones count, and which have rows of each.
 ROWS = {
-    "trials": ("plans", ("predictions", "history", "evaluations")),
-    "models": ("atlas", ("model_predictions",)),
+    "trials": ("plans", ("predictions", "history", "evaluations", *GEOMETRY_TABLES)),
+    "models": ("atlas", ("model_predictions", "model_classes", "soft_labels", *GEOMETRY_TABLES)),
 }
 OF_STUDIES = ("plans", "atlas", "pairs", "pair_classes", "classes")
 MADE_HERE = "made here"  # from random weights: nobody else has a say in it

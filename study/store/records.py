@@ -41,7 +41,7 @@ def write(results: Location, table: str, name: str, columns: Mapping[str, Sequen
         table: a key of `TABLES`.
         name: the file's name without its ending: the id of the trial or model, or the study's name.
         columns: a value list (or array) a column, all of one length, NaN being null; a column of the
-            schema left out is null, except that the id (`trial` or `model`) is filled with `name`.
+            schema left out is null, except that the id (`trial`, `model` or `id`) is filled with `name`.
 
     Raises:
         ValueError: a column the schema does not know, or columns of different lengths.
@@ -53,7 +53,7 @@ def write(results: Location, table: str, name: str, columns: Mapping[str, Sequen
     if unknown or len(lengths) != 1:
         raise ValueError(f"{table}: unknown columns {sorted(unknown)} or lengths {lengths}")
     (length,) = lengths
-    default = {"trial": [name] * length, "model": [name] * length}
+    default = dict.fromkeys(("trial", "model", "id"), [name] * length)
     arrays = [
         pa.array(
             columns.get(field.name, default.get(field.name, [None] * length)),
@@ -78,18 +78,27 @@ def write_trial(
     predictions: Mapping,
     history: Mapping,
     evaluations: Mapping | None = None,
+    **others: Mapping,
 ) -> None:
     """Record a finished trial: its other tables first, the row that says so last."""
     write(results, "predictions", trial, predictions)
     write(results, "history", trial, history)
-    if evaluations:
-        write(results, "evaluations", trial, evaluations)
+    for table, columns in {"evaluations": evaluations, **others}.items():
+        if columns:
+            write(results, table, trial, columns)
     write(results, "trials", trial, {name: [value] for name, value in row.items()})
 
 
-def write_model(results: Location, model: str, row: Mapping, predictions: Mapping) -> None:
-    """Record a model that was run: predictions first, the row that says so last."""
-    write(results, "model_predictions", model, predictions)
+def write_model(
+    results: Location, model: str, row: Mapping, predictions: Mapping | None = None, **others: Mapping
+) -> None:
+    """Record a model that was run: its other tables first, the row that says so last.
+
+    Without `predictions` those that are recorded stay.
+    """
+    for table, columns in {"model_predictions": predictions, **others}.items():
+        if columns:
+            write(results, table, model, columns)
     write(results, "models", model, {name: [value] for name, value in row.items()})
 
 

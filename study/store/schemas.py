@@ -14,6 +14,11 @@ The atlas of complementary knowledge, one file a model and one a study:
 
 - `models/<model>.parquet`: one row, what was run and how good it is;
 - `model_predictions/<model>.parquet`: one row a sample, what the model said of it;
+- `model_classes/<model>.parquet`: one row a class and split, how its probabilities vary within the class;
+- `soft_labels/<model>.parquet`: one row a class, other class and split, its mean probability of that;
+- `centres/<model or trial>.parquet`: one row a class, other class and split, how far they are before the last
+  layer (`study.geometry`), where a study asks for it;
+- `projections/<model or trial>.parquet`: one row a sample, plane and split, where it lies there, likewise;
 - `atlas/<study>.parquet`: one row a model the atlas now consists of, as `plans` does for trials;
 - `pairs/<study>.parquet`: one row an ordered pair of those models;
 - `pair_classes/<study>.parquet`: one row a class of some pairs, where their positive flips lie;
@@ -126,6 +131,12 @@ _SOFTNESS = (
         _F,
         "gamma, (1 - the teacher's probability of the true class at the temperature) * K / (K - 1), "
         f"{_SOFTENED} (arXiv 1906.02629); {_ONE}, and of mixed images",
+    ),
+    (
+        "teacher_intra_class_variance",
+        _F,
+        "1 - S, as `intra_class_variance` of `models`, of the teacher's probabilities at the temperature on "
+        f"the transfer set as it is shown, mean over epochs; {_ONE}, and of mixed images",
     ),
 )
 
@@ -287,6 +298,11 @@ TRIALS = _schema(
     ),
     *_MEASURED,
     (
+        "student_intra_class_variance_after",
+        _F,
+        "1 - S, as `intra_class_variance` of `models`, of the student after transfer on the same samples",
+    ),
+    (
         "teacher_share",
         _F,
         "share of training samples taught by a teacher, not the frozen student, over all epochs; null where "
@@ -399,6 +415,61 @@ PLANS = _schema(
     ("seed", _I, "seed of the trial"),
 )
 
+_IN_FULL = "null where only the largest classes are kept"
+_SPREAD = (
+    (
+        "intra_class_variance",
+        _F,
+        "1 - S of arXiv 2104.00676, Eq. 2: squared distance of a sample's probabilities from the mean of its "
+        "class, mean over the class's samples and then over classes, in [0, 1 - 1/K]; where only the largest "
+        "classes are kept, with the rest spread evenly over the others",
+    ),
+    ("intra_class_variance_low", _F, "what it is at least; the same where all classes are kept"),
+    ("intra_class_variance_high", _F, "what it is at most; the same where all classes are kept"),
+    (
+        "true_class_variance",
+        _F,
+        f"variance of the true class's probability within a class, mean over classes; {_IN_FULL}",
+    ),
+    (
+        "true_class_sd",
+        _F,
+        f"standard deviation of the true class's probability within a class, mean over classes; {_IN_FULL}",
+    ),
+    (
+        "spread_ratio",
+        _F,
+        "mean over classes of the standard deviation within the class of what logits say of the other "
+        "classes, over the margin of the true one: does not change with the logits' scale (this project's); "
+        f"{_IN_FULL}, of two classes, and where a class's own logit is not above the others'",
+    ),
+    ("brier", _F, f"Brier score: mean squared distance of the probabilities from the label's; {_IN_FULL}"),
+    (
+        "off_target_mass",
+        _F,
+        "gamma: mean of 1 - the true class's probability, times K / (K - 1); of a perfect fit to smoothed "
+        f"labels their alpha (arXiv 1906.02629); {_IN_FULL}",
+    ),
+    ("entropy", _F, f"mean entropy of the probabilities, in nats; {_IN_FULL}"),
+    (
+        "confidence_q99",
+        _F,
+        "99 % quantile of the largest probability where the prediction is right; null where none is",
+    ),
+    ("nll", _F, f"mean of -log of the true class's probability{_KEPT}"),
+    ("calibration_error", _F, "expected calibration error, 15 bins (arXiv 1706.04599)"),
+)
+_OF_TRANSFER = tuple(
+    (
+        f"transfer_{name}",
+        _F,
+        f"`{name}` on the transfer set, as the model sees it; null where that is the split itself, or larger",
+    )
+    for name in (
+        *("accuracy", "nll", "intra_class_variance", "true_class_sd", "spread_ratio", "off_target_mass"),
+        "entropy",
+    )
+)
 _MODEL = ("model", _S, "id of the model on the split: a hash of everything that can change what it says")
 _PAIR = (
     ("student", pa.dictionary(pa.int32(), _S), "name of the student"),
@@ -435,6 +506,32 @@ MODELS = _schema(
     ("accuracy", _F, "top-1 accuracy on the split"),
     ("top5_accuracy", _F, f"share of samples whose true class is among the five largest{_KEPT}"),
     ("published_accuracy", _F, "timm's published ImageNet top-1 at this input size; null where unknown"),
+    (
+        "label_smoothing",
+        _F,
+        "label smoothing alpha that the weights were last trained with, in torch's convention; null where "
+        "it is unknown",
+    ),
+    (
+        "label_smoothing_source",
+        _S,
+        "who says so: 'recipe' (the study trains it) or 'table' (what is known of the tag of timm's weights, "
+        "study/models/timm_smoothing.csv); null where it is unknown",
+    ),
+    (
+        "twin",
+        _S,
+        "hash of what the model is trained by, names and smoothing left out: the same for models that differ "
+        "in smoothing alone; null where the study does not train it",
+    ),
+    *_SPREAD,
+    *_OF_TRANSFER,
+    (
+        "penultimate",
+        _I,
+        "width of what the last layer is given; null where that is not one linear layer, and of models that "
+        "an earlier version ran",
+    ),
     ("outputs", _S, "key of the model's outputs in the outputs store"),
     ("batch_size", _I, "samples a forward pass, after what memory allowed"),
     ("seconds", _F, "seconds to load the model, run it and look at its outputs"),
@@ -455,6 +552,90 @@ MODEL_PREDICTIONS = _schema(
     ("label", pa.int32(), "true class"),
     ("predicted", pa.int32(), "class the model predicted"),
     ("confidence", pa.float32(), "its softmax probability"),
+)
+
+_SPLIT = ("split", _S, "split of the data")
+_CLASS = ("class", pa.int32(), "true class of the samples")
+
+MODEL_CLASSES = _schema(
+    "model_classes",
+    _MODEL,
+    _SPLIT,
+    _CLASS,
+    ("samples", _I, "samples of the class in the split, of which all that follows are means"),
+    ("right", _I, "how many of them the model is right about"),
+    ("true_mean", _F, "the true class's probability"),
+    ("true_square", _F, "its square"),
+    ("square", _F, "squared length of all probabilities; less `mean_square`, 1 - S of the class"),
+    ("mean_square", _F, "squared length of the mean of the probabilities"),
+    ("margin", _F, "logit of the true class above the mean of the others"),
+    (
+        "spread",
+        _F,
+        "root of the mean over other classes of the variance of their logit less the mean of all others",
+    ),
+    (
+        "radius",
+        _F,
+        "root mean square distance of its penultimate activations from their mean; null, as all that follows,"
+        " where the study asks for no geometry, and where the logits are not those of one linear layer",
+    ),
+    ("nearest", pa.int32(), "class whose mean is nearest to the class's own"),
+    ("nearest_distance", _F, "how far it is"),
+    ("mean_distance", _F, "how far the means of the other classes are, mean over them"),
+)
+
+SOFT_LABELS = _schema(
+    "soft_labels",
+    ("id", _S, "id of the model, as `models` has it"),
+    _SPLIT,
+    _CLASS,
+    (
+        "other",
+        pa.int32(),
+        "a class, the true one among them: all, or of more than 100 the 20 of largest probability, the "
+        "largest first, and then null for all others together",
+    ),
+    ("probability", _F, "mean probability that the model gives it"),
+)
+
+_OWNER = ("id", _S, "id of the model, as `models` has it, or of the trial whose student it is after transfer")
+
+CENTRES = _schema(
+    "centres",
+    _OWNER,
+    _SPLIT,
+    _CLASS,
+    (
+        "other",
+        pa.int32(),
+        "another class: all, or of more than 100 the 20 of nearest mean, the nearest first",
+    ),
+    ("distance", _F, "distance of the two classes' mean penultimate activations"),
+    ("relative_distance", _F, "over its mean over all pairs of classes"),
+    (
+        "separation",
+        _F,
+        "distance over the root mean square of the two classes' radii: in units of their spread",
+    ),
+    ("radius", _F, "root mean square distance of the class's activations from their mean"),
+    (
+        "equidistance",
+        _F,
+        "standard deviation over the class's samples of their distance to the other class's template, over "
+        "its mean: 0 where all are as far",
+    ),
+)
+
+PROJECTIONS = _schema(
+    "projections",
+    _OWNER,
+    _SPLIT,
+    ("plane", _S, "names of the three classes through whose templates the plane goes, as 'a + b + c'"),
+    _CLASS,
+    ("index", _I, "index of the sample in the .beton file"),
+    ("x", _F, "coordinate along the way from the first to the second template"),
+    ("y", _F, "coordinate across it, towards the third"),
 )
 
 ATLAS = _schema("atlas", _MODEL, ("study", _S, "name of the study whose atlas consists of these models"))
@@ -619,10 +800,20 @@ def _by_name(*tables: pa.Schema) -> dict[str, pa.Schema]:
 
 
 TRANSFER_TABLES = _by_name(TRIALS, PREDICTIONS, HISTORY, EVALUATIONS, PLANS)
-ATLAS_TABLES = _by_name(MODELS, MODEL_PREDICTIONS, ATLAS, PAIRS, PAIR_CLASSES, CLASSES)
+ATLAS_TABLES = _by_name(
+    MODELS, MODEL_PREDICTIONS, MODEL_CLASSES, SOFT_LABELS, ATLAS, PAIRS, PAIR_CLASSES, CLASSES
+)
 RECOMMENDER_TABLES = _by_name(FEATURES, RECOMMENDATIONS)
 AUGMENTATION_TABLES = _by_name(AUGMENTATIONS)
-TABLES = TRANSFER_TABLES | ATLAS_TABLES | _by_name(GALLERY) | RECOMMENDER_TABLES | AUGMENTATION_TABLES
+GEOMETRY_TABLES = _by_name(CENTRES, PROJECTIONS)
+TABLES = (
+    TRANSFER_TABLES
+    | ATLAS_TABLES
+    | _by_name(GALLERY)
+    | RECOMMENDER_TABLES
+    | AUGMENTATION_TABLES
+    | GEOMETRY_TABLES
+)
 
 
 def describe(schema: pa.Schema) -> list[tuple[str, str, str]]:

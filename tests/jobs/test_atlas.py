@@ -13,11 +13,13 @@ import pandas as pd
 import pytest
 import torch
 
+from jobs import _run
 from jobs import atlas as atlas_job
+from study import atlas as study_atlas
 from study import spec
 from study.images import class_names
 from study.models import zoo
-from study.store import outputs, records
+from study.store import outputs, records, schemas
 from tests.jobs.running import (
     PATIENCE,
     recorded,
@@ -29,8 +31,12 @@ from tests.jobs.running import (
     wait_until,
     workers_of,
 )
+from tests.study.trials import elsewhere
 
 JOB = "jobs/atlas.py"
+# What earlier versions recorded of models.
+NAMES = schemas.MODELS.names
+FORMER = {*NAMES[: NAMES.index("label_smoothing")], *NAMES[NAMES.index("outputs") :]}
 COUNT = 20  # untrained models of the long atlas
 
 
@@ -198,6 +204,35 @@ def test_timms_whole_zoo_is_planned_offline():
     )
 
 
+def test_models_of_an_earlier_version_are_measured_from_what_is_kept(small, workspace, write_study, tmp_path):
+    path, results = write_study(small), results_of(small)
+    refused(atlas_here(path, "--measure"), str(results), "no model is recorded", "without --measure")
+    study, place = spec.load(path), elsewhere(workspace, tmp_path / "outputs")
+    records.prepare(results, ["models", "model_predictions"])
+    for model in study.zoo.values():
+        found = study_atlas.run(model, place, "evaluation")
+        row = {name: value for name, value in found.row.items() if name in FORMER}
+        records.write_model(
+            results, study_atlas.id_of(model, study.data, "evaluation"), row, found.predictions
+        )
+    before = models_of(results)
+    gone = next(entry for entry in place.store.entries() if entry.path.stem == before.loc["mixer", "outputs"])
+    place.store.clear([gone])
+
+    done = atlas_here(path, "--measure")
+    assert done.returncode == 0, done.stderr
+    assert "1 models measured from their outputs, 0 were before" in done.stdout
+    assert "outputs of 1 models are not in" in done.stdout and "such as mixer; remove" in done.stdout
+    models = models_of(results)
+    assert models["intra_class_variance"].notna().to_dict() == {"mixer": False, "resnet": True}
+    assert models.loc["resnet", "label_smoothing_source"] == "recipe"
+    same = [name for name in before.columns if name in FORMER]
+    pd.testing.assert_frame_equal(models[same].sort_index(), before[same].sort_index())
+    assert pd.read_parquet(results / "model_classes")["samples"].sum() == 303
+    again = atlas_here(path, "--measure")
+    assert "0 models measured from their outputs, 1 were before" in again.stdout
+
+
 # --- interruptions ------------------------------------------------------------------------------
 
 
@@ -262,6 +297,27 @@ def test_a_split_that_does_not_exist_is_refused(small, write_study):
 
 def test_a_split_without_images_is_refused(small, write_study):
     refused(atlas_here(write_study(small), "--split", "tune"), "'tune' holds no images", "data.splits.tune")
+
+
+def test_a_plane_of_a_class_that_is_not_there_is_refused(small, workspace, write_study):
+    small["geometry"] = {"planes": [["class1", "class2", "clas3"]]}
+    refused(atlas_here(write_study(small)), "geometry.planes.0", "no class 'clas3'", "did you mean 'class3'")
+    assert not recorded(results_of(small), "models")
+
+
+def test_students_whose_geometry_is_not_recorded_are_told(small, capsys):
+    """Of the students alone: the atlas says it of each model that it runs."""
+    for name in ("two_heads", "teacher"):
+        small["zoo"][name] = small["zoo"]["mixer"] | {
+            "timm": "deit_tiny_distilled_patch16_224",
+            "family": "transformer",
+            "kwargs": {"img_size": 28, "patch_size": 14, "embed_dim": 24, "depth": 1},
+        }
+    small |= {"pairs": [["two_heads", "teacher"], ["mixer", "resnet"]], "geometry": {}}
+    _run.tell_without_geometry(spec.Study.model_validate(small), 10)
+    assert capsys.readouterr().out.splitlines() == [
+        "zoo.two_heads: its logits are not those of one linear layer, so no geometry is recorded of it"
+    ]
 
 
 def test_classes_are_embedded_again_where_another_text_is_asked_for(tmp_path, monkeypatch):

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 
-from study import atlas, evaluate, knowledge, spec
+from study import atlas, evaluate, knowledge, spec, spread
 from study.errors import StudyError
 from study.models import zoo
 from study.models.timm_import import timm
@@ -180,6 +181,91 @@ def test_an_untrained_model_is_recorded_as_such_and_is_no_student(study, workspa
     assert (failed["source"], failed["reason"]) == ("seed", "because")
 
 
+def recorded(place: Workspace, models, results) -> list[str]:
+    """Run models and record them; gives their ids."""
+    records.prepare(results, schemas.ATLAS_TABLES)
+    ids = [atlas.id_of(model, place.data, "evaluation") for model in models]
+    for name, model in zip(ids, models, strict=True):
+        found = atlas.run(model, place, "evaluation")
+        records.write_model(results, name, found.row, found.predictions, **found.tables)
+    return ids
+
+
+def test_a_model_is_measured_on_the_split_and_on_what_students_learn_from(study, workspace, tmp_path):
+    model = study.zoo["resnet"]
+    (name,) = recorded(workspace, [model], tmp_path)
+    (row,) = records.read(tmp_path, "models", name).to_pylist()
+    for prefix, split in (("", "evaluation"), ("transfer_", "transfer")):
+        logits = workspace.outputs(workspace.load(model), split).logits
+        sums = spread.class_sums([logits], torch.from_numpy(workspace.labels(split)), 10)
+        assert row[f"{prefix}intra_class_variance"] == pytest.approx(spread.intra_class_variance(sums))
+        assert row[f"{prefix}entropy"] == pytest.approx(sums.overall("entropy"))
+    assert row["transfer_accuracy"] == workspace.accuracy(workspace.load(model), "transfer")
+    assert (row["label_smoothing"], row["label_smoothing_source"]) == (0, "recipe")
+    assert row["twin"] == model.twin
+    classes = pd.read_parquet(tmp_path / "model_classes")
+    assert classes.groupby("split")["samples"].sum().to_dict() == {"evaluation": 303, "transfer": 100}
+    soft = pd.read_parquet(tmp_path / "soft_labels")
+    assert set(soft["id"]) == {name}
+    assert soft.groupby(["split", "class"])["probability"].sum().to_numpy() == pytest.approx(1)
+
+
+def test_a_transfer_set_larger_than_the_split_is_not_asked_about(workspace, study):
+    sizes = {"evaluation": np.arange(50), "transfer": np.arange(51)}
+    assert not atlas.on_transfer(sizes, "evaluation")
+    assert atlas.on_transfer(sizes | {"transfer": np.arange(50)}, "evaluation")
+    assert not atlas.on_transfer(sizes, "transfer")
+    assert not atlas.on_transfer(sizes | {"transfer": np.arange(0)}, "evaluation")  # of another set
+    row = atlas.run(study.zoo["resnet"], workspace, "transfer").row
+    assert "transfer_entropy" not in row and row["entropy"] > 0
+
+
+# What earlier versions did not record of models.
+BEGIN, END = (schemas.MODELS.names.index(name) for name in ("label_smoothing", "outputs"))
+NEW = set(schemas.MODELS.names[BEGIN:END])
+
+
+def earlier(results, name: str) -> dict:
+    """Make the record one of an earlier version, without what is measured now; gives what it was."""
+    path = results / "models" / f"{name}.parquet"
+    table = pq.read_table(path)
+    new = [column for column in table.column_names if column in NEW]
+    pq.write_table(table.drop_columns(new), path)
+    for other in ("model_classes", "soft_labels"):
+        (results / other / f"{name}.parquet").unlink()
+    return table.to_pylist()[0]
+
+
+def test_a_model_recorded_by_an_earlier_version_is_measured_without_running_it(
+    study, workspace, tmp_path, monkeypatch
+):
+    place = elsewhere(workspace, tmp_path / "outputs")
+    results = tmp_path / "results"
+    names = recorded(place, study.zoo.values(), results)
+    before = [earlier(results, name) for name in names]
+    monkeypatch.setattr(Workspace, "load", None)
+    assert [atlas.measure(results, name, place.store) for name in names] == ["measured"] * 2
+    assert [atlas.measure(results, name, place.store) for name in names] == ["known"] * 2
+    for name, row in zip(names, before, strict=True):
+        (now,) = records.read(results, "models", name).to_pylist()
+        unknown = {column for column in row if column.startswith("transfer_")} | {"penultimate"}
+        assert now == row | dict.fromkeys(unknown)
+        classes = records.read(results, "model_classes", name).to_pandas()
+        assert (classes["split"] == "evaluation").all() and classes["samples"].sum() == 303
+
+
+def test_outputs_that_are_gone_or_of_another_model_are_told(study, workspace, tmp_path):
+    place = elsewhere(workspace, tmp_path / "outputs")
+    names = recorded(place, study.zoo.values(), tmp_path)
+    rows = [earlier(tmp_path, name) for name in names]
+    swapped = {column: [value] for column, value in rows[0].items() if column not in NEW}
+    records.write(tmp_path, "models", names[0], swapped | {"outputs": [rows[1]["outputs"]]})
+    with pytest.raises(StudyError, match=rf"{names[0]}\.parquet: its outputs are not those"):
+        atlas.measure(tmp_path, names[0], place.store)
+    place.store.clear(place.store.entries())
+    assert atlas.measure(tmp_path, names[1], place.store) == "gone"
+
+
 # --- all pairs ----------------------------------------------------------------------------------
 
 
@@ -305,11 +391,7 @@ def test_pairs_are_compared_by_the_probabilities_that_were_kept(study, workspace
     """By hand, from the logits of two models; nothing where few classes are kept, or a file is gone."""
     place = elsewhere(workspace, tmp_path / "outputs")
     models = [*study.zoo.values(), *atlas.untrained(study.zoo.values())][:3]
-    records.prepare(tmp_path / "results", schemas.ATLAS_TABLES)
-    ids = [atlas.id_of(model, place.data, "evaluation") for model in models]
-    for name, model in zip(ids, models, strict=True):
-        found = atlas.run(model, place, "evaluation")
-        records.write_model(tmp_path / "results", name, found.row, found.predictions)
+    ids = recorded(place, models, tmp_path / "results")
     probabilities = atlas.read_probabilities(tmp_path / "results", ids, place.store)
     labels = place.labels("evaluation").astype(np.int8)
     soft = atlas.soft_measures(probabilities, labels, 10)

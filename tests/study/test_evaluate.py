@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from study import evaluate, spec
+from study import evaluate, spec, spread
 from study.images.batches import Crop
 from study.models import weights
 from study.views import Shown, View
@@ -41,6 +41,19 @@ def test_any_batch_size_gives_what_the_images_give(workspace, classifier, image_
     said = evaluate.predict(classifier, workspace.batches(Crop()), samples, CPU, "float32", batch_size)
     assert np.array_equal(said.label, expected.argmax(1))
     np.testing.assert_allclose(said.confidence, expected.softmax(1).amax(1), rtol=1e-4)
+
+
+def test_how_probabilities_vary_within_classes_is_measured_where_labels_are_known(
+    workspace, classifier, monkeypatch
+):
+    samples, labels = workspace.splits["evaluation"], workspace.labels("evaluation")
+    asked = (classifier, workspace.batches(Crop()), samples, CPU, "float32", 50)
+    sums = spread.class_sums([logits_of(*asked[:-2])], torch.from_numpy(labels), 10)
+    found = evaluate.predict(*asked, labels=labels).variance
+    assert found == pytest.approx(spread.intra_class_variance(sums), rel=1e-4)
+    assert evaluate.predict(*asked).variance is None
+    monkeypatch.setattr(spread, "MOST", 9)
+    assert evaluate.predict(*asked, labels=labels).variance is None
 
 
 def test_features_are_what_the_head_is_given(workspace, classifier):

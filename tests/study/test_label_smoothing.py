@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from study import mistakes, objectives, recipe, softness, spec, transfer
+from study import mistakes, objectives, recipe, softness, spec, spread, transfer
 from study.errors import StudyError
 from study.models import weights
 from study.store import digest
@@ -283,6 +283,16 @@ def test_what_is_heard_does_not_depend_on_batches(batch, monkeypatch):
     assert parts.end_epoch() == pytest.approx(once)  # nothing is left of the epoch before
 
 
+def test_how_probabilities_vary_within_classes_is_heard_too(batch):
+    _, teacher, labels = batch
+    heard = softness.Softness(3.0)
+    heard.add(teacher, labels)
+    expected = spread.intra_class_variance(spread.class_sums([teacher], labels, teacher.shape[1], 3.0))
+    assert heard.end_epoch()["teacher_intra_class_variance"] == pytest.approx(expected)
+    heard.add(teacher, None)  # of mixed images
+    assert heard.end_epoch()["teacher_intra_class_variance"] is None
+
+
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_trial_notes_how_soft_its_teacher_is(study, workspace, tmp_path, cached):
     """Against the teacher's logits on the transfer set, asked for anew."""
@@ -298,7 +308,10 @@ def test_a_trial_notes_how_soft_its_teacher_is(study, workspace, tmp_path, cache
     row = found.row
     assert row["teacher_entropy_at_t"] == pytest.approx(entropy, rel=1e-3)
     assert row["teacher_off_target"] == pytest.approx(gamma, rel=1e-3)
+    variance = spread.intra_class_variance(spread.class_sums([said], labels, 10, 2.0))
+    assert row["teacher_intra_class_variance"] == pytest.approx(variance, rel=1e-3)
     assert row["teacher_transfer_accuracy"] == float((said.argmax(1) == labels).double().mean())
+    assert row["student_intra_class_variance_after"] == place.predict(found.student).variance
     assert found.history["teacher_entropy"] == pytest.approx([entropy] * 2, rel=1e-3)
     assert (row["temperature"], row["student_temperature"]) == (2, 2)
     assert (row["teacher_label_smoothing"], row["student_label_smoothing"]) == (0, 0)
