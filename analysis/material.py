@@ -23,6 +23,7 @@ from analysis import (
     results,
     search_measures,
     several_teachers,
+    smoothing_results,
     tables,
     timm_results,
     training_measures,
@@ -51,6 +52,7 @@ NEEDED = [  # columns of `trials`, beside those that `results.load` checks
 
 
 LATER = ["search", "settings", "data_name", "evaluated_on"]  # that older results do not have
+SMOOTHING = ["student_label_smoothing", "teacher_label_smoothing"]
 
 
 def _some(table: pd.DataFrame, why: str) -> pd.DataFrame:
@@ -97,7 +99,7 @@ class Material:
             self.every = self.of_searches = self.from_scratch = self.recorded
             return
         optional = [*beyond_accuracy.COLUMNS, *timm_results.OF_TRIALS, *tables.FLIPS_TAUGHT, *LATER]
-        optional += augmentation_measures.COLUMNS
+        optional += [*augmentation_measures.COLUMNS, *SMOOTHING]
         columns = dict.fromkeys([*NEEDED, *optional])
         every = results.load(folder, list(columns), several=True, from_scratch=True)
         again = "run the study again in a new folder"
@@ -239,6 +241,13 @@ class Material:
         """`augmentation_measures.points`."""
         found = augmentation_measures.points(self.schemes)
         return _some(found, "no trial has a T. stddev and a test loss")
+
+    @cached_property
+    def smoothing(self) -> smoothing_results.Smoothing:
+        """What is made of models that were trained with smoothed labels; of no others anything is read."""
+        if not smoothing_results.is_smoothed(self.every, self.folder):
+            raise LeftOut("no model is known to be trained with smoothed labels (`recipe.label_smoothing`)")
+        return smoothing_results.Smoothing([self.folder], self.progress)
 
     @cached_property
     def evaluations(self) -> pd.DataFrame:
