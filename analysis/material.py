@@ -221,11 +221,14 @@ class Material:
     def augmented(self) -> pd.DataFrame:
         """Finished trials of one teacher or none that have a second input, or a student from scratch.
 
-        Beside those of a second input all of the same students, for comparison.
+        Beside those of a second input all of the same students, for comparison. Students from scratch that
+        have none stand by themselves only where no other section is of them.
         """
         every = pd.concat([self.from_scratch, self.recorded], ignore_index=True)
         every = results.one_teacher(every[every["status"] == "ok"])
         every = every.reindex(columns=[*dict.fromkeys([*every, *augmentation_measures.COLUMNS])])
+        if every["augmentation"].isna().all() and self.is_smoothed:
+            raise LeftOut("no trial has a second input")
         wanted = results.is_from_scratch(every)
         wanted |= every["student"].isin(every.loc[every["augmentation"].notna(), "student"])
         why = "no trial has a second input, and no student is from scratch"
@@ -243,9 +246,14 @@ class Material:
         return _some(found, "no trial has a T. stddev and a test loss")
 
     @cached_property
+    def is_smoothed(self) -> bool:
+        """`smoothing_results.is_smoothed`."""
+        return smoothing_results.is_smoothed(self.every, self.folder)
+
+    @cached_property
     def smoothing(self) -> smoothing_results.Smoothing:
         """What is made of models that were trained with smoothed labels; of no others anything is read."""
-        if not smoothing_results.is_smoothed(self.every, self.folder):
+        if not self.is_smoothed:
             raise LeftOut("no model is known to be trained with smoothed labels (`recipe.label_smoothing`)")
         return smoothing_results.Smoothing([self.folder], self.progress)
 

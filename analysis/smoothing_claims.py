@@ -906,14 +906,14 @@ def verdicts(tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
         try:
             found = claim.measured(tables, measures.main_alpha(tables))
         except LeftOut as why:
-            row |= {"measured": f"{NOT_MEASURED}: {why}", "verdict": NOT_MEASURED, "p_value": np.nan, "n": 0}
+            row |= {"measured": f"{NOT_MEASURED}: {why}", "p_value": np.nan, "n": 0, "unit": "", "remark": ""}
         else:
             parts += [{"claim": name, **_row_of(one)} for one in found]
             row |= _row_of(found[0]) | _combined([one for one in found if one.counts])
         about = {field: getattr(claim, field) for field in ("supports", "refutes", "published", "source")}
         rows.append(row | about)
     names = ["claim", "says", "measured", "value", "low", "high", "n", "unit", "p_value", "side", "remark"]
-    names += ["published", "source", "supports", "refutes", "verdict"]
+    names += ["published", "source", "supports", "refutes"]
     table = pd.DataFrame(rows).reindex(columns=names)
     table.insert(9, "p_holm", holm(table["p_value"].to_numpy(float)))
     for column, p in (("verdict", "p_holm"), ("by_itself", "p_value")):

@@ -15,7 +15,8 @@ from study import objectives, spec
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "paper.md").read_text()
 BEYOND_TEXT = "".join(
-    (ROOT / "docs" / f"{name}.md").read_text() for name in ("methods", "recommender", "augmentation")
+    (ROOT / "docs" / f"{name}.md").read_text()
+    for name in ("methods", "recommender", "augmentation", "label_smoothing")
 )
 BEYOND = {"augmentation", "augmentation_glyphs"} | {
     *(

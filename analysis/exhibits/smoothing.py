@@ -13,6 +13,7 @@ from analysis import reference, style
 from analysis import smoothing_claims as claims
 from analysis import smoothing_measures as measures
 from analysis.exhibit import LeftOut, Shown, exhibit
+from analysis.inference import crossed_bootstrap
 from analysis.material import Material
 from analysis.text import Column, many
 
@@ -73,8 +74,7 @@ def smoothing_claims(smoothing):
         Column("source", "source|text"),
         Column("remark", "remark|text"),
     ]
-    rows = table.fillna({"remark": "", "unit": ""}).to_dict("records")
-    return Shown(table, None, columns, rows, keys=["claim"])
+    return Shown(table, None, columns, keys=["claim"])
 
 
 @exhibit("What the verdicts rest on")
@@ -122,6 +122,40 @@ def smoothing_pairs(smoothing):
     ]
     keys = ["study", "student", "teacher_smooth", "method", "seed"]
     return Shown(table.astype({"seed": str}), None, columns, keys=keys)
+
+
+@exhibit("Students by method and teacher")
+def smoothing_students(smoothing):
+    """Students on the evaluation images after training, by method and by the smoothing α of their teacher: means
+    with 95 % intervals over students and twins, which are wide since students differ. Pairs of the same student
+    differ less (above)."""
+    trials = smoothing.tables.trials
+    trials = trials[trials["alpha"].notna() | trials["teacher"].isna()]
+    numbers = {
+        "accuracy": "accuracy",
+        "nll": "student_negative_log_likelihood_after",
+        "calibration_error": "student_calibration_error_after",
+        "intra_class_variance": "student_intra_class_variance_after",
+    }
+    rows = []
+    for (study, method, alpha), mine in trials.groupby(["study", "method", "alpha"], dropna=False):
+        row = {"study": study, "method": method, "alpha": "none" if pd.isna(alpha) else f"{alpha:g}"}
+        row |= {"n": len(mine), "accuracy": mine["accuracy"].mean()}
+        twins = None if pd.isna(alpha) else mine["twin"].fillna(mine["teacher"])
+        bounds = crossed_bootstrap(mine["accuracy"], mine["student"], twins)
+        row |= dict(zip(("accuracy_low", "accuracy_high"), bounds, strict=True))
+        rows.append(row | {name: mine[column].astype(float).mean() for name, column in numbers.items()})
+    columns = [
+        Column("study", "study"),
+        Column("method", "method|label"),
+        Column("teacher's α", "alpha"),
+        Column("trials", "n|number"),
+        Column("accuracy %", "bounded(accuracy, accuracy_low, accuracy_high)|percent(2)", "[95 % interval]"),
+        Column("NLL", "nll|number('.4f')", "negative log-likelihood, in nats"),
+        Column("ECE %", "calibration_error|percent(2)", "calibration error, 15 bins"),
+        Column("1 − S", "intra_class_variance|number('.4f')", "of the student"),
+    ]
+    return Shown(pd.DataFrame(rows), None, columns, keys=["study", "method", "alpha"])
 
 
 # --- models ---------------------------------------------------------------------------------------
@@ -319,7 +353,8 @@ def smoothing_curves(smoothing):
         teacher=lambda table: np.where(table["alpha"] == 0, *measures.SIDES),
         temperature=lambda t: t["temperature"].map("{:g}".format),
     )
-    names = ["cross_entropy", "kl", "entropy", "watched_error"]
+    epochs = epochs.rename(columns={"kl": "kl_divergence"})
+    names = ["cross_entropy", "kl_divergence", "entropy", "watched_error"]
     measures.needed(
         epochs.dropna(subset=names, how="all"), "losses by epoch are not recorded; run the trials again"
     )
