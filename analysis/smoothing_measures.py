@@ -138,10 +138,11 @@ def side_by_side(table: pd.DataFrame, keys: list[str], alpha: float, smoothing: 
 
     Args:
         table: rows of teachers or of their students.
-        keys: what the two share, their twin among it.
+        keys: what the two share, their twin among it; rows without one of these have no pair.
         alpha: of the smoothed ones.
         smoothing: the column that says it.
     """
+    table = table.dropna(subset=keys)  # which would be merged with each other
     values = table[smoothing].astype(float)
     hard, smooth = table[values == 0], table[np.isclose(values, alpha)]
     return hard.merge(smooth, on=keys, suffixes=[f"_{side}" for side in SIDES])

@@ -57,6 +57,8 @@ class Smoothing:
         history = self._table("history", smoothing_measures.HISTORY)
         history = history[history["trial"].isin(trials["trial"])].drop_duplicates(["trial", "epoch"])
         others = {name: self._table(name, OF_TABLES[name]) for name in OF_TABLES if name != "projections"}
+        soft = others["soft_labels"].dropna(subset="other")  # without what is kept of all others together
+        others["soft_labels"] = soft.astype({"class": int, "other": int})
         tables = Tables(trials, self._models(), history, **others, right={})
         return Tables(**{**vars(tables), "right": self._right(tables)})
 

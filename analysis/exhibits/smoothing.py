@@ -126,9 +126,9 @@ def smoothing_pairs(smoothing):
 
 @exhibit("Students by method and teacher")
 def smoothing_students(smoothing):
-    """Students on the evaluation images after training, by method and by the smoothing α of their teacher: means
-    with 95 % intervals over students and twins, which are wide since students differ. Pairs of the same student
-    differ less (above)."""
+    """Students on the evaluation images after training, by method and by their teacher's α: means with 95 %
+    intervals over students and twins, which are wide since students differ. The differences within pairs of
+    one student, above, are known better."""
     trials = smoothing.tables.trials
     trials = trials[trials["alpha"].notna() | trials["teacher"].isna()]
     numbers = {
@@ -169,7 +169,8 @@ def smoothing_stability(smoothing):
     reading of 1 - S is not certain (next table)."""
     names = ["study", "name", "twin", "label_smoothing", "accuracy", "off_target_mass", "entropy", "nll"]
     names += [*measures.READINGS, "intra_class_variance_low", "intra_class_variance_high", "spread_ratio"]
-    table = smoothing.tables.models[names]
+    models = smoothing.tables.models
+    table = models.loc[models["source"] != "seed", names]  # of chance there is nothing to see
     table = measures.needed(
         table.dropna(subset="intra_class_variance"),
         "1 - S is not recorded of any model; jobs/atlas.py STUDY --measure computes it from stored outputs",

@@ -274,6 +274,8 @@ def test_a_teacher_without_a_twin_is_left_out_and_counted(tables):
     assert "alone" not in {*pairs["teacher_hard"], *pairs["teacher_smooth"]}
     unknown = tables.trials.assign(twin=tables.trials["twin"].where(tables.trials["twin"] != "twin0"))
     assert measures.lonely(replace(tables, trials=unknown)) == 3
+    of_kl = unknown[unknown["objective"] == "kl"]
+    assert set(measures.student_pairs(of_kl, ALPHA)["twin"]) == {"twin1", "twin2", "twin3"}
 
 
 def test_mcnemar_counts_samples_that_one_student_alone_gets_right(tables, made):
@@ -318,6 +320,13 @@ def test_only_kl_alone_at_one_temperature_counts_as_distillation(tables):
     assert set(measures.distilled(replace(tables, trials=own))["method"]) == {"kl_t1", "kl_t2"}
     with pytest.raises(LeftOut, match="trained student"):
         measures.distilled(tables, scratch=False)
+
+
+def test_trials_of_searches_and_of_several_teachers_and_failed_ones_are_left_out(made):
+    trials = made["trials"].copy()
+    trials.loc[0, "search"], trials.loc[1, "combine"], trials.loc[2, "status"] = "kl", "parallel", "failed"
+    kept = measures.prepared(trials)["trial"]
+    assert kept.tolist() == trials["trial"].iloc[3:].tolist()
 
 
 def test_the_students_own_temperature_is_none_of_the_teachers(made):
@@ -516,6 +525,22 @@ def test_of_older_results_what_is_not_recorded_is_left_out_with_why(made, tmp_pa
     made_of = SimpleNamespace(smoothing=own)
     notes = {one.name: one.note for one in section(exhibits.smoothing, made_of).exhibits}
     assert "jobs/atlas.py STUDY --measure" in notes["smoothing_stability"]
+
+
+def test_what_the_atlas_keeps_of_all_other_classes_together_is_no_class(made, tmp_path):
+    rest = made["soft_labels"].drop_duplicates(["id", "class"]).assign(other=None, probability=0.9)
+    soft = pd.concat([made["soft_labels"], rest], ignore_index=True).astype({"other": "Int32"})
+    own = Smoothing([smoothed.write(tmp_path / "kept", {**made, "soft_labels": soft})])
+    plain = made["soft_labels"].sort_values(["id", "class", "other"], ignore_index=True)
+    found = own.tables.soft_labels.sort_values(["id", "class", "other"], ignore_index=True)
+    pd.testing.assert_frame_equal(found, plain, check_dtype=False)
+
+
+def test_untrained_models_are_in_no_figure_of_stability(made, tmp_path):
+    models = made["models"].assign(source=["seed", *["trained"] * (len(made["models"]) - 1)])
+    own = Smoothing([smoothed.write(tmp_path / "seeds", {**made, "models": models})])
+    (one,) = exhibits.smoothing.smoothing_stability.made(SimpleNamespace(smoothing=own))
+    assert sorted(one.shown.numbers["name"]) == sorted(models["name"].iloc[1:])
 
 
 def test_what_is_no_result_is_told_in_one_sentence(tmp_path, capsys):
