@@ -37,8 +37,9 @@ LINE = (
     "{% if published %} Published: {{ published }} ({{ source }}).{% endif %}"
 )
 PART = (
-    "{{ measured }} {{ bounded(value, low, high)|points ~ ' points' if unit == 'fraction' "
-    "else bounded(value, low, high)|number('+.3f') ~ (' nats' if unit == 'nats' else '') }}"
+    "{{ measured }} {% if n == 0 %}(not measured: {{ remark }}){% elif unit == 'fraction' %}"
+    "{{ bounded(value, low, high)|points }} points{% else %}{{ bounded(value, low, high)|number('+.3f') }}"
+    "{{ ' nats' if unit == 'nats' }}{% endif %}"
 )
 
 

@@ -23,7 +23,7 @@ from analysis import reference
 from analysis import smoothing_measures as measures
 from analysis.exhibit import LeftOut
 from analysis.inference import correlation, crossed_bootstrap, crossed_p_value, holm
-from analysis.smoothing_measures import Tables, change, needed, side_by_side
+from analysis.smoothing_measures import SIDES, Tables, change, needed, side_by_side
 from analysis.text import number
 
 MARGIN = 0.003  # of accuracies: less is no difference; fixed beforehand
@@ -116,7 +116,35 @@ def of_pairs(measured: str, pairs: pd.DataFrame, rule: Rule, column: str = "diff
 
 def of_twins(measured: str, pairs: pd.DataFrame, rule: Rule, column: str = "difference", **about) -> Part:
     """A measurement over twins alone."""
-    return part(measured, pairs[column], pairs["study"] + " " + pairs["twin"], None, rule, **about)
+    return part(measured, pairs[column], pairs["twin"], None, rule, **about)
+
+
+def changed(
+    over: Callable[..., Part],
+    measured: str,
+    pairs: pd.DataFrame,
+    column: str,
+    rule: Rule,
+    *,
+    sides: tuple[str, str] = measures.SIDES,
+    **about,
+) -> Part:
+    """The change of a recorded number within pairs; without a value where it is not recorded.
+
+    Args:
+        over: `of_pairs` or `of_twins`.
+    """
+    again = measures.ATLAS if over is of_twins else measures.TRIALS_AGAIN
+    try:
+        known = change(pairs, column, again, sides)
+    except LeftOut as why:
+        return unknown(measured, why, **about)
+    return over(measured, known, rule, **about)
+
+
+def unknown(measured: str, why: LeftOut, **about) -> Part:
+    """A measurement without a value; a claim that rests on it is not supported without it."""
+    return Part(measured, np.nan, np.nan, np.nan, 0, **about, remark=str(why))
 
 
 def _student(pairs: pd.DataFrame) -> pd.Series:
@@ -124,7 +152,7 @@ def _student(pairs: pd.DataFrame) -> pd.Series:
 
 
 def _known(make: Callable[[], Part]) -> list[Part]:
-    """A measurement, or none where these results do not have it."""
+    """A control, or none where these results do not have it."""
     try:
         return [make()]
     except LeftOut:
@@ -158,34 +186,26 @@ def c1(tables: Tables, alpha: float) -> list[Part]:
 
 
 def c2(tables: Tables, alpha: float) -> list[Part]:
-    """1 - S on both splits, and what does not change with the scale of the logits."""
-    twins = measures.model_twins(measures.teachers(tables), alpha)
-    lower = ("below", 0.0)
-    first = change(twins, "intra_class_variance")
-    down = int((first["difference"] < 0).sum())
+    """1 - S on both splits and at equal softness, and what does not change with the scale of the logits."""
+    twins, lower = measures.model_twins(measures.teachers(tables), alpha), ("below", 0.0)
+    first = changed(of_twins, "1 - S, evaluation split", twins, "intra_class_variance", lower)
+    if first.n:
+        down = change(twins, "intra_class_variance")["difference"] < 0
+        first = replace(first, remark=f"lower in {down.sum()} of {first.n} twins")
     parts = [
-        of_twins("1 - S, evaluation split", first, lower, remark=f"lower in {down} of {len(first)} twins")
+        first,
+        changed(of_twins, "1 - S, transfer set", twins, "transfer_intra_class_variance", lower),
+        changed(of_twins, "spread ratio, evaluation split", twins, "spread_ratio", lower, unit="ratio"),
+        changed(of_twins, "spread ratio, transfer set", twins, "transfer_spread_ratio", lower, unit="ratio"),
     ]
-    for name, column, unit in (
-        ("1 - S, transfer set", "transfer_intra_class_variance", "fraction"),
-        ("spread ratio, evaluation split", "spread_ratio", "ratio"),
-        ("spread ratio, transfer set", "transfer_spread_ratio", "ratio"),
-    ):
-        counts = name != "spread ratio, evaluation split"
-        parts += _known(
-            lambda c=column, m=name, u=unit, k=counts: of_twins(m, change(twins, c), lower, unit=u, counts=k)
-        )
-
-    def matched() -> Part:
-        column = "teacher_intra_class_variance"
-        found = measures.at_equal_softness(measures.distilled(tables), alpha, column)
-        found = needed(found, "no unsmoothed twin is as soft at any temperature").drop_duplicates(
-            ["study", "twin"]
-        )
-        pairs = found.assign(difference=found["smooth"] - found["hard"])
-        return of_twins("1 - S, transfer set, unsmoothed twin at the T of equal γ", pairs, lower)
-
-    return parts + _known(matched)
+    measured = "1 - S, transfer set, unsmoothed twin at the T of equal γ"
+    try:
+        found = measures.at_equal_softness(measures.distilled(tables), alpha, "teacher_intra_class_variance")
+        needed(found, "no unsmoothed twin is as soft at any temperature")
+    except LeftOut as why:
+        return [*parts, unknown(measured, why)]
+    found = found.drop_duplicates("twin")  # of all its students the same but for their views
+    return [*parts, of_twins(measured, found.assign(difference=found["smooth"] - found["hard"]), lower)]
 
 
 def c3(tables: Tables, alpha: float) -> list[Part]:
@@ -225,31 +245,25 @@ def _last(tables: Tables, alpha: float, column: str, why: str) -> pd.DataFrame:
 
 def c5(tables: Tables, alpha: float) -> list[Part]:
     """The training loss of the last epoch, and what it is made of."""
-    pairs = _last(
-        tables, alpha, "cross_entropy", "the teacher's entropy by epoch is not recorded; run the trials again"
-    )
-    parts = []
-    for column, counts in (("cross_entropy", True), ("kl", True), ("entropy", False)):
-        measured = {"cross_entropy": "cross-entropy", "kl": "KL", "entropy": "teacher's entropy"}[column]
-        part_ = of_pairs(
-            f"{measured} of the last epoch", change(pairs, column), ("above", 0.0), unit="nats", counts=counts
-        )
-        parts.append(part_)
-    return parts
+    why = "the teacher's entropy by epoch is not recorded; run the trials again"
+    pairs, higher = _last(tables, alpha, "cross_entropy", why), ("above", 0.0)
+    return [
+        changed(of_pairs, "cross-entropy of the last epoch", pairs, "cross_entropy", higher, unit="nats"),
+        changed(of_pairs, "KL of the last epoch", pairs, "kl", higher, unit="nats"),
+        changed(of_pairs, "teacher's entropy", pairs, "entropy", higher, unit="nats", counts=False),
+    ]
 
 
 def c6(tables: Tables, alpha: float) -> list[Part]:
     """The student's error on watched images, and the gap to the training loss."""
     pairs = _last(tables, alpha, "watched_error", "the study watches no images (`watch`)")
-    parts = [
-        of_pairs("error on watched images, last epoch", change(pairs, "watched_error"), ("below", MARGIN))
-    ]
-    for side in measures.SIDES:
-        pairs[f"gap_{side}"] = pairs[f"watched_nll_{side}"] - pairs[f"cross_entropy_{side}"]
+    gaps = {f"gap_{side}": pairs[f"watched_nll_{side}"] - pairs[f"cross_entropy_{side}"] for side in SIDES}
+    pairs, about = pairs.assign(**gaps), {"unit": "nats", "counts": False}
     measured = "NLL on watched images minus training cross-entropy"
-    return parts + _known(
-        lambda: of_pairs(measured, change(pairs, "gap"), ("below", 0.0), unit="nats", counts=False)
-    )
+    return [
+        changed(of_pairs, "error on watched images, last epoch", pairs, "watched_error", ("below", MARGIN)),
+        changed(of_pairs, measured, pairs, "gap", ("below", 0.0), **about),
+    ]
 
 
 def _taught(tables: Tables) -> pd.DataFrame:
@@ -342,31 +356,28 @@ def left_out_errors(table: pd.DataFrame, predictors: Sequence[str]) -> np.ndarra
 
 
 def c8(tables: Tables, alpha: float) -> list[Part]:
-    """What 1 - S and its rivals add to the teacher's accuracy in predicting students of a teacher left
-    out.
-    """
-    table = _taught(tables).dropna(subset=["intra_class_variance"]).reset_index(drop=True)
-    if table[["study", "teacher"]].drop_duplicates().shape[0] < NEEDED:
-        raise LeftOut(f"fewer than {NEEDED} teachers of students from scratch have their 1 - S recorded")
-    table = table.rename(columns={"teacher_accuracy": "its_accuracy"})
+    """What 1 - S and its rivals add to a teacher's accuracy in predicting its students, it being left out."""
+    table = _taught(tables)
+    names = {
+        "teacher_accuracy": "accuracy",
+        "nll": "NLL",
+        "intra_class_variance": "1 - S",
+        "spread_ratio": "spread ratio",
+    }
     parts = []
-    for more, base, counts in (
-        ("intra_class_variance", ["its_accuracy"], True),
-        ("intra_class_variance", ["its_accuracy", "nll"], True),
-        ("spread_ratio", ["its_accuracy"], False),
-        ("nll", ["its_accuracy"], False),
+    for more, beside, counts in (
+        ("intra_class_variance", ["teacher_accuracy"], True),
+        ("intra_class_variance", ["teacher_accuracy", "nll"], True),
+        ("spread_ratio", ["teacher_accuracy"], False),
+        ("nll", ["teacher_accuracy"], False),
     ):
-        known = table.dropna(subset=[*base, more]).reset_index(drop=True)
-        if known["teacher"].nunique() < NEEDED:
+        known = table.dropna(subset=[*beside, more]).reset_index(drop=True)
+        measured = f"fall of the error by {names[more]}, beside {' and '.join(map(names.get, beside))}"
+        if len(known[["study", "teacher"]].drop_duplicates()) < NEEDED:
+            why = LeftOut(f"it is known of fewer than {NEEDED} teachers; {measures.ATLAS} gives it")
+            parts.append(unknown(measured, why, counts=counts))
             continue
-        gain = left_out_errors(known, base) - left_out_errors(known, [*base, more])
-        names = {
-            "its_accuracy": "accuracy",
-            "nll": "NLL",
-            "intra_class_variance": "1 - S",
-            "spread_ratio": "spread ratio",
-        }
-        measured = f"fall of the error by {names[more]}, beside {' and '.join(names[name] for name in base)}"
+        gain = left_out_errors(known, beside) - left_out_errors(known, [*beside, more])
         about = (pd.Series(gain), _student(known), known["twin"])
         parts.append(part(measured, *about, ("above", 0.0), counts=counts))
     return parts
@@ -374,25 +385,13 @@ def c8(tables: Tables, alpha: float) -> list[Part]:
 
 def c9(tables: Tables, alpha: float) -> list[Part]:
     """1 - S of unsmoothed models that were trained longer, and whether they are surer or softer."""
-    pairs = measures.longer(tables)
-    for side, name in (("hard", "short"), ("smooth", "long")):  # as `change` takes them
-        pairs = pairs.rename(columns={f"{column}_{name}": f"{column}_{side}" for column in measures.MODELS})
-    pairs = pairs.assign(twin=pairs["recipe"])
-    lower = ("below", 0.0)
-    first = of_twins("1 - S, trained longer minus shorter", change(pairs, "intra_class_variance"), lower)
-    rest = [("spread ratio", "spread_ratio", "ratio"), ("γ", "off_target_mass", "fraction")]
-    return [first] + [
-        one
-        for name, column, unit in rest
-        for one in _known(
-            lambda c=column, m=name, u=unit: of_twins(
-                f"{m}, trained longer minus shorter",
-                change(pairs, c),
-                lower,
-                unit=u,
-                counts=c == "spread_ratio",
-            )
-        )
+    pairs = measures.longer(tables).rename(columns={"recipe": "twin"})
+    lower, about = ("below", 0.0), {"sides": ("short", "long")}
+    end = "trained longer minus shorter"
+    return [
+        changed(of_twins, f"1 - S, {end}", pairs, "intra_class_variance", lower, **about),
+        changed(of_twins, f"spread ratio, {end}", pairs, "spread_ratio", lower, unit="ratio", **about),
+        changed(of_twins, f"γ, {end}", pairs, "off_target_mass", lower, counts=False, **about),
     ]
 
 
@@ -489,30 +488,23 @@ def m1(tables: Tables, alpha: float) -> list[Part]:
 
 def m2(tables: Tables, alpha: float) -> list[Part]:
     """Calibration errors of smoothed teachers and of their students."""
-    lower = ("below", 0.0)
-
-    def of_teachers(column: str, measured: str, unit: str, counts: bool) -> list[Part]:
-        def make() -> Part:
-            pairs = measures.model_twins(measures.teachers(tables), alpha)
-            return of_twins(measured, change(pairs, column), lower, unit=unit, counts=counts)
-
-        return _known(make)
-
-    parts = of_teachers("calibration_error", "calibration error of teachers (15 bins)", "fraction", True)
+    lower, parts = ("below", 0.0), []
     pairs = _at_one(tables, alpha)
-    for column, measured, unit in (
-        ("student_calibration_error_after", "calibration error of students (15 bins)", "fraction"),
-        ("student_negative_log_likelihood_after", "NLL of students", "nats"),
-    ):
-        parts += _known(
-            lambda c=column, m=measured, u=unit: of_pairs(
-                m, change(pairs, c, "running the trials again"), lower, unit=u, counts=u == "fraction"
-            )
-        )
-    parts += of_teachers("nll", "NLL of teachers", "nats", False)
-    if not parts:
-        raise LeftOut("no calibration error of teachers or students is recorded")
-    return parts
+    of_students = (
+        ("calibration error of students (15 bins)", "student_calibration_error_after", {}),
+        ("NLL of students", "student_negative_log_likelihood_after", {"unit": "nats", "counts": False}),
+    )
+    parts = [changed(of_pairs, name, pairs, column, lower, **about) for name, column, about in of_students]
+    of_teachers = (
+        ("calibration error of teachers (15 bins)", "calibration_error", {}),
+        ("NLL of teachers", "nll", {"unit": "nats", "counts": False}),
+    )
+    try:
+        twins = measures.model_twins(measures.teachers(tables), alpha)
+    except LeftOut as why:
+        return [unknown(of_teachers[0][0], why), *parts]
+    mine = [changed(of_twins, name, twins, column, lower, **about) for name, column, about in of_teachers]
+    return [mine[0], *parts, mine[1]]
 
 
 # --- Chandrasegaran et al. ------------------------------------------------------------------------
@@ -595,7 +587,7 @@ def shares(tables: Tables, alpha: float, objective: str) -> pd.DataFrame:
     mine = trials[(trials["objective"] == objective) & ~trials["scratch"] & trials["twin"].notna()]
     pairs = side_by_side(mine, [*measures.UNIT], alpha, "alpha")
     needed(pairs, f"no trained student was taught by {objective} by both twins")
-    pairs = change(pairs, "teacher_share", "running its trials again")
+    pairs = change(pairs, "teacher_share", measures.TRIALS_AGAIN)
     return pairs.assign(
         share=pairs["difference"],
         delta=pairs["accuracy_smooth"] - pairs["accuracy_hard"],
@@ -905,11 +897,15 @@ def verdicts(tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
         row = {"claim": name, "says": claim.claim}
         try:
             found = claim.measured(tables, measures.main_alpha(tables))
+            counted = [one for one in found if one.counts]
+            main = next((one for one in counted if one.n), None)
+            if main is None:
+                raise LeftOut(counted[0].remark)
         except LeftOut as why:
             row |= {"measured": f"{NOT_MEASURED}: {why}", "p_value": np.nan, "n": 0, "unit": "", "remark": ""}
         else:
             parts += [{"claim": name, **_row_of(one)} for one in found]
-            row |= _row_of(found[0]) | _combined([one for one in found if one.counts])
+            row |= _row_of(main) | _combined(counted)
         about = {field: getattr(claim, field) for field in ("supports", "refutes", "published", "source")}
         rows.append(row | about)
     names = ["claim", "says", "measured", "value", "low", "high", "n", "unit", "p_value", "side", "remark"]
@@ -919,28 +915,12 @@ def verdicts(tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
     for column, p in (("verdict", "p_holm"), ("by_itself", "p_value")):
         decided = np.where(table[p] <= LEVEL, table["side"], UNDECIDED)
         table[column] = np.where(table["n"] == 0, NOT_MEASURED, decided)
-    columns = [
-        "claim",
-        "measured",
-        "value",
-        "low",
-        "high",
-        "n",
-        "unit",
-        "p_supports",
-        "p_refutes",
-        "counts",
-        "remark",
-    ]
-    return table.drop(columns="side"), pd.DataFrame(parts, columns=columns)
+    columns = ["claim", "measured", "value", "low", "high", "n", "unit", "p_supports", "p_refutes", "counts"]
+    return table.drop(columns="side"), pd.DataFrame(parts, columns=[*columns, "remark"])
 
 
 def _row_of(one: Part) -> dict:
-    row = {
-        name: getattr(one, name)
-        for name in ("measured", "value", "low", "high", "n", "unit", "counts", "remark")
-    }
-    return row | {"p_supports": one.supports, "p_refutes": one.refutes}
+    return {{"supports": "p_supports", "refutes": "p_refutes"}.get(k, k): v for k, v in vars(one).items()}
 
 
 def _combined(parts: list[Part]) -> dict:

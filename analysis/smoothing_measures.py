@@ -42,6 +42,7 @@ CENTRES = ["id", "split", "class", "other", "distance"]
 PROJECTIONS = ["id", "split", "plane", "class", "index", "x", "y"]
 UNIT = ["study", "twin", "student", "method", "seed"]
 SIDES = ("hard", "smooth")
+ATLAS, TRIALS_AGAIN = "jobs/atlas.py STUDY --measure", "running its trials again"  # what gives numbers
 SIMILAR = 0.1  # of the unordered pairs of classes, the most confused ones, count as similar
 
 
@@ -272,16 +273,16 @@ def model_twins(models: pd.DataFrame, alpha: float) -> pd.DataFrame:
     return needed(pairs, "no smoothed model of an atlas has an unsmoothed twin beside it")
 
 
-def change(pairs: pd.DataFrame, column: str, again: str = "jobs/atlas.py STUDY --measure") -> pd.DataFrame:
-    """The pairs of which a number of both sides is known, with their `difference`, smoothed minus unsmoothed.
+def change(pairs: pd.DataFrame, column: str, again: str = ATLAS, sides: tuple = SIDES) -> pd.DataFrame:
+    """The pairs of which both sides' number is known, with their `difference`, the second minus the first.
 
     Raises:
         LeftOut: it is known of none; says what gives it.
     """
-    known = pairs.dropna(subset=[f"{column}_{side}" for side in SIDES])
+    known = pairs.dropna(subset=[f"{column}_{side}" for side in sides])
     needed(known, f"{column} is not recorded; {again} gives it")
-    both = [known[f"{column}_{side}"].astype(float) for side in reversed(SIDES)]
-    return known.assign(difference=both[0] - both[1])
+    first, second = (known[f"{column}_{side}"].astype(float) for side in sides)
+    return known.assign(difference=second - first)
 
 
 # --- classes --------------------------------------------------------------------------------------

@@ -167,6 +167,7 @@ def test_a_measurement_is_what_was_planted(found, claim, measured, points, near)
 
 def test_a_claim_of_several_measurements_is_as_sure_as_the_least_sure_one(found):
     table, parts = found
+    assert parts["n"].gt(0).all()
     for row in table[table["n"] > 0].itertuples():
         mine = parts[(parts["claim"] == row.claim) & parts["counts"]]
         supports, refutes = mine["p_supports"].max(), min(1, len(mine) * mine["p_refutes"].min())
@@ -525,6 +526,25 @@ def test_of_older_results_what_is_not_recorded_is_left_out_with_why(made, tmp_pa
     made_of = SimpleNamespace(smoothing=own)
     notes = {one.name: one.note for one in section(exhibits.smoothing, made_of).exhibits}
     assert "jobs/atlas.py STUDY --measure" in notes["smoothing_stability"]
+
+
+def test_a_claim_is_not_supported_without_a_measurement_that_it_rests_on(made, tmp_path):
+    models = made["models"].drop(columns=["transfer_spread_ratio"])
+    place = smoothed.write(tmp_path / "some", {**made, "models": models, "centres": made["centres"].iloc[:0]})
+    own = Smoothing([place])
+    row = own.verdicts[0].set_index("claim").loc["C2"]
+    assert row["by_itself"] == row["verdict"] == "undecided" and row["n"] == smoothed.TWINS
+    mine = value(own.verdicts, "C2", "spread ratio, transfer set")
+    assert mine["n"] == 0 and "transfer_spread_ratio is not recorded; jobs/atlas.py" in mine["remark"]
+    (line,) = (line for line in smoothing.lines(*own.verdicts) if line.startswith("C2"))
+    assert "spread ratio, transfer set (not measured: transfer_spread_ratio is not recorded" in line
+    # What refutes it refutes it all the same.
+    higher = own.tables.models.assign(
+        intra_class_variance=lambda of: -of["intra_class_variance"].astype(float)
+    )
+    parts = smoothing_claims.c2(replace(own.tables, models=higher), ALPHA)
+    found = smoothing_claims._combined([one for one in parts if one.counts])
+    assert found["side"] == "refuted" and found["p_value"] < 0.05
 
 
 def test_what_the_atlas_keeps_of_all_other_classes_together_is_no_class(made, tmp_path):
