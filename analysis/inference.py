@@ -4,7 +4,8 @@ Short functions on arrays. What the analysis scripts compare is paired (one stud
 two methods on one pair of models) and crossed (a trial shares its student with some trials and its
 teacher with others), so the tests here are paired, and `crossed_bootstrap` resamples whole students and
 whole teachers. Numbers of a whole zoo are made of pairs of models in two roles at once, so
-`pair_bootstrap` resamples models. Many tests at once are corrected by `benjamini_hochberg`.
+`pair_bootstrap` resamples models. Many tests at once are corrected by `benjamini_hochberg`, the claims of a
+study by `holm`.
 
 Left out on purpose: models of the data (mixed effects, Bayesian hierarchies).
 """
@@ -67,6 +68,33 @@ def benjamini_hochberg(p) -> np.ndarray:
     if known.any():
         q[known] = stats.false_discovery_control(p[known])
     return q
+
+
+def holm(p) -> np.ndarray:
+    """Holm's adjusted p-values: rejecting those <= a keeps the chance of any false rejection at a or below.
+
+    Of m sorted p-values the i-th is max over j <= i of (m - j + 1) p_(j), at most 1 (Holm, "A simple
+    sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979). It holds for
+    any dependence of the tests. `benjamini_hochberg` bounds the share of false rejections instead.
+
+    Args:
+        p: [N] p-values in [0, 1] of one family of tests; NaN where there was no test, which is neither
+            adjusted nor counted.
+
+    Returns:
+        [N] float64, at least `p`; NaN where `p` is.
+
+    Raises:
+        ValueError: a p-value outside [0, 1].
+    """
+    p = np.asarray(p, float)
+    adjusted, known = np.full(p.shape, np.nan), np.flatnonzero(~np.isnan(p))
+    if np.any(p[known] < 0) or np.any(p[known] > 1):
+        raise ValueError("p-values must lie in [0, 1]")
+    order = known[np.argsort(p[known], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * p[order]))
+    return adjusted
 
 
 def wilson_interval(successes, n, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
@@ -233,12 +261,84 @@ def crossed_bootstrap(
         ValueError: a value is not finite, a label of a student or of some teachers only is null, or the
             lengths differ.
     """
+    return _drawn(values, students, teachers, statistic, resamples, seed).interval(confidence, bounds)
+
+
+def crossed_p_value(
+    values,
+    students,
+    teachers=None,
+    statistic: str | Callable = "mean",
+    *,
+    null: float = 0.0,
+    resamples: int = 4_999,
+    seed: int = 0,
+) -> float:
+    """The two-sided p-value that goes with `crossed_bootstrap`: of its intervals without the null the widest.
+
+    It is 1 - c, with c the largest confidence whose interval does not hold `null`: so it is below 0.05 just
+    where the 95 % interval leaves the null out.
+
+    Args:
+        values, students, teachers, statistic, resamples, seed: as `crossed_bootstrap` takes them.
+        null: the value of the statistic that is tested.
+
+    Returns:
+        p in [1 / resamples, 1], below which resamples tell nothing; NaN where there is no interval.
+    """
+    drawn = _drawn(values, students, teachers, statistic, resamples, seed)
+    least, most = 1 / resamples, 1.0
+    if np.isnan(drawn.interval(0.95)[0]):
+        return float("nan")
+
+    def without(p: float) -> bool:
+        low, high = drawn.interval(1 - p)
+        return not low <= null <= high
+
+    if null == drawn.estimate:
+        return 1.0
+    if without(least):
+        return least
+    for _ in range(30):
+        middle = np.sqrt(least * most)
+        least, most = (least, middle) if without(middle) else (middle, most)
+    return float(most)
+
+
+class _Drawn(NamedTuple):
+    """A statistic of trials that were drawn anew: its estimate, the resamples' values, and how they vary.
+
+    Attributes:
+        estimate: of the data; NaN where there is no interval.
+        both: [R], where students and teachers were drawn.
+        variances: [2], of resamples of students alone and of teachers alone.
+        levels: [2], how many students and teachers there are.
+    """
+
+    estimate: float
+    both: np.ndarray
+    variances: np.ndarray
+    levels: np.ndarray
+
+    def interval(self, confidence: float, bounds: tuple[float, float] = (-np.inf, np.inf)):
+        """As `crossed_bootstrap` says."""
+        if np.isnan(self.estimate):
+            return float("nan"), float("nan")
+        stretch = _stretch(self.variances, self.levels, confidence)
+        quantiles = np.quantile(self.both, [(1 - confidence) / 2, (1 + confidence) / 2])
+        low, high = quantiles - self.estimate
+        low, high = self.estimate + stretch * min(low, 0.0), self.estimate + stretch * max(high, 0.0)
+        return float(max(low, bounds[0])), float(min(high, bounds[1]))
+
+
+def _drawn(values, students, teachers, statistic, resamples: int, seed: int) -> _Drawn:
     values = np.asarray(values, float)
     (of_student, S), (of_teacher, T) = _levels(students, len(values)), _levels(teachers, len(values))
     if not np.all(np.isfinite(values)) or (of_student < 0).any() or 0 < (of_teacher < 0).sum() < len(values):
         raise ValueError("needs finite values, a student each, and a teacher for all of them or for none")
+    none = _Drawn(float("nan"), np.zeros(0), np.zeros(2), np.array([S, T]))
     if max(S, T) < 2:
-        return float("nan"), float("nan")
+        return none
     ones, drawn = _multiplicities_of(S, T, resamples, seed)
     evaluate = _crossed_mean if statistic == "mean" else _crossed_statistic(statistic)
     of_weights = evaluate(values, of_student, np.maximum(of_teacher, 0), ones)
@@ -246,12 +346,9 @@ def crossed_bootstrap(
     both = of_weights(*drawn)
     both = both[np.isfinite(both)]
     if len(both) < 0.95 * resamples or not np.isfinite(estimate):
-        return float("nan"), float("nan")
+        return none
     variances = [_variance_of_known(of_weights(*w)) for w in ((drawn[0], ones[1]), (ones[0], drawn[1]))]
-    stretch = _stretch(np.array(variances), np.array([S, T]), confidence)
-    low, high = np.quantile(both, [(1 - confidence) / 2, (1 + confidence) / 2]) - estimate
-    low, high = estimate + stretch * min(low, 0.0), estimate + stretch * max(high, 0.0)
-    return float(max(low, bounds[0])), float(min(high, bounds[1]))
+    return _Drawn(float(estimate), both, np.array(variances), np.array([S, T]))
 
 
 def _stretch(variances: np.ndarray, levels: np.ndarray, confidence: float) -> float:

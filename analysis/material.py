@@ -23,6 +23,7 @@ from analysis import (
     results,
     search_measures,
     several_teachers,
+    smoothing_results,
     tables,
     timm_results,
     training_measures,
@@ -51,6 +52,7 @@ NEEDED = [  # columns of `trials`, beside those that `results.load` checks
 
 
 LATER = ["search", "settings", "data_name", "evaluated_on"]  # that older results do not have
+SMOOTHING = ["student_label_smoothing", "teacher_label_smoothing"]
 
 
 def _some(table: pd.DataFrame, why: str) -> pd.DataFrame:
@@ -97,7 +99,7 @@ class Material:
             self.every = self.of_searches = self.from_scratch = self.recorded
             return
         optional = [*beyond_accuracy.COLUMNS, *timm_results.OF_TRIALS, *tables.FLIPS_TAUGHT, *LATER]
-        optional += augmentation_measures.COLUMNS
+        optional += [*augmentation_measures.COLUMNS, *SMOOTHING]
         columns = dict.fromkeys([*NEEDED, *optional])
         every = results.load(folder, list(columns), several=True, from_scratch=True)
         again = "run the study again in a new folder"
@@ -219,11 +221,14 @@ class Material:
     def augmented(self) -> pd.DataFrame:
         """Finished trials of one teacher or none that have a second input, or a student from scratch.
 
-        Beside those of a second input all of the same students, for comparison.
+        Beside those of a second input all of the same students, for comparison. Students from scratch that
+        have none stand by themselves only where no other section is of them.
         """
         every = pd.concat([self.from_scratch, self.recorded], ignore_index=True)
         every = results.one_teacher(every[every["status"] == "ok"])
         every = every.reindex(columns=[*dict.fromkeys([*every, *augmentation_measures.COLUMNS])])
+        if every["augmentation"].isna().all() and self.is_smoothed:
+            raise LeftOut("no trial has a second input")
         wanted = results.is_from_scratch(every)
         wanted |= every["student"].isin(every.loc[every["augmentation"].notna(), "student"])
         why = "no trial has a second input, and no student is from scratch"
@@ -239,6 +244,18 @@ class Material:
         """`augmentation_measures.points`."""
         found = augmentation_measures.points(self.schemes)
         return _some(found, "no trial has a T. stddev and a test loss")
+
+    @cached_property
+    def is_smoothed(self) -> bool:
+        """`smoothing_results.is_smoothed`."""
+        return smoothing_results.is_smoothed(self.every, self.folder)
+
+    @cached_property
+    def smoothing(self) -> smoothing_results.Smoothing:
+        """What is made of models that were trained with smoothed labels; of no others anything is read."""
+        if not self.is_smoothed:
+            raise LeftOut("no model is known to be trained with smoothed labels (`recipe.label_smoothing`)")
+        return smoothing_results.Smoothing([self.folder], self.progress)
 
     @cached_property
     def evaluations(self) -> pd.DataFrame:

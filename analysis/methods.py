@@ -30,6 +30,7 @@ LABELS = {  # in the order of every table and figure; other methods follow alpha
     "kl_flips": "KL by flips",
     "kl_dp": "KL+DP",
     "kl_dp_drop": "KL+DP, teachers dropped",
+    "kl_dp_calibrated": "KL+DP (calibrated)",
     "xe_kl_dp": "KL+DP+XE",
     "kl_dp_unsupervised": "KL+DP (unsup.)",
     "xe_kl_op": "XE-KL+OP",
@@ -87,6 +88,8 @@ ABOUT = {  # what they do, after the equations of arXiv 2310.17653
     "kl_dp": "the student imitates the teacher where that gives the true class more probability, and what it "
     "was itself elsewhere (data partitioning, Eqs. 4 and 5)",
     "kl_dp_drop": "KL+DP from several teachers, each left out of a sample at random",
+    "kl_dp_calibrated": "KL+DP that compares both models after their temperatures were fitted on images "
+    "neither has seen",
     "xe_kl_dp": "lambda * KL+DP + (1 - lambda) * XE: the student learns the labels beside (appendix A.3)",
     "kl_dp_unsupervised": "KL+DP without labels: whoever of the two is surer is imitated",
     "xe_kl_op": "the student learns the labels, and imitates a weighted mean of what the teacher and itself "

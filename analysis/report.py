@@ -52,7 +52,8 @@ def report(material: Material, out: Path) -> tuple[str, list[Path]]:
     if len(material.of_searches):  # its control is shown beside it
         single = single.dropna(subset="teacher")
     if single.empty:  # an atlas, trials of several teachers, or a search alone
-        sections = [exhibits.augmentation, exhibits.search, exhibits.atlas, exhibits.atlas_paper]
+        sections = [exhibits.augmentation, exhibits.smoothing, exhibits.search]
+        sections += [exhibits.atlas, exhibits.atlas_paper]
         sections += [exhibits.several] * (len(material.recorded) > len(material.trials))
     made = []
     for module in sections:
@@ -60,7 +61,7 @@ def report(material: Material, out: Path) -> tuple[str, list[Path]]:
         if one := section(module, material):
             made.append(one)
     found = (findings(material) if len(single) else []) or _of_searches(material)
-    found = found or _of_augmentations(made) or _of_atlas(material)
+    found = found or _of_students_from_scratch(made) or _of_atlas(material)
     shown = [each for one in made for each in one.exhibits]
     contents = _older(out) | _files(shown)
     left = None if material.every.empty else unfinished(material.plan, material.every)
@@ -102,23 +103,41 @@ def compare(results: tuple[Path, Path], out: Path) -> tuple[str, list[Path]]:
     Raises:
         ResultsError: the results cannot be read, have nothing in common, or the folder cannot be written.
     """
-    both = Both(*results, _progress)
+    both = Both(*results, progress)
     (made,) = [section(exhibits.both, both)]
-    contents = _files(made.exhibits)
     trials = both.trials["method"].size
-    report = page.Report(
+    return of_section(
+        made,
+        out,
+        title="Two transfer studies side by side",
         subtitle=f"{both.names[1]} against {both.names[0]}: {trials:,} trials that both have",
-        findings=[Finding(line, "both_by_method") for line in both.findings()],
+        found=[Finding(line, "both_by_method") for line in both.findings()],
+    )
+
+
+def of_section(
+    made: Section, out: Path, *, title: str, subtitle: str, found: list[Finding]
+) -> tuple[str, list[Path]]:
+    """Write a report of one section into `out`; returns what to print, and the files written.
+
+    Raises:
+        ResultsError: the folder cannot be written.
+    """
+    contents = _older(out) | _files(made.exhibits)
+    report = page.Report(
+        subtitle=subtitle,
+        findings=found,
         coverage=[],
         unfinished=None,
         sections=[made],
         trials=pd.DataFrame(),
-        title="Two transfer studies side by side",
+        title=title,
     )
     drawn = {one.name: contents[f"figures/{one.name}.svg"] for one in made.exhibits}
     numbers = statements.together(one.statements for one in made.exhibits)
     contents |= {"statements.parquet": numbers.to_parquet, "report.md": page.markdown(report)}
-    written = write(out, contents | {"report.html": page.html(report, drawn)})
+    contents["report.html"] = page.html(report, drawn)
+    written = write(out, contents | _listed(contents))
     return _printed(report, made.exhibits), written
 
 
@@ -142,10 +161,10 @@ def _of_searches(material: Material) -> list[Finding]:
     return [Finding(line, "search_combinations") for line in exhibits.search.lines(material) or ()]
 
 
-def _of_augmentations(made: list[Section]) -> list[Finding]:
+def _of_students_from_scratch(made: list[Section]) -> list[Finding]:
     """What students from scratch found, without other trials."""
-    lines = (line for one in made if one.name == "augmentation" for line in one.lines)
-    return [Finding(line, "augmentation_schemes") for line in lines]
+    shown = {"augmentation": "augmentation_schemes", "smoothing": "smoothing_claims"}
+    return [Finding(line, shown[one.name]) for one in made if one.name in shown for line in one.lines]
 
 
 def _of_atlas(material: Material) -> list[Finding]:
@@ -198,7 +217,7 @@ def _files(shown: list[Made]) -> dict[str, str | bytes | None]:
     return contents | {"figures/README.md": "\n".join(["# How to read the figures", "", *notes, ""])}
 
 
-def _progress(line: str) -> None:
+def progress(line: str) -> None:
     """What is going on, for one who waits."""
     print(f"report: {line}", file=sys.stderr, flush=True)
 
@@ -228,17 +247,22 @@ def main(arguments: list[str] | None = None) -> int:
             printed, written = compare((results, others[0]), out)
         else:
             out = options.out or out
-            material = Material(results, options.equal, options.gap, options.atlas, _progress)
+            material = Material(results, options.equal, options.gap, options.atlas, progress)
             printed, written = report(material, out)
     except (ResultsError, PermissionError) as error:
         print(f"error: {told(error)}", file=sys.stderr)
         return 2
+    say(printed, written, out)
+    return 0
+
+
+def say(printed: str, written: list[Path], out: Path) -> None:
+    """Print what a report says, and where its files are."""
     counts = {kind: sum(path.parent.name == kind for path in written) for kind in ("figures", "tables")}
     print(
         printed, "", *(f"{kind}: {count} files in {out / kind}" for kind, count in counts.items()), sep="\n"
     )
     print(f"report: {out / 'report.html'}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -30,10 +30,13 @@ UNITS = {
     "over_best": "ratio",
     "published_over_best": "ratio",
     **dict.fromkeys(("correlation", "published_correlation"), "correlation"),
-    **dict.fromkeys(("p_value", "q_value"), "p-value"),
+    **dict.fromkeys(("p_value", "q_value", "p_holm", "p_supports", "p_refutes"), "p-value"),
     **dict.fromkeys(("loss", "loss_sd", "loss_difference", "published_loss"), "nats"),
     **dict.fromkeys(("regret", "regret_of_cutmix", "regret_difference"), "nats"),
     **dict.fromkeys(("teacher_entropy_augmented", "teacher_entropy_stddev"), "nats"),
+    **dict.fromkeys(("nll", "entropy", "cross_entropy", "kl_divergence"), "nats"),
+    **dict.fromkeys(("spread_ratio", "relative_hard", "relative_smooth"), "ratio"),
+    **dict.fromkeys(("separation_hard", "separation_smooth"), "ratio"),
 }
 
 

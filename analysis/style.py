@@ -58,6 +58,7 @@ METHODS = {
     "bi_kd": ("#004488", "D"),
     "bi_kd_moving": ("#6699cc", "D"),
     "kl_dp_drop": ("#225588", "o"),
+    "kl_dp_calibrated": ("#114466", "8"),
     "xe_kl_smoothed": ("#999933", "s"),
     "kl_top_k": ("#ffaabb", "v"),
     "soft_xe": ("#cc6677", "<"),

@@ -17,6 +17,7 @@ from analysis.exhibits import (
     recommender,
     search,
     several,
+    smoothing,
     success,
     training,
 )
@@ -31,6 +32,7 @@ SECTIONS = (
     gallery,
     beyond,
     augmentation,
+    smoothing,
     atlas,
     atlas_paper,
     several,

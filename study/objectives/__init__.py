@@ -59,6 +59,7 @@ from study.objectives.losses import (
 from study.objectives.partition import (
     best,
     kl_dp,
+    kl_dp_calibrated,
     kl_dp_drop,
     kl_dp_unsupervised,
     kl_flips,
@@ -78,7 +79,7 @@ OBJECTIVES: dict[str, Callable] = {
         *(xe_kl_op, xe_kl_op_agreement, xe_kl_op_equal),
         *(xe_kl_dp_calibrated, xe_kl_mixed, xe_kl_adaptconf, xe_kl_until_passed),
         *(kl_of_classes, kl_of_experts),
-        *(kl_dp_drop, bi_kd),
+        *(kl_dp_drop, kl_dp_calibrated, bi_kd),
         *(xe_kl_at, xe_kl_sp, xe_kl_cc, xe_kl_crd, xe_kl_pkt, xe_kl_vid),
     )
 }

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from study.contract import Positive, Share
 from study.objectives.losses import Loss, kl, xe, xe_kl
-from study.objectives.partition import best, shares, targets, weighted_kl
-from study.objectives.pool import pool_weights
+from study.objectives.partition import best, inverse_temperatures, shares, targets, weighted_kl
 
 # --- partitions ---------------------------------------------------------------------------------
 
@@ -31,7 +30,7 @@ class xe_kl_dp_calibrated(nn.Module):
     arXiv 1706.04599), before it is compared and imitated: who is too sure is not heard for that.
 
     Args:
-        tune_frozen, tune_teachers, tune_labels: as `pool.pool_weights` takes them.
+        tune_frozen, tune_teachers, tune_labels: what `partition.inverse_temperatures` takes.
         weight: λ.
     """
 
@@ -46,8 +45,8 @@ class xe_kl_dp_calibrated(nn.Module):
     ) -> None:
         super().__init__()
         self.weight, self.temperature = weight, temperature
-        inverse = [pool_weights(said, (), tune_labels) for said in (tune_frozen, *tune_teachers)]
-        self.register_buffer("inverse", torch.cat(inverse).float(), persistent=False)
+        inverse = inverse_temperatures(tune_frozen, tune_teachers, tune_labels)
+        self.register_buffer("inverse", inverse, persistent=False)
 
     def forward(self, student: Tensor, teachers: Sequence[Tensor], frozen: Tensor, labels: Tensor) -> Loss:
         frozen = self.inverse[0] * frozen

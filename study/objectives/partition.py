@@ -1,9 +1,9 @@
 """Data partitioning: who teaches which sample, a teacher or the frozen student.
 
 KL+DP after arXiv 2310.17653, sections 4.2 and 4.3; its variants after appendix A.3 (cross-entropy beside
-it) and the authors' scripts (partitions by flips, a weight on the frozen student's term). Everything is
-decided from frozen models, on each batch afresh. The scripts decide flips by the student as it is in
-training; here, as the paper's idea has it, by the frozen student."""
+it) and the authors' scripts (partitions by flips, a weight on the frozen student's term); beyond it, the same
+choice among calibrated models. Everything is decided from frozen models, on each batch afresh. The scripts
+decide flips by the student as it is in training; here, as the paper's idea has it, by the frozen student."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from study.contract import Positive, Share
 from study.objectives.losses import Loss, kl, log_probabilities, xe
+from study.objectives.pool import pool_weights
 
 Whom = Literal["teacher", "frozen", "mean", "nobody"]
 
@@ -80,6 +81,24 @@ def flips_taught(taught: Tensor, frozen: Tensor, teacher: Tensor, labels: Tensor
     }
 
 
+def inverse_temperatures(frozen: Tensor, teachers: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """1/T of each model's best temperature: what its logits are multiplied by to make the labels likeliest.
+
+    Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599, section
+    4.2), as the pool of one model alone.
+
+    Args:
+        frozen: logits [samples, classes] of the frozen student, of images that no model was trained on.
+        teachers: each one's.
+        labels: int64 [samples].
+
+    Returns:
+        float32 [1 + teachers], the frozen student's first. Of one who says nothing of the labels about 0, of
+        one who says the opposite below 0.
+    """
+    return torch.cat([pool_weights(said, (), labels) for said in (frozen, *teachers)]).float()
+
+
 # --- objectives ---------------------------------------------------------------------------------
 
 
@@ -104,6 +123,37 @@ def kl_dp_unsupervised(
     choice = best(frozen, teachers)
     loss = kl(student, targets(choice, frozen, teachers), temperature=temperature)
     return loss, shares(choice, len(teachers))
+
+
+class kl_dp_calibrated(nn.Module):
+    """KL+DP, decided by calibrated probabilities (Eqs. 4 and 5, after arXiv 1706.04599).
+
+    Each model's logits are divided by the temperature that makes its labels on `tune` likeliest, and then
+    compared as in KL+DP. What is taught are the chosen model's own logits: beside KL+DP nothing else
+    differs. A teacher that label smoothing has made less sure is thus not chosen less for that.
+
+    Args:
+        tune_frozen, tune_teachers, tune_labels: what `inverse_temperatures` takes.
+    """
+
+    def __init__(
+        self,
+        tune_frozen: Tensor,
+        tune_teachers: Sequence[Tensor],
+        tune_labels: Tensor,
+        *,
+        temperature: Positive = 1.0,
+    ) -> None:
+        super().__init__()
+        self.temperature = temperature
+        inverse = inverse_temperatures(tune_frozen, tune_teachers, tune_labels)
+        self.register_buffer("inverse", inverse, persistent=False)
+
+    def forward(self, student: Tensor, teachers: Sequence[Tensor], frozen: Tensor, labels: Tensor) -> Loss:
+        own, *others = (by * said.float() for by, said in zip(self.inverse, (frozen, *teachers), strict=True))
+        choice = best(own, others, labels)
+        loss = kl(student, targets(choice, frozen, teachers), temperature=self.temperature)
+        return loss, shares(choice, len(teachers))
 
 
 def kl_dp_drop(

@@ -14,6 +14,8 @@ from analysis.inference import (
     bootstrap_interval,
     correlation,
     crossed_bootstrap,
+    crossed_p_value,
+    holm,
     mcnemar_exact,
     pair_bootstrap,
     pair_mean,
@@ -115,6 +117,27 @@ def test_wilson_equals_scipy(n, share, confidence):
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
     assert 0 <= low <= successes / n + 1e-12
     assert successes / n - 1e-12 <= high <= 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_holms_p_values_are_those_of_all_intersections(p):
+    """Closed testing: a claim falls where each set of claims it is in falls by Bonferroni."""
+    sets = [of for size in range(1, len(p) + 1) for of in itertools.combinations(range(len(p)), size)]
+    bonferroni = {of: min(1.0, len(of) * min(p[i] for i in of)) for of in sets}
+    expected = [max(value for of, value in bonferroni.items() if i in of) for i in range(len(p))]
+    assert holm(p) == pytest.approx(expected)
+    if len(set(p)) == len(p):
+        order = np.argsort(p)
+        assert (np.diff(holm(p)[order]) >= 0).all()
+
+
+def test_holm_leaves_out_what_was_not_tested_and_refuses_what_is_no_p_value():
+    assert holm([0.04, math.nan, 0.01, 0.03]) == pytest.approx([0.06, math.nan, 0.03, 0.06], nan_ok=True)
+    assert len(holm([])) == 0
+    for bad in ([-0.1, 0.5], [0.2, 1.1]):
+        with pytest.raises(ValueError, match="p-values"):
+            holm(bad)
 
 
 @pytest.mark.parametrize("n", [6, 36])
@@ -370,6 +393,35 @@ def test_crossed_bootstrap_says_nothing_of_one_trial_or_of_models_that_rarely_me
     # Two students with a teacher each: in one resample of eight nobody met.
     assert crossed_bootstrap([1.0, 2.0], ["a", "b"], ["x", "y"]) == nothing
     assert crossed_bootstrap([0.1] * 6, list("aabbcc"), list("xyxyxy")) == (0.1, 0.1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(-1.5, 1.5))
+def test_a_crossed_p_value_is_where_the_interval_just_holds_the_null(seed, null):
+    draw = np.random.default_rng(seed)
+    students, teachers = np.repeat(np.arange(4), 3), np.tile(np.arange(3), 4)
+    values = draw.normal(size=12) + draw.normal(size=4)[students] + draw.normal(size=3)[teachers]
+    of = values, students, teachers
+    p = crossed_p_value(*of, null=null, resamples=500)
+    low, high = crossed_bootstrap(*of, resamples=500)
+    assert (p < 0.05) == (not low <= null <= high)
+    if 1 / 500 < p < 1:
+        bounds = crossed_bootstrap(*of, confidence=1 - p, resamples=500)
+        assert min(abs(bound - null) for bound in bounds) < 1e-6 * (1 + np.ptp(values))
+    shifted = crossed_p_value(values - null, students, teachers, resamples=500)
+    assert p == pytest.approx(shifted, rel=1e-4)
+
+
+def test_a_crossed_p_value_of_many_students_is_students_t():
+    values = np.random.default_rng(5).normal(0.25, 1, 60)
+    expected = stats.ttest_1samp(values, 0).pvalue
+    assert crossed_p_value(values, np.arange(60), resamples=20_000) == pytest.approx(expected, rel=0.25)
+
+
+def test_a_crossed_p_value_where_there_is_nothing_to_test_or_nothing_left():
+    assert math.isnan(crossed_p_value([1.0, 2.0], ["a", "a"], ["x", "x"]))
+    assert crossed_p_value([1.0, 1.0, 1.0], list("abc"), null=1.0) == 1.0
+    assert crossed_p_value([1.0, 1.0, 1.0], list("abc"), resamples=400) == 1 / 400
 
 
 def test_crossed_bootstrap_is_deterministic_and_follows_its_seed():

@@ -34,7 +34,7 @@ def units_of(trials: pd.DataFrame) -> pd.DataFrame:
 def test_every_published_table_is_there_with_its_source():
     notes = (reference.FOLDER / "README.md").read_text()
     files = sorted(path.stem for path in reference.FOLDER.glob("*.csv"))
-    assert len(files) == 16
+    assert len(files) == 24
     for name in files:
         assert len(reference.table(name)) > 1
         assert f"`{name}.csv`" in notes

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.optimize
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import recall_score
@@ -65,6 +66,55 @@ def test_a_calibrated_partition_compares_and_teaches_calibrated_models(count):
     assert loss.item() == pytest.approx(both(divergences(student, target), student, labels), rel=1e-4)
     assert measures["teacher_share"].tolist() == (choice > 0).tolist()
     assert {*choice} == {*range(1 + count)}
+
+
+def truthful(seed: int, count: int, samples: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Models' logits that know something of the labels, and these."""
+    labels = labels_of(samples)
+    return [said + 2 * F.one_hot(labels, 5) for said in logits(seed, count, samples)], labels
+
+
+def best_inverse(said: torch.Tensor, labels: torch.Tensor) -> float:
+    """1/T by a search along T alone."""
+
+    def loss(inverse: float) -> float:
+        return entropy(inverse * said, labels).mean()
+
+    return scipy.optimize.minimize_scalar(
+        loss, bounds=(1e-3, 20), method="bounded", options={"xatol": 1e-9}
+    ).x
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_kl_dp_among_calibrated_models_chooses_by_them_and_teaches_the_models_own_logits(count):
+    tune, kept = truthful(2, 1 + count, 300)
+    (student, frozen, *teachers), labels = truthful(1, 2 + count, 40)
+    tune[1], teachers[0] = tune[1] / 6, teachers[0] / 6  # a teacher that is not sure enough
+    known = {"tune_frozen": tune[0], "tune_teachers": tune[1:], "tune_labels": kept}
+    objective = objectives.make(OBJECTIVES["kl_dp_calibrated"], {"temperature": TEMPERATURE}, **known)
+    loss, measures = objective(student, teachers, frozen, labels)
+    models = (frozen, *teachers)
+    calibrated = [best_inverse(of, kept) * said for of, said in zip(tune, models, strict=True)]
+    choice = np.argmin([entropy(model, labels) for model in calibrated], axis=0)
+    plain = np.argmin([entropy(model, labels) for model in models], axis=0)
+    assert (choice == 1).sum() > (plain == 1).sum()  # the soft teacher is heard again
+    target = torch.stack([models[k][i] for i, k in enumerate(choice)])
+    assert loss.item() == pytest.approx(divergences(student, target).mean(), rel=1e-5)
+    assert measures["teacher_share"].tolist() == (choice > 0).tolist()
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.floats(0.2, 5))
+def test_who_teaches_among_calibrated_models_does_not_hang_on_how_sure_a_teacher_is(scale):
+    tune, kept = truthful(2, 2, 300)
+    (student, frozen, teacher), labels = truthful(1, 3, 40)
+
+    def share(by: float) -> list[bool]:
+        known = {"tune_frozen": tune[0], "tune_teachers": [by * tune[1]], "tune_labels": kept}
+        objective = objectives.make(OBJECTIVES["kl_dp_calibrated"], {}, **known)
+        return objective(student, [by * teacher], frozen, labels)[1]["teacher_share"].tolist()
+
+    assert share(scale) == share(1.0)
 
 
 @pytest.mark.parametrize("count", [1, 2])
