@@ -619,7 +619,7 @@ def test_the_order_of_teachers_is_another_transfer():
         ("useless_teachers", 618, 0),
         ("label_smoothing", 78, 0),
         ("label_smoothing_ladder", 44, 0),
-        ("label_smoothing_transfer", 75, 0),
+        ("label_smoothing_transfer", 99, 0),
         ("paper_subset10", 2015, 0),
         ("paper_full", 168, 0),
         ("several_teachers", 63, 27),
