@@ -108,7 +108,8 @@ def batches(paths: list[Location]) -> Iterator[list[Location]]:
 
 
 def _merge(results: Location, table: str, paths: list[Location]) -> None:
-    rows = pa.concat_tables(storage.at_once(lambda path: records.read(results, table, path.stem), paths))
+    parts = storage.at_once(lambda path: records.read(results, table, path.stem), paths)
+    rows = pa.concat_tables(parts, promote_options="default")  # those of before a column was have null
     name = records.MERGED + digest.of_json([path.stem for path in paths])
     content = pa.BufferOutputStream()
     pq.write_table(rows, content, compression="zstd", write_page_checksum=True, row_group_size=ROW_GROUP)

@@ -392,6 +392,7 @@ def test_a_study_watches_in_all_trials_and_no_id_changes(content):
     watched = spec.Study.model_validate(content | {"watch": {"split": "transfer", "samples": 10}})
     assert [t.id for t in plain.trials()] == [t.id for t in watched.trials()]
     assert {trial.watch.samples for trial in watched.trials()} == {10}
+    assert "watch" not in plain.model_dump()
 
 
 def test_what_cannot_be_watched_is_told(content, workspace, study):

@@ -465,3 +465,17 @@ def test_results_that_are_not_there_are_refused_and_not_made(command, tmp_path, 
     (said,) = capsys.readouterr().err.splitlines()
     assert "nowhere: no trial is recorded there; run the study first" in said
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_trials_of_before_a_column_was_are_merged_with_later_ones(tmp_path):
+    """Old records lack what was added since: null in the merged file, and nothing else is lost."""
+    fill(tmp_path)
+    old = tmp_path / "history" / f"{FINISHED[0]}.parquet"
+    table = pq.read_table(old)
+    new = ["teacher_entropy", "watched_accuracy", "watched_nll"]
+    pq.write_table(table.drop_columns(new), old, write_page_checksum=True)
+    compaction.compact(tmp_path, lambda table, share: None)
+    assert not old.exists()
+    merged = pd.concat(map(pd.read_parquet, (tmp_path / "history").glob("merged-*.parquet")))
+    assert {*merged["trial"]} == {*FINISHED} and {*merged.columns} == {*schemas.HISTORY.names}
+    assert merged.loc[merged["trial"] == FINISHED[0], new].isna().all(axis=None)
