@@ -1031,7 +1031,7 @@ class Study(Strict):
     seeds: list[Seed] = Field(default=[0], min_length=1)
     keep: Keep = "never"
     watch: Watch | None = None
-    geometry: Geometry | None = None
+    geometry: Geometry | None = Field(default=None, exclude_if=_unset)
     pictures: bool = True
     resources: Resources = Resources()
     outputs: Annotated[FrozenOutputs, BeforeValidator(_in_full)] = FrozenOutputs()
