@@ -161,6 +161,8 @@ def test_all_pairs_are_listed_or_of_many_classes_the_nearest():
     assert sorted(zip(rows["class"], rows["other"], strict=True)) == [
         (a, b) for a in (0, 1, 3) for b in (0, 1, 3) if a != b
     ]
+    own = rows[(rows["class"] == 0) & (rows["other"] == 3)]["equidistance"].item()
+    assert own == pytest.approx(float(found.equidistance[0, 3]))  # to templates of all classes
     features, labels, head = drawn(1200, 110)
     found = geometry.centres(features, labels, head)
     rows = pd.DataFrame(geometry.distances(found, "evaluation"))
