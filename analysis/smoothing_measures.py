@@ -36,9 +36,10 @@ MODELS = [  # of `models`
     *(f"transfer_{name}" for name in _OF_BOTH),
 ]
 HISTORY = ["trial", "epoch", "loss", "teacher_entropy", "watched_accuracy", "watched_nll"]
-CLASSES = ["model", "split", "class", "samples", "right", "radius", "mean_distance"]
+CLASSES = ["model", "split", "class", "samples", "right"]
 SOFT_LABELS = ["id", "split", "class", "other", "probability"]
-CENTRES = ["id", "split", "class", "other", "distance"]
+APART = ("relative_distance", "separation", "equidistance")  # of two classes' centres
+CENTRES = ["id", "split", "class", "other", *APART]
 PROJECTIONS = ["id", "split", "plane", "class", "index", "x", "y"]
 UNIT = ["study", "twin", "student", "method", "seed"]
 SIDES = ("hard", "smooth")
@@ -346,52 +347,38 @@ def with_kind(apart: pd.DataFrame, similar: pd.DataFrame) -> pd.DataFrame:
     return found.assign(pairs=np.where(found["pairs"] == "both", "similar", "other"))
 
 
-def distances(centres: pd.DataFrame, model_classes: pd.DataFrame) -> pd.DataFrame:
-    """Distances of class centres: `relative` to the mean over all pairs, and in units of spread,
-    `separation`.
-
-    Unordered pairs of classes, class below other. Separation is the distance over the root mean square of
-    both classes' radii; NaN where these are not known. Where only the nearest classes are kept, the mean over
-    all pairs is that of the classes' `mean_distance`.
+def distances(centres: pd.DataFrame) -> pd.DataFrame:
+    """What is recorded of unordered pairs of classes, class below other: means of both ways.
 
     Args:
         centres: of models or trials, of one split, with `CENTRES`.
-        model_classes: with `CLASSES`.
+
+    Returns:
+        One row a (id, class, other) with `APART`.
     """
     both = centres[centres["class"] != centres["other"]]
     low, high = (getattr(np, name)(both["class"], both["other"]) for name in ("minimum", "maximum"))
-    table = both.assign(**{"class": low, "other": high}).drop_duplicates(["id", "class", "other"])
-    table = table.astype({"distance": float})
-    known = model_classes.dropna(subset="mean_distance").groupby("model")["mean_distance"].mean()
-    mean = table["id"].map(known).fillna(table.groupby("id")["distance"].transform("mean"))
-    table["relative"] = table["distance"] / mean.astype(float)
-    radius = model_classes.dropna(subset="radius").drop_duplicates(["model", "class"])
-    radius = radius.set_index(["model", "class"])["radius"].astype(float)
-    squares = [
-        radius.reindex(pd.MultiIndex.from_frame(table[["id", name]])).to_numpy() ** 2
-        for name in ("class", "other")
-    ]
-    table["separation"] = table["distance"].to_numpy() / np.sqrt((squares[0] + squares[1]) / 2)
-    return table[["id", "class", "other", "distance", "relative", "separation"]].reset_index(drop=True)
+    table = both.assign(**{"class": low, "other": high}).astype(dict.fromkeys(APART, float))
+    return table.groupby(["id", "class", "other"], as_index=False)[[*APART]].mean()
 
 
 def centre_changes(tables: Tables, alpha: float) -> pd.DataFrame:
     """How class centres of smoothed models lie beside those of their unsmoothed twins.
 
     Returns:
-        One row a (study, twin, `pairs`: 'similar' or 'other'): `relative_hard`, `relative_smooth`,
-        `separation_hard`, `separation_smooth`, means over these pairs of classes, and how many (`n`).
+        One row a (study, twin, `pairs`: 'similar' or 'other'): means of `APART` over these pairs of classes,
+        of both sides (`separation_hard`, `separation_smooth`, ...), and how many pairs (`n`).
     """
     centres = needed(
         one_split(tables.centres), "no centres are recorded; `geometry` in the study, and jobs/atlas.py STUDY"
     )
-    apart = distances(centres, one_split(tables.model_classes))
+    apart = distances(centres)
     twins, sides = model_twins(teachers(tables), alpha), []
     for side in SIDES:
         mine = twins[["study", "twin", f"model_{side}"]].rename(columns={f"model_{side}": "id"})
         table = with_kind(apart.merge(mine, on="id"), similar_pairs(tables))
         groups = table.groupby(["study", "twin", "pairs"])
-        means = groups[["relative", "separation"]].mean().add_suffix(f"_{side}")
+        means = groups[[*APART]].mean().add_suffix(f"_{side}")
         sides.append(means if sides else means.assign(n=groups.size()))
     why = "no twins have centres, and other unsmoothed models that say which classes are similar"
     return needed(sides[0].join(sides[1], how="inner").reset_index(), why)
@@ -456,12 +443,14 @@ def diffusion(tables: Tables, alpha: float) -> pd.DataFrame:
     centres = one_split(tables.centres[tables.centres["id"].isin(trials["trial"])])
     needed(centres, "no centres of students are recorded; `geometry` in the study, and its trials again")
     keys = ["study", "twin", "student", "seed", "alpha"]
-    apart = distances(centres, tables.model_classes.iloc[:0])
+    apart = distances(centres)
     apart = apart.merge(trials[["trial", *keys, "temperature"]], left_on="id", right_on="trial")
     apart = with_kind(apart, similar_pairs(tables))
     # A pair of classes says something of both.
     both = [apart.assign(own=apart[name]) for name in ("class", "other")]
-    means = pd.concat(both).groupby([*keys, "temperature", "own", "pairs"])["relative"].mean().unstack()
+    means = (
+        pd.concat(both).groupby([*keys, "temperature", "own", "pairs"])["relative_distance"].mean().unstack()
+    )
     means = means.reindex(columns=["similar", "other"]).dropna(subset="similar").reset_index("temperature")
     first = means[means["temperature"] == 1].drop(columns="temperature")
     later = means[means["temperature"] > 1].set_index("temperature", append=True)

@@ -35,8 +35,10 @@ UNITS = {
     **dict.fromkeys(("regret", "regret_of_cutmix", "regret_difference"), "nats"),
     **dict.fromkeys(("teacher_entropy_augmented", "teacher_entropy_stddev"), "nats"),
     **dict.fromkeys(("nll", "entropy", "cross_entropy", "kl_divergence"), "nats"),
-    **dict.fromkeys(("spread_ratio", "relative_hard", "relative_smooth"), "ratio"),
-    **dict.fromkeys(("separation_hard", "separation_smooth"), "ratio"),
+    **dict.fromkeys(("spread_ratio", "relative_distance_hard", "relative_distance_smooth"), "ratio"),
+    **dict.fromkeys(
+        ("separation_hard", "separation_smooth", "equidistance_hard", "equidistance_smooth"), "ratio"
+    ),
 }
 
 

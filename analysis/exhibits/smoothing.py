@@ -326,14 +326,16 @@ def smoothing_centres(smoothing):
     relative to the mean over all pairs, and in units of the classes' own spread. Evaluation split."""
     table = measures.centre_changes(smoothing.tables, smoothing.alpha)
     drawing, panels = style.panelled("Do similar classes move apart?", 2, columns=2)
-    for panel, name in zip(panels, ("relative", "separation"), strict=True):
+    for panel, name in zip(panels, ("relative_distance", "separation"), strict=True):
         for place, kind in enumerate(("similar", "other")):
             for row in table[table["pairs"] == kind].to_dict("records"):
                 values = [row[f"{name}_{side}"] for side in measures.SIDES]
                 panel.plot([3 * place, 3 * place + 1], values, color=style.GREY, linewidth=0.8, zorder=1)
                 panel.scatter([3 * place, 3 * place + 1], values, color=[*COLORS.values()], s=28, zorder=2)
         panel.set_xticks([0.5, 3.5], ["similar classes", "other classes"])
-        panel.set_ylabel({"relative": "relative distance", "separation": "distance over spread"}[name])
+        panel.set_ylabel(
+            {"relative_distance": "relative distance", "separation": "distance over spread"}[name]
+        )
     style.legend(drawing, _sides(), f"{len(table) // 2} twins", 2)
     return Shown(table, drawing, keys=["study", "twin", "pairs"])
 

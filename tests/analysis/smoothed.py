@@ -260,8 +260,6 @@ def atlas(
                         "class": c,
                         "samples": samples[c],
                         "right": round(by_class[c] * samples[c], 6),
-                        "radius": 1.0 if soft else 2.0,
-                        "mean_distance": np.nan,
                     }
                 )
         soft_labels.append(_soft_labels(name, classes, model.alpha, draw))
@@ -288,21 +286,15 @@ def _soft_labels(model: str, classes: int, alpha: float, draw) -> pd.DataFrame:
 SIMILAR = 4  # unordered pairs of neighbours: round(0.1 * 45)
 
 
-def _centres(name: str, near: float, draw=None) -> pd.DataFrame:
+def _centres(name: str, near: float) -> pd.DataFrame:
     """Both ways of every pair of classes: neighbours at the distance `near`, all others at 2."""
-    rows = [
-        {
-            "id": name,
-            "split": "evaluation",
-            "class": a,
-            "other": b,
-            "distance": near if (a - b) % CLASSES in (1, CLASSES - 1) else 2.0,
-        }
-        for a in range(CLASSES)
-        for b in range(CLASSES)
-        if a != b
-    ]
-    return pd.DataFrame(rows)
+    a, b = (part.ravel() for part in np.meshgrid(range(CLASSES), range(CLASSES), indexing="ij"))
+    a, b = a[a != b], b[a != b]
+    distance = np.where(np.isin((a - b) % CLASSES, (1, CLASSES - 1)), near, 2.0)
+    about = {"id": name, "split": "evaluation", "class": a, "other": b, "distance": distance}
+    relative = distance / distance.mean()
+    rest = {"separation": distance / 2, "radius": 2.0, "equidistance": 0.1 + 0.01 * (a < b)}
+    return pd.DataFrame({**about, "relative_distance": relative, **rest})
 
 
 NEAR = {0.0: 1.0, ALPHA: 1.4}  # similar classes move apart under smoothing

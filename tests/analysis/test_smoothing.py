@@ -350,22 +350,15 @@ def test_similar_classes_are_named_by_other_models(tables, made):
     assert {*zip(mine["class"], mine["other"], strict=True)} == {*expected}
 
 
-def test_distances_are_relative_to_all_pairs_and_to_the_spread(tables, made):
+def test_distances_are_means_of_both_ways_and_of_one_where_the_other_is_not_kept(made):
     one = made["centres"][made["centres"]["id"] == "smoothing/hard_1"]
-    found = measures.distances(one, tables.model_classes).set_index(["class", "other"])
-    pairs = [*itertools.combinations(range(CLASSES), 2)]
-    distance = one.set_index(["class", "other"])["distance"]
-    mean = np.mean([distance[pair] for pair in pairs])
-    assert len(found) == len(pairs)
-    for pair in pairs:
-        assert found.loc[pair, "relative"] == pytest.approx(distance[pair] / mean)
-        assert found.loc[pair, "separation"] == pytest.approx(distance[pair] / 2)  # radii of 2
-    scaled = measures.distances(one.assign(distance=3 * one["distance"]), tables.model_classes)
-    assert scaled["relative"].to_numpy() == pytest.approx(found["relative"].to_numpy())
-    few = one[one["distance"] < 2]  # where the nearest alone are kept, the mean is recorded
-    known = tables.model_classes.assign(mean_distance=mean)
-    kept = measures.distances(few, known).set_index(["class", "other"])["relative"]
-    assert kept.to_numpy() == pytest.approx(found.loc[kept.index, "relative"].to_numpy())
+    found = measures.distances(one).set_index(["class", "other"])
+    assert [*found.index] == [*itertools.combinations(range(CLASSES), 2)]
+    assert found["equidistance"].to_numpy() == pytest.approx(0.105)
+    given = one.set_index(["class", "other"])["relative_distance"]
+    assert found["relative_distance"].to_dict() == pytest.approx(given[found.index].to_dict())
+    lower = measures.distances(one[one["class"] > one["other"]]).set_index(["class", "other"])
+    assert [*lower.index] == [*found.index] and lower["equidistance"].to_numpy() == pytest.approx(0.10)
 
 
 def test_orders_of_soft_labels_are_spearmans_of_each_class(tables, made):
@@ -394,13 +387,11 @@ def test_the_diffusion_index_is_that_of_a_loop(tables, made):
     similar = measures.similar_pairs(tables)
     similar = similar[similar["twin"] == row["twin"]]
     similar = {*zip(similar["class"], similar["other"], strict=True)}
-    centres = made["centres"].set_index(["id", "class", "other"])["distance"]
-    pairs = [*itertools.combinations(range(CLASSES), 2)]
+    centres = made["centres"].set_index(["id", "class", "other"])["relative_distance"]
 
     def mean(trial: str, c: int, kind: bool) -> float:
-        all_of = np.mean([centres[(trial, *pair)] for pair in pairs])
-        chosen = [p for p in pairs if c in p and (p in similar) == kind]
-        return np.mean([centres[(trial, *p)] for p in chosen]) / all_of if chosen else np.nan
+        others = [o for o in range(CLASSES) if o != c and ((min(c, o), max(c, o)) in similar) == kind]
+        return np.mean([centres[trial, c, o] for o in others]) if others else np.nan
 
     for kind, column in ((True, "similar"), (False, "other")):
         of = [
