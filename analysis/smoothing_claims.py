@@ -375,7 +375,7 @@ def c8(tables: Tables, alpha: float) -> list[Part]:
         known = table.dropna(subset=[*beside, more]).reset_index(drop=True)
         measured = f"fall of the error by {names[more]}, beside {' and '.join(map(names.get, beside))}"
         if len(known[["study", "teacher"]].drop_duplicates()) < NEEDED:
-            why = LeftOut(f"it is known of fewer than {NEEDED} teachers; {measures.ATLAS} gives it")
+            why = LeftOut(f"known of fewer than {NEEDED} teachers ({measures.ATLAS} records it)")
             parts.append(unknown(measured, why, counts=counts))
             continue
         gain = left_out_errors(known, beside) - left_out_errors(known, [*beside, more])
