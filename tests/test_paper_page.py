@@ -23,6 +23,7 @@ BEYOND = {"augmentation", "augmentation_glyphs"} | {
         for data in ("cifar100", "cifar100_light", "tinyimagenet", "imagenet100", "imagenet")
     ),
     *("beyond", "bi_kd", "equal_teachers", "held_out", "useless_teachers", "weight_space"),
+    *("choosing", "teacher_dropping", "weak_to_strong", "weak_to_strong_trained"),
 }
 CODE = re.findall(r"`([^`\n]+)`", TEXT)
 COMMANDS = sorted({code for code in CODE if re.match(r"(jobs|analysis)/\w+\.py ", code)})

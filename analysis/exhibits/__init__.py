@@ -9,6 +9,7 @@ from analysis.exhibits import (
     augmentation,
     beyond,
     both,
+    choosing,
     gallery,
     knowledge,
     methods,
@@ -19,6 +20,7 @@ from analysis.exhibits import (
     several,
     success,
     training,
+    weak_to_strong,
 )
 
 __all__ = ["SECTIONS", "both"]  # both: of two studies, a report of its own
@@ -31,6 +33,8 @@ SECTIONS = (
     gallery,
     beyond,
     augmentation,
+    choosing,
+    weak_to_strong,
     atlas,
     atlas_paper,
     several,
