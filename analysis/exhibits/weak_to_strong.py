@@ -35,7 +35,7 @@ def performance_gap_recovered(gaps):
     known = gaps.dropna(subset="recovered")
     if known.empty:
         raise LeftOut("labels make no student better than its teacher, so there is no gap to be recovered")
-    table = pd.concat([weak_to_strong.over_pairs(gaps), known], ignore_index=True)
+    table = pd.concat([weak_to_strong.over_pairs(gaps), known.assign(pairs=1)], ignore_index=True)
     columns = [
         Column("student", "student"),
         Column("teacher", "teacher"),

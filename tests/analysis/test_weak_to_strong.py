@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis import flips, weak_to_strong
+from analysis import flips, report, weak_to_strong
 from analysis.exhibit import LeftOut, section
 from analysis.exhibits import weak_to_strong as exhibits
 from analysis.inference import crossed_bootstrap
@@ -160,6 +160,20 @@ def test_the_section_says_how_many_are_not_defined(material):
     (one,) = section(exhibits, material).exhibits
     assert "2 of 4 rows" in one.note and len(one.cells) == 3
     assert one.cells["student"].iloc[0] == weak_to_strong.ALL
+
+
+def test_students_from_scratch_alone_have_it_in_their_report(tmp_path, made):
+    alone = replace(made, trials=made.trials.assign(student_source="seed"))
+    results = sweeps.write(tmp_path / "results", alone)
+    assert report.main([str(results)]) == 0
+    table = pd.read_csv(results / "analysis" / "tables" / "performance_gap_recovered.csv")
+    assert table["pairs"].tolist() == [2, 1, 1]
+    assert '<section id="weak_to_strong"' in (results / "analysis" / "report.html").read_text()
+
+
+def test_without_trials_that_say_so_there_are_no_pairs(tmp_path, made):
+    for trials in (made.trials[:0], made.trials.assign(reads_labels=None)):
+        assert weak_to_strong.by_pair(tmp_path, trials).empty
 
 
 def test_older_records_have_no_such_section(tmp_path, made):
