@@ -3,14 +3,16 @@
 Behind Fig. 5a of arXiv 2310.17653 (how much is transferred in the classes that hold most of what the
 teacher knows), and the proof that the measures in `trials`, McNemar's counts among them, are those of the
 predictions. The table is read a file at a time on all cores and in batches, so that a hundred million rows
-take seconds and little memory. Left out on purpose: confidences, and which samples they were.
+take seconds and little memory. `right` gives single samples, of some trials. Left out on purpose:
+confidences.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -65,6 +67,25 @@ def class_flips(results: Path | str, trials: pd.DataFrame) -> pd.DataFrame:
             for found in pool.map(partial(_count_file, ids=ids), files):
                 _put(counts, {left.pop(trial): found[trial] for trial in found.keys() & left.keys()})
     return _table(ids, counts)
+
+
+def right(results: Path | str, trials: Collection[str]) -> dict[str, pd.DataFrame]:
+    """Who was right about each sample, of some trials.
+
+    Returns:
+        By trial a table by the samples' indices: bool `student`, afterwards, and `teacher` (never without
+        one). A trial whose predictions are not there is not in it.
+
+    Raises:
+        ResultsError: a file is damaged or lacks a column.
+    """
+    folder, found, seen = Path(results) / "predictions", {}, set()
+    with ThreadPoolExecutor(cores()) as pool:
+        while files := [path for path in _files(folder, set(trials)) if path not in seen]:
+            seen.update(files)
+            for of_file in pool.map(partial(_right_of_file, trials=sorted(trials)), files):
+                found = of_file | found
+    return found
 
 
 def without_predictions(flips: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
@@ -145,24 +166,51 @@ def _count_file(path: Path, ids: Sequence[str]) -> dict[str, Counts]:
     Nothing if the file has vanished.
     """
     counted: dict[str, Counts] = {}
+    with _readable(path):
+        for batch in _batches(path, ids, COLUMNS):
+            for trial, counts in _count(batch):
+                counted[trial] = _sum(counted[trial], counts) if trial in counted else counts
+    return counted
+
+
+def _right_of_file(path: Path, trials: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """`right` of a file, nothing if it has vanished; `trials` are sorted."""
+    columns = ["trial", "index", "label", "teacher", "student_after"]
+    batches: list[pa.RecordBatch] = []
+    with _readable(path):
+        batches += _batches(path, trials, columns)
+    table = pa.Table.from_batches(batches).to_pandas() if batches else pd.DataFrame(columns=columns)
+    table = table[table["trial"].isin(trials)]
+    table = table.assign(
+        student=table["student_after"] == table["label"], teacher=table["teacher"] == table["label"]
+    )
+    groups = table.groupby("trial", observed=True)
+    return {trial: mine.set_index("index")[["student", "teacher"]] for trial, mine in groups}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Passes over a file that has vanished, and says in one sentence which one is damaged."""
     try:
-        with pq.ParquetFile(path, read_dictionary=["trial"], page_checksum_verification=True) as file:
-            lacking = [name for name in COLUMNS if name not in file.schema_arrow.names]
-            if lacking:
-                raise ValueError(f"the column {lacking[0]} is missing")
-            groups = _groups(file.metadata, ids)
-            for batch in file.iter_batches(ROWS, row_groups=groups, columns=COLUMNS, use_threads=False):
-                for trial, counts in _count(batch):
-                    counted[trial] = _sum(counted[trial], counts) if trial in counted else counts
+        yield
     except FileNotFoundError:
-        return {}
+        return
     except READ_ERRORS as error:
         reason = str(error).splitlines()[0].rstrip(".")
         remedy = f"remove it and {path.parents[1] / 'trials' / path.name}, and run the study again"
         if path.name.startswith(MERGED):
             remedy = "fetch it again from a copy, or run the study again in a new folder"
         raise ResultsError(f"{path}: not a readable record ({reason}); {remedy}") from error
-    return counted
+
+
+def _batches(path: Path, ids: Sequence[str], columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Parts of a file that may hold trials of `ids` (sorted), and some others between them."""
+    with pq.ParquetFile(path, read_dictionary=["trial"], page_checksum_verification=True) as file:
+        lacking = [name for name in columns if name not in file.schema_arrow.names]
+        if lacking:
+            raise ValueError(f"the column {lacking[0]} is missing")
+        groups = _groups(file.metadata, ids)
+        yield from file.iter_batches(ROWS, row_groups=groups, columns=columns, use_threads=False)
 
 
 def _groups(metadata: pq.FileMetaData, ids: Sequence[str]) -> list[int]:

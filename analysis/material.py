@@ -17,6 +17,7 @@ from analysis import (
     atlas_statements,
     augmentation_measures,
     beyond_accuracy,
+    choosing,
     flips,
     measures,
     recommender,
@@ -27,6 +28,7 @@ from analysis import (
     tables,
     timm_results,
     training_measures,
+    weak_to_strong,
 )
 from analysis.atlas_measures import accuracy_difference
 from analysis.exhibit import LeftOut
@@ -99,7 +101,7 @@ class Material:
             self.every = self.of_searches = self.from_scratch = self.recorded
             return
         optional = [*beyond_accuracy.COLUMNS, *timm_results.OF_TRIALS, *tables.FLIPS_TAUGHT, *LATER]
-        optional += [*augmentation_measures.COLUMNS, *SMOOTHING]
+        optional += [*augmentation_measures.COLUMNS, *SMOOTHING, *choosing.COLUMNS, *weak_to_strong.COLUMNS]
         columns = dict.fromkeys([*NEEDED, *optional])
         every = results.load(folder, list(columns), several=True, from_scratch=True)
         again = "run the study again in a new folder"
@@ -267,6 +269,25 @@ class Material:
         """What became of the samples of each class, counted from the predictions of all trials."""
         self.progress(f"counting the predictions of {len(self.recorded):,} trials")
         return flips.class_flips(self.folder, self.recorded)
+
+    @cached_property
+    def chosen_classes(self) -> pd.DataFrame:
+        """`choosing.by_pair` of trials of one teacher or none."""
+        if "classes_taught" not in self.trials or self.trials["classes_taught"].isna().all():
+            raise LeftOut("no method chooses classes")
+        counted = _some(self.flips_by_class, "no trial's predictions are there")
+        return _some(choosing.by_pair(self.trials, counted), "no such trial's predictions are there")
+
+    @cached_property
+    def gaps(self) -> pd.DataFrame:
+        """`weak_to_strong.by_pair` of trials of one teacher or none, of students from scratch too."""
+        every = pd.concat([self.from_scratch, self.recorded], ignore_index=True)
+        every = results.one_teacher(every)
+        why = "no record says that a student learned from a teacher without labels, and another one with them"
+        if "reads_labels" not in every:
+            raise LeftOut(why)
+        self.progress("comparing weak teachers, their students and labels")
+        return _some(weak_to_strong.by_pair(self.folder, every), why)
 
     @cached_property
     def combinations(self) -> pd.DataFrame:

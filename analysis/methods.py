@@ -15,6 +15,7 @@ LABELS = {  # in the order of every table and figure; other methods follow alpha
     "kl": "KL",
     "kl_wise": "KL, interpolated",
     "soft_xe": "Soft XE",
+    "xe_hard": "XE with the teacher's answers",
     "kl_top_k": "KL, top k",
     "xe_kl": "XE-KL",
     "xe_kl_hot": "XE-KL (T 2)",
@@ -68,6 +69,7 @@ ABOUT = {  # what they do, after the equations of arXiv 2310.17653
     "kl_wise": "KL, then back towards the weights before, as far as is best on images kept aside (WiSE-FT, "
     "arXiv 2109.01903)",
     "soft_xe": "cross-entropy with the teacher's probabilities; its gradient is that of KL (appendix B.1)",
+    "xe_hard": "the student learns the teacher's answers as if they were labels",
     "kl_top_k": "KL over the k classes that the teacher finds most probable (appendix B.1)",
     "xe_kl": "the student imitates the teacher and learns the labels (Eq. 2)",
     "xe_kl_hot": "XE-KL at temperature 2",

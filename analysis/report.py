@@ -51,8 +51,8 @@ def report(material: Material, out: Path) -> tuple[str, list[Path]]:
     sections, single = exhibits.SECTIONS, material.all_tested
     if len(material.of_searches):  # its control is shown beside it
         single = single.dropna(subset="teacher")
-    if single.empty:  # an atlas, trials of several teachers, or a search alone
-        sections = [exhibits.augmentation, exhibits.smoothing, exhibits.search]
+    if single.empty:  # an atlas, trials of several teachers or from scratch, or a search alone
+        sections = [exhibits.augmentation, exhibits.smoothing, exhibits.weak_to_strong, exhibits.search]
         sections += [exhibits.atlas, exhibits.atlas_paper]
         sections += [exhibits.several] * (len(material.recorded) > len(material.trials))
     made = []

@@ -10,6 +10,7 @@ the records have no flips of them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 import numpy as np
@@ -17,7 +18,8 @@ import pandas as pd
 
 from analysis import reference
 from analysis.inference import crossed_bootstrap
-from analysis.methods import by_order_of_methods
+from analysis.measures import minus
+from analysis.methods import by_order_of_methods, in_order
 
 SINGLE = {"single mean": "mean", "single min": "min", "single max": "max"}  # over the teachers one by one
 BEST = "single max"
@@ -196,6 +198,37 @@ def orders(several: pd.DataFrame) -> pd.DataFrame:
             row |= {"mean": difference.mean(), "low": low, "high": high, "higher": (difference > 0).sum()}
             rows.append(row)
     return by_order_of_methods(pd.DataFrame(rows), ["method"]) if rows else pd.DataFrame()
+
+
+def between_methods(several: pd.DataFrame) -> pd.DataFrame:
+    """Every two methods from the same teachers: what one transfers more than the other.
+
+    Of the same student, teachers, way and seed; differences are then averaged over seeds.
+
+    Args:
+        several: trials of several teachers, as `results.load` gives them.
+
+    Returns:
+        One row a (methods, way), `methods` 'a minus b' where `a` comes after `b` in the fixed order: `pairs`
+        of a student and a set of teachers; the mean deltas of `a` (`first`) and `b` (`second`); `mean` of the
+        differences with `low` and `high`, its 95 % interval over students and sets of teachers, and `higher`,
+        on how many `a` is above.
+    """
+    done = described(several).astype({"transfer_delta": float})
+    wide = done.pivot_table("transfer_delta", ["way", "student", "teachers", "seed"], "method")
+    rows = []
+    for b, a in itertools.combinations(in_order(wide.columns), 2):
+        both = wide[[a, b]].dropna().groupby(["way", "student", "teachers"]).mean()
+        for way in ways_in_order(both.index.get_level_values("way")):
+            mine = both.xs(way, level="way")
+            difference = (mine[a] - mine[b]).round(12)
+            low, high = crossed_bootstrap(
+                difference, *map(mine.index.get_level_values, ("student", "teachers"))
+            )
+            row = {"methods": minus(a, b), "way": way, "pairs": len(mine)}
+            row |= {"first": mine[a].mean(), "second": mine[b].mean(), "mean": difference.mean()}
+            rows.append(row | {"low": low, "high": high, "higher": (difference > 0).sum()})
+    return pd.DataFrame(rows)
 
 
 def sequences(history: pd.DataFrame, several: pd.DataFrame) -> pd.DataFrame:

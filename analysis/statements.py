@@ -26,6 +26,7 @@ UNITS = {
     "samples_per_second": "samples a second",
     "hours": "hours",
     "gain_rate": "ratio",
+    "recovered": "ratio",
     "error_consistency": "kappa",
     "over_best": "ratio",
     "published_over_best": "ratio",

@@ -62,6 +62,7 @@ METHODS = {
     "xe_kl_smoothed": ("#999933", "s"),
     "kl_top_k": ("#ffaabb", "v"),
     "soft_xe": ("#cc6677", "<"),
+    "xe_hard": ("#882255", "<"),
     "xe_kl_dp": ("#332288", "o"),
     "kl_flips": ("#44aa99", "p"),
     "tf_kd_reg": ("#bbbbbb", "+"),

@@ -471,6 +471,13 @@ class Method(Named):
         return bool((read | {"teacher_augmented"}) & set(self.needs))
 
     @property
+    def reads_labels(self) -> bool:
+        """Whether it is given the labels of the transfer set, or of images kept aside."""
+        return bool(
+            {"labels", "sample_labels", "tune_labels"} & {*self.needs, *objectives.made_with(self.function)}
+        )
+
+    @property
     def trains_teacher(self) -> bool:
         """Whether a copy of the teacher learns beside the student."""
         return "learning_teacher" in self.needs

@@ -206,6 +206,7 @@ def run(
         "slow_decay": stage.slow_decay,
         "interpolation": stage.interpolation,
         "soup": stage.soup,
+        "classes_taught": stage.classes_taught,
         "teacher_share": float(np.mean(shares)) if shares else None,
         **flips_taught(history),
         **(stage.second.windows.measures() if stage.second else {}),
@@ -287,6 +288,7 @@ class Stage:
         last: what the student says after the last epoch, if it has been asked.
         interpolation: the share of the way that the student went; None: all of it, and nothing was chosen.
         soup: the teachers whose students are averaged, as one label; None without a soup.
+        classes_taught: the classes that a teacher teaches, where the objective chooses them.
         second: the second input of this stage, if its method has one.
     """
 
@@ -301,6 +303,7 @@ class Stage:
         self.slow_decay: float | None = None
         self.interpolation: float | None = None
         self.soup: str | None = None
+        self.classes_taught: list[int] | None = None
         self.number = len(transfer.teachers) - 1 if transfer.combine == "sequential" else 0
         self.made = [workspace.frozen(model) for model in begins_with(transfer)]
         self.start = self.student
@@ -362,6 +365,7 @@ class Stage:
         student = workspace.student(self.start.model)
         teacher = workspace.student(self.teachers[-1].model) if method.trains_teacher else None
         objective = objectives.make(method.function, method.settings, **made_with)
+        self.classes_taught = objectives.classes_taught(objective)
         learner = Learner(
             student,
             objective,
@@ -564,6 +568,7 @@ def _identity(trial: spec.Trial, workspace: Workspace) -> dict:
         "teacher_twin": teacher and teacher.twin,
         "search": method.search,
         "settings": json.dumps(method.all_settings),
+        "reads_labels": method.reads_labels,
         "lr": method.lr,
         "temperature": method.settings.get("temperature"),
         "student_temperature": method.settings.get("student_temperature", method.settings.get("temperature")),

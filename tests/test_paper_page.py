@@ -29,6 +29,7 @@ BEYOND = {"augmentation", "augmentation_glyphs"} | {
     ),
     *("label_smoothing", *(f"label_smoothing_{what}" for what in SMOOTHING)),
     *("beyond", "bi_kd", "equal_teachers", "held_out", "useless_teachers", "weight_space"),
+    *("choosing", "teacher_dropping", "weak_to_strong", "weak_to_strong_trained"),
 }
 CODE = re.findall(r"`([^`\n]+)`", TEXT)
 COMMANDS = sorted({code for code in CODE if re.match(r"(jobs|analysis)/\w+\.py ", code)})

@@ -9,6 +9,7 @@ from analysis.exhibits import (
     augmentation,
     beyond,
     both,
+    choosing,
     gallery,
     knowledge,
     methods,
@@ -20,6 +21,7 @@ from analysis.exhibits import (
     smoothing,
     success,
     training,
+    weak_to_strong,
 )
 
 __all__ = ["SECTIONS", "both"]  # both: of two studies, a report of its own
@@ -33,6 +35,8 @@ SECTIONS = (
     beyond,
     augmentation,
     smoothing,
+    choosing,
+    weak_to_strong,
     atlas,
     atlas_paper,
     several,

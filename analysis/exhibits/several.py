@@ -151,6 +151,29 @@ def several_teachers_orders(several_tested):
     return Shown(table, None, columns, rows, keys=["method", "measure"])
 
 
+@exhibit("Methods from the same teachers")
+def several_teachers_methods(several_tested):
+    """Two methods that taught the same student from the same teachers, in the same way and by the same seed:
+    transfer deltas, means over pairs of a student and a set of teachers."""
+    table = several_teachers.between_methods(several_tested)
+    if table.empty:
+        raise LeftOut("no two methods taught a student from the same teachers in the same way")
+    columns = [
+        Column("methods", "methods|label"),
+        Column("way", "way"),
+        Column("pairs", "pairs|number", "of a student and a set of teachers"),
+        Column("first", "first|points", "mean delta in points"),
+        Column("second", "second|points", "mean delta in points"),
+        Column(
+            "first minus second",
+            "bounded(mean, low, high)|points",
+            "mean in points [95 % interval over students and sets of teachers]",
+        ),
+        Column("first higher", "higher|number", "pairs"),
+    ]
+    return Shown(table, None, columns, keys=["methods", "way"])
+
+
 @exhibit("Fig. 11")
 def several_teachers_fig_11(history, several):
     """What a student has gained and lost after each epoch, against the original student, means over seeds;

@@ -79,6 +79,16 @@ def fitted_on_tune(objective: Callable) -> bool:
     return any(name.startswith("tune_") for name in made_with(objective))
 
 
+def classes_taught(objective: Callable) -> list[int] | None:
+    """The classes whose samples a teacher teaches, by number; None of an objective that chooses none.
+
+    One that does says so by an attribute `whom`, int64 [classes]: 0 for the frozen student, k for the k-th
+    teacher.
+    """
+    whom = getattr(objective, "whom", None)
+    return None if whom is None else whom.nonzero().flatten().tolist()
+
+
 def make(objective: Callable, settings: dict, **known: Any) -> Callable:
     """An objective with its settings, to be called with what it needs, in its order.
 

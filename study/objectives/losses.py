@@ -98,6 +98,14 @@ def soft_xe(student: Tensor, teacher: Tensor, *, temperature: Positive = 1.0) ->
     return -(temperature**2) * (log_teacher.exp() * log_student).sum(dim=1).mean()
 
 
+def xe_hard(student: Tensor, teacher: Tensor) -> Tensor:
+    """Cross-entropy with the teacher's top class in place of a label (arXiv 2012.12877, Eq. 3, its second
+    term alone).
+
+    What a student can learn from a teacher's answers without its probabilities, and without labels."""
+    return F.cross_entropy(student.float(), teacher.argmax(dim=1))
+
+
 def kl_top_k(student: Tensor, teacher: Tensor, *, k: Count = 10, temperature: Positive = 1.0) -> Loss:
     """KL between the probabilities of the teacher's `k` largest classes, made to add up to 1 (appendix B.1).
 

@@ -241,6 +241,7 @@ TRIALS = _schema(
         "entry of the study whose settings are searched, of which this is one combination; else null",
     ),
     ("settings", _S, "every setting of the method by its path, such as 'slow.tau', as JSON"),
+    ("reads_labels", pa.bool_(), "whether its objective is given labels, of any images"),
     ("lr", _F, "peak learning rate"),
     ("temperature", _F, "distillation temperature T; null where nothing is distilled"),
     (
@@ -262,6 +263,12 @@ TRIALS = _schema(
         "soup",
         _S,
         "teachers whose students a soup averages, in the order they were added in, as 'a + b'; else null",
+    ),
+    (
+        "classes_taught",
+        pa.list_(_I),
+        "classes, by number, whose samples a teacher teaches (of a sequence, the last one); null where the "
+        "method chooses no classes",
     ),
     ("epochs", _I, "epochs over the transfer set; in a sequence, with each teacher"),
     ("batch_size", _I, "samples a step"),

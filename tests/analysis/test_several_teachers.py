@@ -15,6 +15,7 @@ from analysis.coverage import coverage, unfinished
 from analysis.exhibit import Made
 from analysis.exhibit import section as made_section
 from analysis.exhibits import several as figures
+from analysis.inference import crossed_bootstrap
 from analysis.material import Material
 from analysis.methods import in_order
 from analysis.results import ResultsError, load, one_teacher, planned
@@ -275,6 +276,29 @@ def test_orders_are_compared_on_the_same_student_and_seed(made_up):
             assert row["higher"] == (expected.round(12) > 0).sum()
 
 
+def test_methods_are_compared_on_the_same_teachers_way_and_seed(made_up):
+    several = several_of(made_up.trials)
+    gone = several["trial"][(several["method"] == "kl") & (several["combine"] == "soup")].iloc[0]
+    several = several[several["trial"] != gone]  # this student's other seed is left
+    table = several_teachers.between_methods(several).set_index(["methods", "way"])
+    done = several_teachers.described(several)
+    for (methods, way), row in table.iterrows():
+        a, b = methods.split(" minus ")
+        mine, other = (
+            done[(done["method"] == method) & (done["way"] == way)].set_index(["student", "seed"])[
+                "transfer_delta"
+            ]
+            for method in (a, b)
+        )
+        each = (mine - other).dropna().groupby("student").mean()
+        assert row["mean"] == pytest.approx(each.mean()) and row["pairs"] == len(each) == 4
+        assert row["higher"] == (each.round(12) > 0).sum()
+        bounds = crossed_bootstrap(each.round(12), each.index, None)
+        assert (row["low"], row["high"]) == pytest.approx(bounds)
+    assert ("kl_dp minus kl", "soup") in table.index and ("kl minus kl_dp", "soup") not in table.index
+    assert several_teachers.between_methods(several[several["method"] == "kl"]).empty
+
+
 def test_a_forgetful_order_is_told(papers):
     table = several_teachers.orders(several_of(papers.trials)).set_index(["method", "measure"])
     row = table.loc[("kl_dp", "transfer_delta")]
@@ -414,7 +438,7 @@ def test_where_all_of_them_failed_nothing_is_compared(made_up, tmp_path):
     trials.loc[trials["combine"].notna(), measured] = np.nan
     trials.loc[trials["combine"].notna(), "status"] = "failed"
     found = shown(replace(made_up, trials=trials), tmp_path)
-    assert list(found) == ["several_teachers_orders", "several_teachers_fig_11"]
+    assert list(found) == ["several_teachers_orders", "several_teachers_methods", "several_teachers_fig_11"]
     assert all(exhibit.note.startswith("Left out: ") for exhibit in found.values())
 
 

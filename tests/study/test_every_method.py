@@ -13,6 +13,7 @@ from study import derivation, objectives, search, spec, transfer
 from study.errors import StudyError
 from study.images import files
 from study.store.checkpoints import Checkpoint
+from study.views import View
 from study.workspace import Workspace
 from tests.study.trials import Interrupted, assert_same, budget, changed, method, trial_of, until
 
@@ -65,6 +66,38 @@ def test_a_trial_is_the_same_interrupted_or_not(study, workspace, tmp_path, name
     kept = json.loads(whole.row["settings"])
     assert kept["lr"] == 1e-2
     assert dict(search.flat(SETTINGS.get(name, {}))).items() <= kept.items()
+
+
+def test_what_is_chosen_and_whether_labels_are_read_is_recorded(study, workspace):
+    """Classes by number, whether they were named or found; null where none are chosen."""
+    by_name = transfer.run(by(study, "kl_of_classes"), workspace).row
+    assert (by_name["classes_taught"], by_name["reads_labels"]) == ([0, 3], True)
+    trial = by(study, "kl_of_experts")
+    found = transfer.run(trial, workspace).row["classes_taught"]
+    student, teacher = (workspace.frozen(model) for model in (trial.student, trial.teachers[0]))
+    labels = workspace.labels("tune")
+    right = [
+        np.bincount(labels[(said == labels)], minlength=len(workspace.images.classes))
+        for said in (
+            workspace.outputs(one, "tune", View(student.crop)).logits.argmax(1).numpy()
+            for one in (student, teacher)
+        )
+    ]
+    assert found == np.flatnonzero(right[1] > right[0]).tolist()
+    row = transfer.run(by(study, "xe_hard"), workspace).row
+    assert (row["classes_taught"], row["reads_labels"]) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "reads"),
+    {
+        **{"xe": True, "kl_dp": True, "xe_kl_op": True, "xe_kl_op_equal": True, "kl_of_experts": True},
+        **{"kl": False, "xe_hard": False, "kl_dp_unsupervised": False, "self_distillation": False},
+        **{"xe_kl_op_agreement": True, "crd": True},
+    }.items(),
+)
+def test_who_is_given_labels(study, name, reads):
+    assert by(study, name).method.reads_labels is reads
 
 
 PARTITIONS = {"kl_dp": True, "kl_dp_unsupervised": True, "kl_flips": True, "kl": False}

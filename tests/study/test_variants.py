@@ -47,6 +47,18 @@ def test_cross_entropy_of_soft_targets_is_torchs_and_has_the_gradients_of_kl(see
 
 
 @quick
+@given(seeds)
+def test_a_teachers_answers_are_labels(seed):
+    """By cross-entropy with one-hot targets; how sure the teacher is does not matter."""
+    student, teacher, *_ = batch(seed)
+    answers = F.one_hot(teacher.argmax(dim=1), 5).double()
+    expected = -(answers * student.double().log_softmax(dim=1)).sum(dim=1).mean()
+    for sure in (0.1, 1, 10):
+        loss = objectives.OBJECTIVES["xe_hard"](student, sure * teacher)
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@quick
 @given(seeds, st.integers(1, 5))
 def test_kl_over_the_largest_classes_by_a_loop(seed, k):
     student, teacher, *_ = batch(seed)

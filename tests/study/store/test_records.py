@@ -20,7 +20,9 @@ VALUES = {
     pa.string(): "text",
     pa.int64(): 2**40,
     pa.float64(): 0.1,
+    pa.bool_(): True,
     pa.list_(pa.string()): ["one", "other"],
+    pa.list_(pa.int64()): [0, 2],
     pa.timestamp("us", tz="UTC"): FINISHED,
 }
 ROW = {field.name: VALUES[field.type] for field in schemas.TRIALS if field.name != "trial"}
@@ -50,7 +52,9 @@ DTYPES = {
     "int32": "int32",
     "double": "float64",
     "float": "float32",
+    "bool": "bool",
     "list<item: string>": "object",
+    "list<item: int64>": "object",
     "timestamp[us, tz=UTC]": "datetime64[us, UTC]",
 }
 
@@ -97,11 +101,12 @@ def test_finished_trial_round_trips_through_pandas(results):
     write_trial(results, "t1")
     trials = pd.read_parquet(results / "trials")
     row = trials.iloc[0].to_dict()
-    assert row.pop("teachers").tolist() == ROW["teachers"]
+    lists = {name: row.pop(name).tolist() for name in ("teachers", "classes_taught")}
+    assert lists == {name: ROW[name] for name in lists}
     nothing = {name for name, value in row.items() if pd.isna(value)}
     expected = ROW | {"trial": "t1", "finished": pd.Timestamp(FINISHED)} | dict.fromkeys(nothing)
     assert dict.fromkeys(nothing) == {"combine": None, "order": None}
-    assert row | dict.fromkeys(nothing) | {"teachers": ROW["teachers"]} == expected
+    assert row | dict.fromkeys(nothing) | lists == expected
     for field in schemas.TRIALS:
         assert str(trials[field.name].dtype) == DTYPES[str(field.type)], field.name
     predictions = pd.read_parquet(results / "predictions")
