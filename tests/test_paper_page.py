@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "paper.md").read_text()
 BEYOND_TEXT = "".join(
     (ROOT / "docs" / f"{name}.md").read_text()
-    for name in ("methods", "recommender", "augmentation", "label_smoothing", "label_smoothing_studies")
+    for name in ("methods", "recommender", "augmentation", "label_smoothing")
 )
 SMOOTHING = (
     *("anchors", "balanced", "classes_2", "classes_5", "classes_10", "ladder", "long_tail", "transfer"),
