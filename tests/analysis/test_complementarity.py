@@ -26,6 +26,7 @@ from analysis.exhibits import atlas_paper
 from analysis.material import Material
 from analysis.results import ResultsError
 from tests.analysis import atlases
+from tests.conftest import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = [
@@ -36,7 +37,7 @@ FIGURES = [
 
 def command(*arguments):
     line = [sys.executable, str(ROOT / "analysis" / "report.py"), *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=120, cwd="/", check=False)
+    return subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE, cwd="/", check=False)
 
 
 def refused(*arguments):

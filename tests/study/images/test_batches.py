@@ -33,7 +33,7 @@ from study.images import files
 from study.images.batches import Batches, Crop, Resident
 from study.models import zoo
 from study.models.timm_import import timm
-from tests.conftest import fashion_mnist
+from tests.conftest import PATIENCE, fashion_mnist
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZES = [(28, 28), (64, 64), (40, 30), (30, 45), (100, 70), (70, 100), (96, 70), (70, 70), (33, 131)]
@@ -329,7 +329,7 @@ def test_a_thread_that_hangs_is_an_error(mixed, monkeypatch):
 
     def hang(samples):
         if 9 in samples:
-            go_on.wait(60)
+            go_on.wait(PATIENCE)
 
     try:
         with monkeypatch.context() as patch:
@@ -368,7 +368,7 @@ def test_a_consumer_that_leaves_early_leaves_no_work(mixed, monkeypatch):
     def note(samples):
         begun.append(samples)
         if len(begun) > 1:
-            go_on.wait(60)
+            go_on.wait(PATIENCE)
 
     with monkeypatch.context() as patch:
         before_decoding(batches, patch, note)
@@ -438,7 +438,7 @@ def fresh(mixed) -> list[dict]:
     """What four processes say that read their first batch at the same time."""
     command = [sys.executable, "-c", FRESH, str(mixed.path), str(mixed.side), str(len(mixed.labels))]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(4)]
-    said = [process.communicate(timeout=120)[0] for process in processes]
+    said = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4
     return [json.loads(lines) for lines in said]
 

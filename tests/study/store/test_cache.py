@@ -21,6 +21,7 @@ from study import spec
 from study.errors import StudyError
 from study.store import cache, storage
 from study.store.cache import Cache
+from tests.conftest import PATIENCE
 
 ROOM = 1000  # bytes, in most tests
 FORK = multiprocessing.get_context("fork")
@@ -86,10 +87,10 @@ class Worker:
 
         path = Cache(folder, ROOM).entry(name, size, fill)
         pipe.send(f"held {(path / 'file').stat().st_size}")
-        pipe.poll(60)
+        pipe.poll(PATIENCE)
 
     def says(self) -> str:
-        assert self.pipe.poll(30)
+        assert self.pipe.poll(PATIENCE)
         return self.pipe.recv()
 
     def kill(self) -> None:

@@ -20,6 +20,7 @@ from study.images.batches import Crop
 from study.store import outputs, storage
 from study.views import View
 from study.workspace import Workspace
+from tests.conftest import PATIENCE
 
 KEY = outputs.Key(
     timm="tiny_mixer",
@@ -298,7 +299,7 @@ def worker(store, seconds):
 
 def test_two_processes_compute_once(store):
     processes = [worker(store, 2) for _ in range(2)]
-    said = [process.communicate(timeout=100)[0] for process in processes]
+    said = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     assert "".join(said).count("computing") == 1
     assert said[0].split()[-1] == said[1].split()[-1]
 

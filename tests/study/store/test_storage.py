@@ -21,6 +21,7 @@ from moto.s3.models import s3_backends
 
 from study.errors import StorageError, StudyError
 from study.store import digest, storage
+from tests.conftest import PATIENCE
 
 LARGE = 48 << 20  # several parts of an upload
 
@@ -262,7 +263,7 @@ def stopping_at(s3, method: str, sign: str):
     def answer(environment, start_response):
         if environment["REQUEST_METHOD"] == method and sign in environment["QUERY_STRING"]:
             reached.set()
-            go_on.wait(20)
+            go_on.wait(PATIENCE)
         return application(environment, start_response)
 
     s3._application = answer
@@ -277,7 +278,7 @@ def test_a_process_killed_while_it_uploads_leaves_nothing_visible(s3, remote):
     url = s3.url(f"{remote.name}/a.bin")
     with stopping_at(s3, "PUT", "partNumber=3") as (reached, go_on):
         process = writer(url, LARGE)
-        assert reached.wait(20)
+        assert reached.wait(PATIENCE)
         process.kill()
         process.wait()
         go_on.set()
@@ -291,11 +292,11 @@ def test_an_interrupted_upload_is_whole_or_not_there(s3, remote, method, sign):
     """pyarrow completes an upload that an exception leaves: Ctrl-C made an empty object."""
     with stopping_at(s3, method, sign) as (reached, go_on):
         process = writer(s3.url(f"{remote.name}/a.bin"), LARGE)
-        assert reached.wait(20)
+        assert reached.wait(PATIENCE)
         process.send_signal(signal.SIGINT)
         time.sleep(0.2)
         go_on.set()
-        assert process.wait(30) != 0
+        assert process.wait(PATIENCE) != 0
     sizes = [storage.stamp(file)[0] for file in storage.files(remote, "")]
     assert sizes in ([], [LARGE])
 
