@@ -133,7 +133,11 @@ class Progress:
         elapsed = time.monotonic() - self.started
         if self.done and (self.expected is None or self.done >= self.total / 20):
             return f"about {duration(elapsed / self.done * (self.total - self.done))} left"
-        return f"about {duration(max(0, self.expected - elapsed))} left" if self.expected else ""
+        if not self.expected:
+            return ""
+        if elapsed > self.expected:
+            return f"for {duration(elapsed)}, longer than the {duration(self.expected)} that were expected"
+        return f"about {duration(self.expected - elapsed)} left"
 
     def update(self, done: float, text: str) -> None:
         """Show that `done` of the total is done, and `text` beside it."""

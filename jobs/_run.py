@@ -22,6 +22,7 @@ from study import derivation, geometry, spec
 from study.errors import StudyError
 from study.images import files, labels, splits
 from study.images.files import Images
+from study.images.sources import UNKNOWN
 from study.models import weights, zoo
 from study.store import cache, records, schemas, storage
 
@@ -60,12 +61,29 @@ def prepare(study: spec.Study, tables: Iterable[str] = ()) -> Images:
     images = write_images(study)
     zoo.check_classes(study, len(images.classes), labels.chosen(study.data, images.classes))
     check_others(study, images)
+    check_unlabelled(study, images)
     if study.geometry:
         geometry.classes_of(study.geometry, images.classes)
         tell_without_geometry(study, len(images.classes))
     tell_enlarged(study, images)
     weights.check_files(study, len(images.classes))
     return images
+
+
+def check_unlabelled(study: spec.Study, images: Images) -> None:
+    """Refuse, by a `StudyError`, what reads classes of the transfer set where nobody has said them."""
+    transfer = splits.split(images, study.data.splits)["transfer"]
+    if not (images.labels[transfer] == UNKNOWN).any():
+        return
+    what = "and nobody has said the classes of the images to learn from"
+    for name, method in study.methods.items():
+        if method.reads_transfer_labels or method.augmentation:
+            raise StudyError(f"methods.{name}: reads labels, {what}; take one such as kl_dp_unsupervised")
+    for name, model in study.zoo.items():
+        if model.source == "trained" and model.weights.data is None:
+            raise StudyError(f"zoo.{name}: is trained on labels, {what}; name weights that are ready")
+    if study.watch and study.watch.split == "transfer":
+        raise StudyError(f"watch.split: watches errors, {what}; watch 'evaluation'")
 
 
 def write_images(study: spec.Study) -> Images:

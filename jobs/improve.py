@@ -276,6 +276,8 @@ class Improvement:
         """Run a round, and go on from its best result if one is better; whether it is."""
         plan = self.progress.plan
         rows = self.run(trials, COLUMNS, plan.seconds * trials[0].budget.epochs / plan.epochs)
+        if all(row["status"] != "ok" for row in rows):
+            raise StudyError(f"no result of round {number} came about ({rows[0]['reason']})")
         looks = {one.id: look_of(one.id, row) for one, row in zip(trials, rows, strict=True)}
         judged = [looks[one.id] for one in trials if one.teachers]  # the control is there to compare with
         earlier = [
@@ -436,7 +438,7 @@ def parser() -> argparse.ArgumentParser:
     text = "a model that timm loads, a file of weights, or one of the study"
     made.add_argument("student", metavar="STUDENT", help=text)
     where = made.add_mutually_exclusive_group(required=True)
-    text = "images: train/ and val/ (or test/), each with a sub-folder a class"
+    text = "images: train/ (with --unlabelled as it is) and val/ or test/, each with a sub-folder a class"
     where.add_argument("--data", metavar="FOLDER", help=text)
     text = "a study's YAML file, for its images and its models"
     where.add_argument("--study", metavar="STUDY", help=text)
@@ -449,7 +451,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--budget", type=_asked.seconds, default="2h", metavar="TIME", help=text)
     text = f"how it learns (default: {_asked.LABELLED}, without labels {_asked.UNLABELLED})"
     made.add_argument("--method", metavar="NAME", help=text)
-    text = "do not read the labels of what it learns from"
+    text = "do not read the labels of what it learns from; it may have none"
     made.add_argument("--unlabelled", action="store_true", help=text)
     text = "timm's name of what a file of weights is of"
     made.add_argument("--architecture", metavar="NAME", help=text)

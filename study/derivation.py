@@ -176,7 +176,9 @@ def _save(made: Classifier, model: spec.Model, workspace: Workspace, about: dict
             "parameters": sum(parameter.numel() for parameter in made.parameters()),
             "accuracy": about.get("accuracy") or workspace.accuracy(made, workspace.evaluated),
             "evaluated_on": workspace.evaluated,
-            "transfer_accuracy": workspace.accuracy(made, "transfer"),
+            "transfer_accuracy": workspace.accuracy(made, "transfer")
+            if workspace.is_labelled("transfer")
+            else None,
             "weights": weights.digest_of(made),
             "spec": model.model_dump(mode="json"),
             **about,

@@ -85,6 +85,7 @@ class Splits(Strict):
     elsewhere (`zoo: 0`), from the training images outside `tune`. `fit` is taken out of `tune`: with it,
     what a method fits on images kept aside is fitted there, and choices are made on the rest of `tune`.
     `evaluation` is the test images, with `evaluate_rest` also the training images in no other split.
+    With `tune_of: test` `tune` is drawn from the test images, where the classes of others are not known.
 
     With `imbalance` ρ the classes of `zoo`, and so of `transfer`, have a long tail, n · ρ^(−r / (K − 1))
     images of that of rank r, the ranks drawn by `seed`; what it loses by that is in no split.
@@ -93,6 +94,7 @@ class Splits(Strict):
     zoo: Amount = 0
     transfer: Amount = Field(gt=0)
     tune: Amount = 0
+    tune_of: Literal["train", "test"] = Field(default="train", exclude_if=lambda part: part == "train")
     fit: Amount = Field(default=0, exclude_if=lambda amount: amount == 0)
     evaluate_rest: bool = False
     imbalance: float | None = Field(default=None, ge=1, exclude_if=_unset)
@@ -473,9 +475,12 @@ class Method(Named):
     @property
     def reads_labels(self) -> bool:
         """Whether it is given the labels of the transfer set, or of images kept aside."""
-        return bool(
-            {"labels", "sample_labels", "tune_labels"} & {*self.needs, *objectives.made_with(self.function)}
-        )
+        return self.reads_transfer_labels or "tune_labels" in objectives.made_with(self.function)
+
+    @property
+    def reads_transfer_labels(self) -> bool:
+        """Whether it is given the labels of the transfer set."""
+        return bool({"labels", "sample_labels"} & {*self.needs, *objectives.made_with(self.function)})
 
     @property
     def trains_teacher(self) -> bool:

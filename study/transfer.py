@@ -358,7 +358,7 @@ class Stage:
             "classes": len(workspace.images.classes),
             "class_names": workspace.images.classes,
             "samples": len(samples),
-            "sample_labels": torch.from_numpy(workspace.labels("transfer")),
+            "sample_labels": torch.from_numpy(workspace.images.labels[workspace.splits["transfer"]]),
             **self.of_tune,
             **self._channels(method),
         }

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from study.errors import StudyError
 from study.images.batches import GATHERED, Batches, Crop, Resident
 from study.transforms import Mix, Transform
 
@@ -170,7 +171,8 @@ class Batch(NamedTuple):
 
     Attributes:
         pixels: uint8 [batch, 3, side, side].
-        targets: int64 [batch], classes, or, of mixed images, their shares, float32 [batch, classes].
+        targets: int64 [batch], classes, or, of mixed images, their shares, float32 [batch, classes]; None
+            where nobody has said them.
         indices: int64 [batch].
         augmented: the second input, uint8 [candidates * batch, 3, side, side], candidate after candidate;
             None without.
@@ -179,7 +181,7 @@ class Batch(NamedTuple):
     """
 
     pixels: Tensor
-    targets: Tensor
+    targets: Tensor | None
     indices: Tensor
     weight: float = 1.0
     counted: int | None = None
@@ -193,8 +195,11 @@ class Shown:
         batches: the loader of the view's crop.
         view: how they are shown.
         pool: int64 [samples], sorted: whom samples may be mixed with.
-        classes: how many there are.
+        classes: how many there are; None: nobody has said which one a sample is of.
         variant: the same for all samples and epochs; None: what each epoch draws.
+
+    Raises:
+        StudyError: images are to be mixed whose classes nobody has said.
     """
 
     def __init__(
@@ -202,9 +207,11 @@ class Shown:
         batches: Batches | Resident,
         view: View,
         pool: NDArray[np.int64],
-        classes: int,
+        classes: int | None,
         variant: int | None = None,
     ) -> None:
+        if classes is None and view.mix is not None:
+            raise StudyError("transforms: mix images, and nobody has said their classes; take none that does")
         self.batches, self.view, self.pool, self.classes, self.variant = batches, view, pool, classes, variant
 
     def epoch(
@@ -214,10 +221,11 @@ class Shown:
         view, mix = self.view, self.view.mix
         if mix is None:
             for pixels, labels, indices in self.batches.epoch(order, batch_size, device):
+                known = None if self.classes is None else labels
                 if self.variant is None:
-                    yield Batch(view.show(pixels, indices, epoch), labels, indices)
+                    yield Batch(view.show(pixels, indices, epoch), known, indices)
                 else:
-                    yield Batch(view.as_variant(pixels, self.variant), labels, indices)
+                    yield Batch(view.as_variant(pixels, self.variant), known, indices)
             return
         pairs = (
             self.batches.epoch(samples, batch_size, device)

@@ -30,6 +30,7 @@ from study.errors import StudyError
 from study.evaluate import Predictions
 from study.images import class_names, files, labels, splits
 from study.images.batches import Batches, Crop, Resident
+from study.images.sources import UNKNOWN
 from study.models import published, weights, zoo
 from study.models.zoo import Classifier
 from study.store import cache, digest
@@ -192,7 +193,8 @@ class Workspace:
     ) -> Shown:
         """A loader of a split as a view shows it; images are mixed with those of `pool`, else the split."""
         pixels, pool = self.pixels(view.crop, split), self.splits[split] if pool is None else pool
-        return Shown(pixels, view, pool, len(self.images.classes), variant)
+        classes = len(self.images.classes) if self.is_labelled(split) else None
+        return Shown(pixels, view, pool, classes, variant)
 
     def load(self, model: spec.Model) -> Classifier:
         """A model read anew, on the device, in `eval` mode; not kept.
@@ -307,8 +309,19 @@ class Workspace:
         return float((self.predict(classifier, split).label == self.labels(split)).mean())
 
     def labels(self, split: str | None = None) -> NDArray[np.int64]:
-        """The true classes of a split, of that which is scored on as a rule, int64 [samples]."""
-        return self.images.labels[self.splits[split or self.evaluated]]
+        """The true classes of a split, of that which is scored on as a rule, int64 [samples].
+
+        Raises:
+            StudyError: nobody has said them.
+        """
+        split = split or self.evaluated
+        if not self.is_labelled(split):
+            raise StudyError(f"'{split}': nobody has said the classes of its images; name another split")
+        return self.images.labels[self.splits[split]]
+
+    def is_labelled(self, split: str) -> bool:
+        """Whether the true classes of a split are known."""
+        return not (self.images.labels[self.splits[split]] == UNKNOWN).any()
 
     def predict(
         self, classifier: Classifier, split: str | None = None, samples: NDArray[np.int64] | None = None

@@ -36,6 +36,7 @@ from study.store import digest, storage
 from study.store.cache import Cache
 from study.store.storage import Location
 
+LEFT_OUT = -1  # the class of an image that a study leaves out
 SIDECAR, FILES = "images.json", ("images.beton", "labels.npy")
 PROBLEMS = "problems.txt"
 DOT = np.zeros((1, 1, 3), dtype=np.uint8)
@@ -47,7 +48,8 @@ RAW_BELOW_BYTES = 64 * 64 * 3  # JPEG saves nothing below this size, and costs p
 class Images:
     """One written file: where it is, and what its sidecar says.
 
-    `labels` is int64 [count], the class of every sample by index, −1 of a class that is left out (`chosen`);
+    `labels` is int64 [count], the class of every sample by index, `LEFT_OUT` (`chosen`), or
+    `sources.UNKNOWN`;
     `subsets` gives the half-open
     range of indices of 'train' and 'test'; `side` is the shorter side of the images in pixels, the
     largest there is. `locate` gives the file's path on this machine, after copying it where it has to be.
@@ -356,10 +358,12 @@ def chosen(images: Images, data: spec.Data) -> Images:
             near = mistakes.nearest(name, names) or f"; the first are called {', '.join(names[:3])}"
             raise StudyError(f"data.classes: there is no class {name!a}{near}")
     kept = [number for number, name in enumerate(names) if name in wanted]
-    numbers = np.full(len(names), -1)
+    numbers = np.full(len(names), LEFT_OUT)
     numbers[kept] = range(len(kept))
     classes = tuple(names[number] for number in kept)
-    return dataclasses.replace(images, classes=classes, labels=numbers[images.labels])
+    known = images.labels != sources.UNKNOWN
+    labels = np.where(known, numbers[np.where(known, images.labels, 0)], sources.UNKNOWN)
+    return dataclasses.replace(images, classes=classes, labels=labels)
 
 
 def _check_folders(source: spec.Images, data: Location) -> None:
@@ -392,7 +396,8 @@ def check(images: Images, expected: spec.Expected | None) -> None:
     """
     if len(images.classes) < 2:
         raise StudyError("data.images: there is one class alone; a classifier tells two apart at least")
-    found = {name: int((images.labels[slice(*part)] >= 0).sum()) for name, part in images.subsets.items()}
+    there = images.labels != LEFT_OUT
+    found = {name: int(there[slice(*part)].sum()) for name, part in images.subsets.items()}
     found["classes"] = len(images.classes)
     for name, number in expected or ():
         if found[name] != number:

@@ -2,7 +2,7 @@
 
 A source is given the folder that it may download to; what stands behind the star of its signature is what
 a study sets (`study.contract`). A data set is anything with `__len__`, and a `__getitem__` that gives an
-image of PIL and the number of its class; the names of its `classes`, if it has any, are kept.
+image of PIL and the number of its class, or `UNKNOWN`; the names of its `classes`, if it has any, are kept.
 
 Left out on purpose: how they are written and split (`study.images.files`, `study.images.splits`).
 """
@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import gzip
 import inspect
+import itertools
 import os
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -24,7 +26,9 @@ from study.errors import StudyError
 from study.images.glyphs import glyphs
 from study.store import digest, storage
 
+UNKNOWN = -2  # the class of an image that nobody has said (-1 is one that a study leaves out)
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision has
+OF_FOLDERS = ("image_folder", "unlabelled_folder")  # sources that a user's own folders are
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -46,17 +50,8 @@ def image_folder(downloads: Path, *, train: str | None = None, test: str):
     Raises:
         StudyError: one is no such folder, or their classes differ.
     """
-    datasets = []
-    for field, folder in (("train", train), ("test", test)):
-        if folder is None:
-            continue
-        try:
-            datasets.append(_folder(folder))
-        except OSError as error:
-            raise StudyError(
-                f"{folder}: not a folder of images by class ({str(error).splitlines()[0]}); point "
-                f"data.images.{field} at one with a sub-folder of images for every class"
-            ) from error
+    given = (("train", train), ("test", test))
+    datasets = [_by_class(field, folder) for field, folder in given if folder is not None]
     if different := sorted(set(datasets[0].classes) ^ set(datasets[-1].classes)):
         shown = ", ".join(f"{name!a}" for name in different[:5])  # so that letters that look alike differ
         raise StudyError(
@@ -64,6 +59,54 @@ def image_folder(downloads: Path, *, train: str | None = None, test: str):
             "of images for every class, called alike"
         )
     return datasets if train else [[], *datasets]
+
+
+def unlabelled_folder(downloads: Path, *, train: str, test: str):
+    """A folder of images whose classes nobody has said, at any depth, and one with a sub-folder a class.
+
+    Raises:
+        StudyError: one is no such folder.
+    """
+    unknown, by_class = Unlabelled(train), _by_class("test", test)
+    if not unknown.samples:
+        raise StudyError(f"{train}: holds no images; point data.images.train at a folder that does")
+    return [unknown, by_class]
+
+
+class Unlabelled:
+    """The images below a folder, in the order of their paths; `samples` are (path, `UNKNOWN`)."""
+
+    def __init__(self, folder: str) -> None:
+        self.root = str(Path(folder).expanduser())
+        self.samples = sorted((path, UNKNOWN) for path in _files(self.root) if _is_image(path))
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        path, label = self.samples[index]
+        return _opened(path), label
+
+
+def _files(folder: str | Path) -> Iterator[str]:
+    """The paths of all files below a folder."""
+    return (f"{place}/{name}" for place, _, names in os.walk(folder, followlinks=True) for name in names)
+
+
+def images_in(folder: str, most: int) -> int:
+    """How many images there are below a folder; counted up to `most`."""
+    return sum(1 for _ in itertools.islice(filter(_is_image, _files(folder)), most))
+
+
+def _by_class(field: str, folder: str):
+    """`_folder`, or a `StudyError` that names the field."""
+    try:
+        return _folder(folder)
+    except OSError as error:
+        raise StudyError(
+            f"{folder}: not a folder of images by class ({str(error).splitlines()[0]}); point "
+            f"data.images.{field} at one with a sub-folder of images for every class"
+        ) from error
 
 
 def _folder(folder: str):
@@ -97,29 +140,30 @@ def _is_image(path: str) -> bool:
 
 def passed_over(dataset) -> Counter[str]:
     """How many files of a data set's folders are no images, by suffix."""
-    found: Counter[str] = Counter()
-    for name in dataset.classes if hasattr(dataset, "find_classes") else ():
-        for _, _, files in os.walk(Path(dataset.root) / name, followlinks=True):
-            found.update(Path(file).suffix or "no suffix" for file in files if not _is_image(file))
-    return found
+    by_class = dataset.classes if hasattr(dataset, "find_classes") else ()
+    parts = [""] if isinstance(dataset, Unlabelled) else by_class
+    files = (file for part in parts for file in _files(Path(dataset.root) / part))
+    return Counter(Path(file).suffix or "no suffix" for file in files if not _is_image(file))
 
 
 def listed(source: str, settings: dict) -> dict[str, str] | None:
     """By the folder of a data set, a digest of its files' names; None where there are none, or not here."""
-    folders = [folder for folder in settings.values() if folder is not None]
-    if source != "image_folder" or not all(Path(of).expanduser().is_dir() for of in folders):
+    if source not in OF_FOLDERS or lacking(source, settings):
         return None
     found = {}
-    for folder in folders:
-        dataset = _folder(folder)
+    for field, folder in settings.items():
+        if folder is None:
+            continue
+        unknown = field == "train" and source == "unlabelled_folder"
+        dataset = Unlabelled(folder) if unknown else _folder(folder)
         names = [os.path.relpath(path, dataset.root) for path, _ in dataset.samples]
-        found[os.path.realpath(dataset.root)] = digest.of_json([dataset.classes, names])
+        found[os.path.realpath(dataset.root)] = digest.of_json([None if unknown else dataset.classes, names])
     return found
 
 
 def lacking(source: str, settings: dict) -> list[str]:
     """Folders of a data set that are not here, by their absolute paths."""
-    folders = [folder for folder in settings.values() if folder] if source == "image_folder" else []
+    folders = [folder for folder in settings.values() if folder] if source in OF_FOLDERS else []
     return [str(Path(of).expanduser().absolute()) for of in folders if not Path(of).expanduser().is_dir()]
 
 
@@ -250,4 +294,5 @@ SOURCES = {
     "torchvision": torchvision,
     "timm": timm,
     "glyphs": glyphs,
+    "unlabelled_folder": unlabelled_folder,
 }

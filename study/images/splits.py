@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from study import spec
 from study.errors import StudyError
-from study.images.files import Images
+from study.images.files import LEFT_OUT, Images
+from study.images.sources import UNKNOWN
 
 
 def stratified(
@@ -46,7 +47,7 @@ def _total(amount: float, of: int) -> int:
 def transfer_size(train: int, classes: int, splits: spec.Splits) -> int:
     """How many of so many training images, as many of each class, the transfer set will hold."""
     zoo = _total(splits.zoo, train)
-    tune = _total(splits.tune, train - zoo)
+    tune = _total(splits.tune, train - zoo) if splits.tune_of == "train" else 0
     kept = zoo if splits.imbalance is None else round(zoo * profile(classes, splits.imbalance).mean())
     return _total(splits.transfer, kept or train - zoo - tune)
 
@@ -77,10 +78,10 @@ def split(images: Images, splits: spec.Splits) -> dict[str, NDArray[np.int64]]:
     Depends on the labels and the splits' own seed alone.
 
     Raises:
-        StudyError: a split asks for more images than there are.
+        StudyError: a split asks for more images than there are, or needs classes that are not known.
     """
     train, test = (np.arange(*images.subsets[name]) for name in ("train", "test"))
-    train, test = (part[images.labels[part] >= 0] for part in (train, test))  # without classes left out
+    train, test = (part[images.labels[part] != LEFT_OUT] for part in (train, test))
     generator, beside = np.random.default_rng(splits.seed), np.random.default_rng((splits.seed, 1))
 
     def draw(
@@ -95,14 +96,21 @@ def split(images: Images, splits: spec.Splits) -> dict[str, NDArray[np.int64]]:
     outside = np.setdiff1d(train, zoo)
     if splits.imbalance is not None:
         zoo = long_tailed(zoo, images.labels, splits.imbalance, np.random.default_rng((splits.seed, 2)))
-    tune = draw("tune", outside, splits.tune)
-    outside = np.setdiff1d(outside, tune)
+    tune = draw("tune", outside if splits.tune_of == "train" else test, splits.tune)
+    outside, test = (np.setdiff1d(part, tune) for part in (outside, test))
     fit = draw("fit", tune, splits.fit, beside)  # by numbers of its own: other splits are as without it
     tune = np.setdiff1d(tune, fit)
     transfer = draw("transfer", zoo if len(zoo) else outside, splits.transfer)
     rest = np.setdiff1d(outside, transfer)
     evaluation = np.union1d(test, rest) if splits.evaluate_rest else test
-    return {"zoo": zoo, "tune": tune, "fit": fit, "transfer": transfer, "evaluation": evaluation}
+    found = {"zoo": zoo, "tune": tune, "fit": fit, "transfer": transfer, "evaluation": evaluation}
+    for name, part in found.items():
+        if name != "transfer" and len(part) and (images.labels[part] == UNKNOWN).any():
+            raise StudyError(
+                f"data.splits: '{name}' would hold images of which nobody has said the classes, and only "
+                "'transfer' may; take zoo: 0, evaluate_rest: false, and tune_of: test"
+            )
+    return found
 
 
 def watched(

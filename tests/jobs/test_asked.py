@@ -6,6 +6,7 @@ import pytest
 
 from jobs import _asked
 from study import spec
+from study.errors import StudyError
 
 
 @pytest.mark.parametrize(
@@ -77,3 +78,46 @@ def test_a_teacher_of_other_classes_gets_a_head_for_those_of_the_folder(image_fo
     assert isinstance(teacher.weights, spec.Trained) and isinstance(teacher.weights.start, spec.Hub)
     (phase,) = teacher.weights.phases
     assert phase.train == "head"
+
+
+@pytest.fixture
+def without_classes(image_folder, tmp_path):
+    """The folder, its training images in one heap."""
+    folder = tmp_path / "images"
+    (folder / "train").mkdir(parents=True)
+    (folder / "test").symlink_to(image_folder / "test")
+    for file in sorted((image_folder / "train").rglob("*.png")):
+        (folder / "train" / f"{file.parent.name}_{file.name}").symlink_to(file)
+    return folder
+
+
+def test_where_images_have_no_classes_choices_are_made_on_half_of_the_others(without_classes, tmp_path):
+    from tests.jobs.test_improve import saved
+
+    student, teacher = (f"local-dir:{saved(tmp_path / name, classes=10)}" for name in ("student", "teacher"))
+    given = asked(student=student, data=str(without_classes), teachers=[teacher], unlabelled=True)
+    study = _asked.study_of(given, tmp_path / "out")
+    assert study.data.images.source == "unlabelled_folder"
+    assert study.data.splits.tune_of == "test" and study.data.splits.tune == 0.5
+    assert [method.reads_transfer_labels for method in study.methods.values()] == [False]
+    with pytest.raises(StudyError, match="--unlabelled"):
+        _asked.study_of(asked(student=student, data=str(without_classes), teachers=[teacher]), tmp_path)
+
+
+def test_no_head_is_trained_without_labels(without_classes, tmp_path):
+    from tests.jobs.test_improve import saved
+
+    student = f"local-dir:{saved(tmp_path / 'student', classes=10)}"
+    given = asked(student=student, data=str(without_classes), unlabelled=True)
+    with pytest.raises(StudyError, match=r"--teachers: resnet10t\.c3_in1k does not tell the 10 classes"):
+        _asked.study_of(given, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("images", "aside"), [(6, 2), (300, 100), (8_000, 2_500), (40_000, 4_000)])
+def test_of_few_images_more_are_kept_aside_so_that_a_gain_can_be_found(tmp_path, images, aside):
+    for part in ("train/a", "train/b", "val/a", "val/b"):
+        (tmp_path / part).mkdir(parents=True)
+    for number in range(images):
+        (tmp_path / "train" / "ab"[number % 2] / f"{number}.png").touch()
+    parts = _asked.parts_of(_asked.images_of(tmp_path, unlabelled=False))
+    assert round(parts["tune"] * images) == aside

@@ -23,7 +23,9 @@ def test_the_time_left_follows_the_work_done(monkeypatch):
     assert progress.left() == "about 50 s left"  # nothing done: what was expected
     progress.done = 3
     assert progress.left() == "about 50 s left"  # too little done to tell a pace
-    progress.done = 20
+    now = 165.0
+    assert progress.left() == "for 1 min 5 s, longer than the 1 min 0 s that were expected"
+    now, progress.done = 110.0, 20
     assert progress.left() == "about 30 s left"  # half a second each, 60 to go
 
 

@@ -186,6 +186,27 @@ def test_live_outputs_and_a_limit_are_told_and_obeyed(workspace, content, write_
     assert trials_of(results_of(content))["status"].tolist() == ["ok"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"methods": {"kl_dp": {"lr": 0.01}}}, ("methods.kl_dp: reads labels", "kl_dp_unsupervised")),
+        ({}, ("zoo.mixer: is trained on labels",)),
+        ({"watch": {"split": "transfer"}, "zoo": "blank"}, ("watch.split: watches errors",)),
+        ({"splits": {"zoo": 0.5, "transfer": 100}}, ("data.splits: 'zoo'", "tune_of: test")),
+    ],
+)
+def test_what_reads_labels_that_nobody_has_said_is_refused(content, write_study, changes, words):
+    splits = {"transfer": 1.0, "tune": 0.5, "tune_of": "test"}
+    content["data"] |= {"splits": changes.get("splits", splits)}
+    content["data"]["images"]["source"] = "unlabelled_folder"
+    content["methods"] = changes.get("methods", {"kl_dp_unsupervised": {"lr": 0.01}})
+    content |= {"watch": changes["watch"]} if "watch" in changes else {}
+    if changes.get("zoo"):
+        for seed, model in enumerate(content["zoo"].values()):
+            model["weights"] = {"source": "seed", "seed": seed}
+    refused(run_here("jobs/transfer_sweep.py", write_study(content)), *words)
+
+
 # --- interruptions (what is killed with -9: test_faults) ----------------------------------------
 
 

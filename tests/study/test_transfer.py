@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -10,13 +11,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from study import derivation, evaluate, knowledge, objectives, spec, transfer, views, workspace
+from study import derivation, evaluate, knowledge, objectives, spec, transfer, transforms, views, workspace
 from study.errors import DivergedError, StudyError
 from study.images import files, labels
 from study.images.batches import Batches, Crop
+from study.images.sources import UNKNOWN
 from study.models import weights
 from study.store import records, schemas
 from study.store.checkpoints import Checkpoint
+from study.views import View
 from study.workspace import Workspace
 from tests.conftest import fashion_mnist, write_image_folder
 from tests.study.trials import (
@@ -551,3 +554,36 @@ def test_another_set_may_be_a_subset_of_a_subset():
     other = spec.OtherSet(images={"source": "fashion_mnist"}, class_map="imagenet_v2")
     places = labels.among(other, ("217", "482"), data, of)
     assert [labels.class_map("imagenette")[of[place]] for place in places] == [217, 482]
+
+
+# --- images whose classes nobody has said -------------------------------------------------------
+
+
+@pytest.fixture
+def without_classes(workspace, tmp_path):
+    """The workspace, whose transfer set has lost its labels."""
+    place = elsewhere(workspace, outputs=tmp_path / "outputs")
+    labels = place.images.labels.copy()
+    labels[place.splits["transfer"]] = UNKNOWN
+    place.images = dataclasses.replace(place.images, labels=labels)
+    return place
+
+
+def test_without_labels_a_student_learns_the_same_as_if_they_were_not_read(study, workspace, without_classes):
+    trial = trial_of(study, "kl_dp_unsupervised")
+    known, unknown = (transfer.run(trial, place) for place in (workspace, without_classes))
+    assert unknown.history["loss"] == known.history["loss"]
+    assert unknown.row["teacher_share"] == known.row["teacher_share"]
+    assert known.row["positive_flips_taught"] is not None
+    assert known.row["teacher_transfer_accuracy"] is not None
+    assert unknown.row["positive_flips_taught"] is unknown.row["teacher_transfer_accuracy"] is None
+    assert unknown.row["teacher_entropy_at_t"] == known.row["teacher_entropy_at_t"]
+    for name, values in known.predictions.items():
+        assert np.array_equal(unknown.predictions[name], values), name
+
+
+def test_labels_that_nobody_has_said_are_not_given(study, without_classes):
+    with pytest.raises(StudyError, match="'transfer': nobody has said"):
+        without_classes.labels("transfer")
+    with pytest.raises(StudyError, match="mix images"):
+        without_classes.shown(View(Crop(), (transforms.parse("mixup"),)), "transfer")

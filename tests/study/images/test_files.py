@@ -94,6 +94,7 @@ def test_what_a_study_sets_of_a_source_stands_in_its_signature():
     assert asked == {
         "fashion_mnist": [],
         "image_folder": ["train", "test"],
+        "unlabelled_folder": ["train", "test"],
         "torchvision": ["dataset", "train", "test", "options"],
         "timm": ["dataset", "root", "train", "test"],
         "glyphs": ["domain", "folder", "characters", "side", "rarest"],
@@ -516,3 +517,28 @@ def test_what_is_fitted_on_is_taken_out_of_tune_and_leaves_other_splits_alone():
     for name in ("zoo", "transfer", "evaluation"):
         assert np.array_equal(after[name], before[name])
     assert np.bincount(labels[after["fit"]]).min() >= 12
+
+
+def test_images_to_learn_from_need_no_classes(tmp_path):
+    """Those in train/ lie anywhere; the classes are those of the others."""
+    write_image_folder(tmp_path / "train" / "2026", *fashion_mnist("train", 12))
+    write_image_folder(tmp_path / "test", *fashion_mnist("t10k", 40))
+    (tmp_path / "train" / "notes.txt").write_text("no image")
+    parts = {part: str(tmp_path / part) for part in ("train", "test")}
+    source = spec.Images(source="unlabelled_folder", **parts)
+    opened = files.prepare(source, tmp_path / "data")
+    assert opened.subsets == {"train": (0, 12), "test": (12, 52)} and opened.passed_over == {".txt": 1}
+    assert (opened.labels[:12] == sources.UNKNOWN).all()
+    assert sorted(set(opened.labels[12:])) == list(range(len(opened.classes)))
+    pixels, labels, _ = next(Batches(opened, Crop()).epoch(np.arange(12), 12))
+    first = sorted((tmp_path / "train").rglob("*.png"))[0]
+    assert np.array_equal(pixels[0, 0].numpy(), np.asarray(Image.open(first)))
+    assert labels.tolist() == [sources.UNKNOWN] * 12
+    next((tmp_path / "train").rglob("*.png")).rename(tmp_path / "train" / "other.png")
+    with pytest.raises(StudyError, match="has changed since"):
+        files.prepare(source, tmp_path / "data")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StudyError, match="holds no images"):
+        files.prepare(
+            spec.Images(source="unlabelled_folder", **parts | {"train": str(tmp_path / "empty")}), tmp_path
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from study import derivation, mistakes, spec, transfer
 from study.errors import StudyError
-from study.images import files, splits
+from study.images import files, sources, splits
 from study.images.files import Images
 from study.workspace import Workspace
 from tests.study.trials import TIMINGS
@@ -208,3 +209,43 @@ def test_a_trial_on_some_classes_is_one_on_images_of_these_alone(base, image_fol
     drop = {*TIMINGS, "spec", "data_sha256"}
     first, second = ({k: v for k, v in one.row.items() if k not in drop} for one in rows)
     assert first == second  # the weights' digests too
+
+
+# --- images whose classes nobody has said -------------------------------------------------------
+
+
+def partly_unlabelled(classes: int = 5, each: int = 40) -> Images:
+    images = images_of(classes, each, test=20)
+    labels = images.labels.copy()
+    labels[slice(*images.subsets["train"])] = sources.UNKNOWN
+    return dataclasses.replace(images, labels=labels)
+
+
+def test_what_is_kept_aside_of_labelled_test_images_is_not_evaluated_on():
+    images = partly_unlabelled()
+    found = split(images, transfer=1.0, tune=0.5, tune_of="test", fit=0.2)
+    assert np.array_equal(found["transfer"], np.arange(200))
+    assert counts(images, found["evaluation"]) == [10] * 5
+    assert counts(images, found["tune"]) == [8] * 5 and counts(images, found["fit"]) == [2] * 5
+    kept = np.concatenate([found[name] for name in ("evaluation", "tune", "fit")])
+    assert np.array_equal(np.sort(kept), np.arange(200, 300))
+    assert splits.transfer_size(200, 5, spec.Splits(transfer=1.0, tune=0.5, tune_of="test")) == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"transfer": 0.5, "zoo": 0.5}, "zoo"),
+        ({"transfer": 0.5, "tune": 0.5}, "tune"),
+        ({"transfer": 0.5, "evaluate_rest": True}, "evaluation"),
+    ],
+)
+def test_only_what_is_learnt_from_may_lack_its_classes(settings, name):
+    with pytest.raises(StudyError, match=f"data.splits: '{name}' .*tune_of: test"):
+        split(partly_unlabelled(), **settings)
+
+
+def test_images_of_no_known_class_stay_so_when_classes_are_chosen():
+    some = files.chosen(partly_unlabelled(), data_of(["class4", "class1"]))
+    assert (some.labels[:200] == sources.UNKNOWN).all()
+    assert np.array_equal(np.unique(some.labels[200:]), [files.LEFT_OUT, 0, 1])
