@@ -34,8 +34,10 @@ COLUMNS = [  # of `trials`, which older results have not
     *SCHEME,
     *PREDICTORS,
     *("teacher_stddev_error", "teacher_stddev_windows", "teacher_stddev_samples", "teacher_entropy"),
+    "student_scaled_negative_log_likelihood_after",
 ]
 LOSS = "student_negative_log_likelihood_after"
+OUTCOMES = ("loss", "scaled_loss", "error")  # of a student: what T. stddev may go with
 ALL = "all"  # in place of a name: over all pairs
 LONGER = re.compile(r"_x\d+$")  # how methods end that are others', trained for longer
 NEEDED = 4  # schemes, of which a correlation says something
@@ -66,17 +68,28 @@ def schemes(trials: pd.DataFrame) -> pd.DataFrame:
 
     Columns: `method`, `student`, `teacher`, `epochs`; those of `SCHEME`; `data`, `student_timm`,
     `teacher_timm`; `seeds`; `accuracy` and `loss` (nats) of the student afterwards, on the evaluation split,
-    each with its standard deviation over seeds (`accuracy_sd`, `loss_sd`; n - 1); those of `PREDICTORS`, and
-    `teacher_stddev_error`, of a trial: means over seeds.
+    each with its standard deviation over seeds (`accuracy_sd`, `loss_sd`; n - 1); `scaled_loss`, the loss
+    after temperature scaling; those of `PREDICTORS`, and `teacher_stddev_error`, of a trial: means over
+    seeds. `bound` is T. stddev of a teacher that is certain, with independent images a window,
+    sqrt(1/C (1 - 1/C) / n), and `bound_of_copies` that where copies are as their originals.
 
     Args:
         trials: with `COLUMNS`.
     """
-    numbers = [*PREDICTORS, "teacher_stddev_error"]
-    values = trials.assign(accuracy=trials["student_accuracy_after"], loss=trials[LOSS])
-    values = values.astype(dict.fromkeys(["accuracy", "loss", *numbers], float))
+    numbers = ["accuracy", "loss", "scaled_loss", *PREDICTORS, "teacher_stddev_error"]
+    bounds = ["bound", "bound_of_copies"]
+    share = 1 / trials["classes"].astype(float)
+    least = np.sqrt(share * (1 - share) / trials["teacher_stddev_samples"].astype(float))
+    values = trials.assign(
+        accuracy=trials["student_accuracy_after"],
+        loss=trials[LOSS],
+        scaled_loss=trials["student_scaled_negative_log_likelihood_after"],
+        bound=least,
+        bound_of_copies=np.sqrt(2) * least,
+    )
+    values = values.astype(dict.fromkeys(numbers, float))
     groups = values.groupby([*PAIR, "epochs"], dropna=False)
-    table = groups[["accuracy", "loss", *numbers]].mean()
+    table = groups[[*numbers, *bounds]].mean()
     table.insert(0, "seeds", groups["seed"].nunique())
     for name in ("accuracy", "loss"):
         table[f"{name}_sd"] = groups[name].std()
@@ -165,6 +178,27 @@ def robustness(of: pd.DataFrame) -> pd.DataFrame:
         for left_out, part in parts.items():
             found = correlation(part["teacher_stddev"], part["loss"])
             rows.append({"student": student, "teacher": teacher, "left_out": left_out, **_named(found)})
+    return pd.DataFrame(rows)
+
+
+def outcomes(of: pd.DataFrame) -> pd.DataFrame:
+    """How T. stddev goes with a student's loss, with that after temperature scaling, and with its error.
+
+    A loss is smaller, too, where a student is only less sure of itself: the second one takes that out.
+
+    Returns:
+        A row a (student, teacher, outcome) of `OUTCOMES`: Pearson's `correlation` with its interval,
+        `p_value` and `n`; where there are several pairs, then one for all, as `correlations` has it.
+    """
+    of, rows = of.assign(error=1 - of["accuracy"]), []
+    for (student, teacher), mine in of.groupby(MODELS, sort=False):
+        for outcome in OUTCOMES:
+            found = correlation(mine["teacher_stddev"], mine[outcome])
+            rows.append({"student": student, "teacher": teacher, "outcome": outcome, **_named(found)})
+    known = pd.DataFrame(rows).dropna(subset="correlation")
+    for outcome, mine in known.groupby("outcome", sort=False):
+        if len(mine) > 1:
+            rows.append({"student": ALL, "teacher": ALL, "outcome": outcome, **_over_pairs(mine)})
     return pd.DataFrame(rows)
 
 

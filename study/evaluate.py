@@ -30,7 +30,8 @@ class Predictions:
 
     And, where it was asked for, of the true class: log-probability float32 [samples], and how many classes
     are above it, int32 [samples]. Where no more than the `kept` largest classes are known, it is NaN of the
-    others. `variance` is 1 − S, how much probabilities vary within a class (`study.spread`).
+    others. `variance` is 1 − S, how much probabilities vary within a class (`study.spread`). `scaled` is the
+    mean negative log-likelihood at a temperature T, in nats.
     """
 
     label: NDArray[np.int32]
@@ -39,6 +40,8 @@ class Predictions:
     rank: NDArray[np.int32] | None = None
     kept: int | None = None
     variance: float | None = None
+    temperature: float | None = None
+    scaled: float | None = None
 
 
 def default_precision(device: torch.device) -> str:
@@ -127,15 +130,20 @@ def predict(
     precision: str,
     batch_size: int | None = None,
     labels: NDArray[np.integer] | None = None,
+    temperature: float | None = None,
 ) -> Predictions:
-    """What a model says of samples, and of their `labels`, if given; as `stream`, but moved once."""
+    """What a model says of samples, and of their `labels`, if given, at a `temperature` too; as `stream`, but
+    moved once.
+    """
     classes = None if labels is None else torch.from_numpy(np.asarray(labels, np.int64)).to(device)
-    parts, done, sums = [], 0, None
+    parts, done, sums, scaled = [], 0, None, []
     for logits, _ in stream(model, loader, indices, device, precision, batch_size):
         of_true = ()
         if classes is not None:
             own = classes[done : done + len(logits)]
             of_true = truth(logits, own)
+            if temperature is not None:
+                scaled.append(truth(logits / temperature, own)[0])
             if sums is None and logits.shape[1] <= spread.MOST:
                 sums = spread.ClassSums(logits.shape[1], device=device)
             if sums is not None:
@@ -143,7 +151,12 @@ def predict(
         parts.append((*predicted(logits), *of_true))
         done += len(logits)
     said = (torch.cat(tensors).cpu().numpy() for tensors in zip(*parts, strict=True))
-    return Predictions(*said, variance=sums and spread.intra_class_variance(sums))
+    return Predictions(
+        *said,
+        variance=sums and spread.intra_class_variance(sums),
+        temperature=temperature,
+        scaled=-float(torch.cat(scaled).double().mean()) if scaled else None,
+    )
 
 
 def predicted(logits: Tensor) -> tuple[Tensor, Tensor]:

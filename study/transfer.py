@@ -180,7 +180,7 @@ def run(
         loaded = time.perf_counter()
         learnt = stage.averaged() if trial.combine in spec.SOUPS else stage.taught(progress, checkpoint)
         trained = time.perf_counter()
-        after = distributed.by_the_first(lambda: stage.last or workspace.predict(learnt))
+        after = distributed.by_the_first(lambda: stage.last or stage.said(learnt))
         elsewhere = distributed.by_the_first(lambda: stage.elsewhere(learnt))
         places = distributed.by_the_first(lambda: stage.places(learnt))
     ended = time.perf_counter()
@@ -213,6 +213,8 @@ def run(
         **_measures(workspace.labels(), stage.before, stage.taught_by, after),
         **_scores(workspace.labels(), stage.before, after),
         "student_intra_class_variance_after": after.variance,
+        "student_best_temperature_after": after.temperature,
+        "student_scaled_negative_log_likelihood_after": after.scaled,
         **seconds,
     }
     if trial.keep == "all" or (trial.keep == "better" and is_better(row)):
@@ -405,7 +407,7 @@ class Stage:
             if not last and budget.evaluate == "end":
                 return about
             started = time.perf_counter()
-            said = distributed.by_the_first(lambda: workspace.predict(result))
+            said = distributed.by_the_first(lambda: self.said(result, last))
             beside = distributed.by_the_first(lambda: self._beside(result, teacher))
             self.seconds_evaluating += time.perf_counter() - started
             if said is None:
@@ -476,6 +478,17 @@ class Stage:
         if teacher is not None:
             row["teacher_accuracy"] = place.accuracy(teacher, place.evaluated)
         return row
+
+    def said(self, result: Classifier, last: bool = True) -> Predictions:
+        """What a student says of the images it is scored on.
+
+        At the end, of one from scratch, also how likely they are at the temperature that suits `tune` best:
+        of what students learn from two targets, one may make them less sure and nothing else.
+        """
+        place = self.workspace
+        scaled = last and self.transfer.student.source == "seed" and place.evaluated != "tune"
+        scaled = scaled and len(place.splits["tune"])
+        return place.predict(result, temperature=place.best_temperature(result, "tune") if scaled else None)
 
     def _watched(self, result: Classifier, epoch: int, last: bool) -> Row:
         """How good the student is on the images that are watched, in the epochs in which they are."""

@@ -33,6 +33,7 @@ from study.images.batches import Batches, Crop, Resident
 from study.images.sources import UNKNOWN
 from study.models import published, weights, zoo
 from study.models.zoo import Classifier
+from study.objectives.pool import pool_weights
 from study.store import cache, digest
 from study.store.outputs import Key, Outputs, Store, collect
 from study.store.storage import Location
@@ -324,18 +325,32 @@ class Workspace:
         return not (self.images.labels[self.splits[split]] == UNKNOWN).any()
 
     def predict(
-        self, classifier: Classifier, split: str | None = None, samples: NDArray[np.int64] | None = None
+        self,
+        classifier: Classifier,
+        split: str | None = None,
+        samples: NDArray[np.int64] | None = None,
+        temperature: float | None = None,
     ) -> Predictions:
         """What any classifier says of a split, of that which is scored on as a rule, or of some of its
-        samples, through its own crop; not kept.
+        samples, through its own crop, at a `temperature` too; not kept.
         """
         split = split or self.evaluated
         samples = self.splits[split] if samples is None else samples
         loader = self.pixels(classifier.input, split)
         with classifier.only(self.places):
-            return evaluate.predict(
-                classifier, loader, samples, self.device, self.precision, labels=self.images.labels[samples]
-            )
+            where = (classifier, loader, samples, self.device, self.precision)
+            return evaluate.predict(*where, labels=self.images.labels[samples], temperature=temperature)
+
+    def best_temperature(self, classifier: Classifier, split: str) -> float | None:
+        """The T at which any classifier gives a split's labels most probability (temperature scaling, Guo et
+        al., arXiv 1706.04599); None of one that says nothing of them.
+        """
+        samples, loader = self.splits[split], self.pixels(classifier.input, split)
+        with classifier.only(self.places):
+            parts = evaluate.stream(classifier, loader, samples, self.device, self.precision)
+            logits = torch.cat([of.cpu() for of, _ in parts])
+        inverse = float(pool_weights(logits, (), torch.from_numpy(self.labels(split))))
+        return 1 / inverse if inverse > 0 else None
 
     def transfer_outputs(
         self, classifier: Classifier, view: View, features: bool, **which: int

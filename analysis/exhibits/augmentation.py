@@ -23,6 +23,12 @@ PREDICTORS = {
     "teacher_entropy_augmented": "teacher's entropy of copies",
     "teacher_entropy_stddev": "deviation of a window's entropy",
 }
+OUTCOMES = {
+    "loss": "test loss",
+    "scaled_loss": "test loss after temperature scaling",
+    "error": "test error",
+}
+BOUNDS = ("-", "--")
 SIGNS = {"pearson": "r", "spearman": "ρ", "kendall": "τ"}
 CORRELATES = (
     "T. stddev and the student's test loss: Pearson's correlation {{ of|number('+.2f') }} over the schemes "
@@ -68,7 +74,8 @@ def augmentation_scatter(scheme_points):
     log-likelihood on the evaluation split (mean over seeds; bars: standard deviation). Pearson's r,
     Spearman's ρ and Kendall's τ with 95 % intervals and p-values. The paper finds r near 0.95 on CIFAR100.
     Grey crosses are its own points, where data and networks are the same. Schemes of a pair share images and
-    seeds, so they differ less by chance than the bars say."""
+    seeds, so they differ less by chance than the bars say. Grey lines: what a teacher that is certain of
+    every image would have, if copies tell as much as other images do, and (dashed) if they tell nothing."""
     published = measures.published(scheme_points)
     numbers = scheme_points.drop(columns=["data", "student_timm", "teacher_timm", *measures.SCHEME])
     numbers = numbers.merge(_published_points(scheme_points, published), on=["method", *KEYS], how="left")
@@ -95,6 +102,8 @@ def _scatter(points: pd.DataFrame, correlations: pd.DataFrame, published: pd.Dat
         panel.xaxis.set_major_locator(MaxNLocator(4))
         theirs = published[(published["student"] == student) & (published["teacher"] == teacher)]
         panel.scatter(theirs["t_stddev"], theirs["s_test_loss"], marker="x", s=18, color=style.GREY)
+        for bound, dashes in zip(mine[["bound", "bound_of_copies"]].mean(), BOUNDS, strict=True):
+            panel.axvline(bound, color=style.GREY, linestyle=dashes, linewidth=0.8)
         for row in mine.itertuples():
             color, marker = looks[row.method]
             panel.errorbar(
@@ -197,6 +206,31 @@ def augmentation_robustness(scheme_points):
         Column("p", "p_value|p", "of no correlation, two-sided"),
     ]
     return Shown(table, None, columns, keys=[*KEYS, "left_out"])
+
+
+@exhibit("Loss, calibrated loss and error")
+def augmentation_outcomes(scheme_points):
+    """Pearson's correlation of T. stddev with the student's test loss, with its test loss at the temperature
+    that suits `tune` best, and with its test error (Fig. 6 of arXiv 2012.02909). Targets with more entropy
+    make students less sure, and a loss smaller at the same accuracy: what is left after scaling is not that.
+    Over all pairs: the mean of Fisher's z, with an interval over students and teachers."""
+    table = measures.outcomes(scheme_points)
+    if table["correlation"].isna().all():
+        raise LeftOut(f"no pair has {measures.NEEDED} schemes")
+    columns = [
+        Column("student", "student"),
+        Column("teacher", "teacher"),
+        Column("outcome", "outcome"),
+        Column("n", "n|number", "schemes; of all pairs, pairs"),
+        Column(
+            "Pearson",
+            "bounded(correlation, correlation_low, correlation_high)|number('+.2f')",
+            "[95 % interval]",
+        ),
+        Column("p", "p_value|p", "of no correlation, two-sided"),
+    ]
+    shown = table.dropna(subset="correlation").replace({"outcome": OUTCOMES})
+    return Shown(table, None, columns, shown.to_dict("records"), keys=[*KEYS, "outcome"])
 
 
 @exhibit("What choosing by T. stddev costs")

@@ -310,6 +310,17 @@ TRIALS = _schema(
         "1 - S, as `intra_class_variance` of `models`, of the student after transfer on the same samples",
     ),
     (
+        "student_best_temperature_after",
+        _F,
+        "temperature at which the student after transfer gives the labels of `tune` most probability; of "
+        "students from scratch alone",
+    ),
+    (
+        "student_scaled_negative_log_likelihood_after",
+        _F,
+        "as `student_negative_log_likelihood_after`, at that temperature",
+    ),
+    (
         "teacher_share",
         _F,
         "share of training samples taught by a teacher, not the frozen student, over all epochs; null where "

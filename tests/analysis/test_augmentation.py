@@ -77,6 +77,9 @@ def from_scratch(**about) -> sweeps.Sweep:
         teacher_entropy_augmented=1 - 40 * stddev + 0.1 * noise[1],
         teacher_entropy_stddev=0.01 + 0.001 * noise[2],
         epochs=np.where(trials["method"].str.endswith("_x4"), 20, 5),
+        teacher_stddev_samples=640,
+        classes=10,
+        student_scaled_negative_log_likelihood_after=(0.4 + 0.01 * noise[0]).round(4),
     )
     loss = 0.2 + 30 * stddev.fillna(0.016) + 0.005 * noise[3]
     return replace(simulated, trials=trials.assign(**{LOSS: loss.where(done)}))
@@ -138,6 +141,35 @@ def test_correlations_are_scipys_of_each_pair(material):
         whole.correlation == pytest.approx(np.tanh(np.arctanh(mine["correlation"]).mean())) and whole.n == 4
     )
     assert whole.correlation_low <= whole.correlation <= whole.correlation_high
+
+
+def test_loss_calibrated_loss_and_error_each_have_their_correlation(material):
+    points, table = material.scheme_points, measures.outcomes(material.scheme_points)
+    assert len(table) == 4 * 3 + 3
+    student, teacher = points[["student", "teacher"]].iloc[-1]
+    mine = of(points, student=student, teacher=teacher)
+    known = {"loss": mine["loss"], "scaled_loss": mine["scaled_loss"], "error": 1 - mine["accuracy"]}
+    for outcome, values in known.items():
+        (row,) = of(table, student=student, teacher=teacher, outcome=outcome).itertuples()
+        assert row.correlation == pytest.approx(np.corrcoef(mine["teacher_stddev"], values)[0, 1])
+    (whole,) = of(table, student="all", outcome="loss").itertuples()
+    same = of(measures.correlations(points), student="all", predictor="teacher_stddev", coefficient="pearson")
+    assert whole.correlation == pytest.approx(same["correlation"].iloc[0]) and whole.n == 4
+
+
+def test_results_without_calibrated_losses_still_have_the_others(material):
+    older = material.scheme_points.assign(scaled_loss=np.nan)
+    table = measures.outcomes(older)
+    assert of(table, outcome="scaled_loss")["correlation"].isna().all()
+    assert of(table, outcome="error", student="all")["correlation"].notna().all()
+
+
+def test_the_bounds_are_those_of_independent_draws_of_one_class(material):
+    """The specification of the paper's windows: 640 samples of 10 classes, 320 that differ."""
+    row = material.scheme_points.iloc[0]
+    assert (row["bound"], row["bound_of_copies"]) == pytest.approx((0.01186, 0.01677), abs=1e-5)
+    drawn = np.random.default_rng(0).multinomial(640, [0.1] * 10, size=20_000) / 640
+    assert drawn.std(axis=0, ddof=1).mean() == pytest.approx(row["bound"], rel=0.01)
 
 
 def test_what_is_left_out_is_left_out(material):
@@ -260,7 +292,8 @@ def test_students_from_scratch_are_in_their_own_section_and_in_nothing_else(resu
     page = (out / "report.html").read_text()
     for name in ("augmentation_scatter", "error_against_epochs"):
         assert f'<article id="{name}">' in page and (out / "figures" / f"{name}.png").exists()
-    names = ["augmentation_correlations", "augmentation_robustness", "augmentation_regret"]
+    names = ["augmentation_correlations", "augmentation_robustness", "augmentation_outcomes"]
+    names.append("augmentation_regret")
     for name in [*names, "augmentation_schemes"]:
         assert (out / "tables" / f"{name}.md").exists()
     assert "fig_4a_success_rates" not in page

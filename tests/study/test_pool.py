@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import scipy.optimize
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from study import derivation, distributed, objectives, spec, transfer
+from study import derivation, distributed, evaluate, objectives, spec, transfer
 from study.errors import StudyError
 from study.images import files
 from study.objectives.pool import pool_weights, pooled
@@ -270,3 +272,30 @@ def test_a_trial_without_images_kept_aside_is_refused_too(base, study, workspace
     trial = changed(trial_of(study, "xe_kl_op"), data=spec.Study.model_validate(base).data)
     with pytest.raises(StudyError, match="'xe_kl_op' is fitted on images kept aside, and there are none"):
         transfer.run(trial, workspace)
+
+
+# --- temperature scaling ------------------------------------------------------------------------
+
+
+def test_a_student_from_scratch_is_measured_at_the_temperature_that_suits_tune(study, place):
+    """By a search over T, and by hand on the evaluation images; of a trained one nothing is noted."""
+    trained = trial_of(study, "xe")
+    assert transfer.run(trained, place).row["student_best_temperature_after"] is None
+    found = transfer.run(changed(trained, student=blank(trained.student, 3)), place)
+    row, splits = found.row, place.splits
+
+    def likelihood(split: str, temperature: float) -> float:
+        loader = place.pixels(found.student.input, split)
+        parts = evaluate.stream(found.student, loader, splits[split], place.device, place.precision)
+        logits = torch.cat([logits for logits, _ in parts]).double() / temperature
+        return float(F.cross_entropy(logits, torch.from_numpy(place.labels(split))))
+
+    best = minimize_scalar(
+        lambda t: likelihood("tune", t), bounds=(1e-3, 1), method="bounded", options={"xatol": 1e-9}
+    )
+    assert row["student_best_temperature_after"] == pytest.approx(best.x, rel=1e-3)
+    expected = likelihood("evaluation", row["student_best_temperature_after"])
+    assert row["student_scaled_negative_log_likelihood_after"] == pytest.approx(expected, rel=1e-5)
+    assert row["student_negative_log_likelihood_after"] == pytest.approx(
+        likelihood("evaluation", 1), rel=1e-5
+    )
