@@ -23,10 +23,8 @@ SMOOTHING = (
     *(f"classes_glyphs_{number}" for number in (5, 10, 20, 62)),
 )
 BEYOND = {"augmentation", "augmentation_glyphs"} | {
-    *(
-        f"good_da_{data}"
-        for data in ("cifar100", "cifar100_light", "tinyimagenet", "imagenet100", "imagenet")
-    ),
+    *(f"good_da_{data}" for data in ("cifar100", "cifar100_light", "tinyimagenet", "tinyimagenet_light")),
+    *("good_da_imagenet100", "good_da_imagenet"),
     *("label_smoothing", *(f"label_smoothing_{what}" for what in SMOOTHING)),
     *("beyond", "bi_kd", "equal_teachers", "held_out", "useless_teachers", "weight_space"),
     *("choosing", "teacher_dropping", "weak_to_strong", "weak_to_strong_trained"),
