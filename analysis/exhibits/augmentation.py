@@ -193,19 +193,21 @@ def augmentation_robustness(scheme_points):
     table = measures.robustness(scheme_points)
     if table["correlation"].isna().all():
         raise LeftOut(f"no pair has {measures.NEEDED} schemes")
-    columns = [
+    columns = _of_pearson(Column("left out", "left_out|label"), "schemes that are left")
+    return Shown(table, None, columns, keys=[*KEYS, "left_out"])
+
+
+def _of_pearson(of: Column, counted: str) -> list[Column]:
+    """Columns of a table of Pearson's correlations, a row a pair and whatever they are `of`."""
+    bounds = "bounded(correlation, correlation_low, correlation_high)|number('+.2f')"
+    return [
         Column("student", "student"),
         Column("teacher", "teacher"),
-        Column("left out", "left_out|label"),
-        Column("n", "n|number", "schemes that are left"),
-        Column(
-            "Pearson",
-            "bounded(correlation, correlation_low, correlation_high)|number('+.2f')",
-            "[95 % interval]",
-        ),
+        of,
+        Column("n", "n|number", counted),
+        Column("Pearson", bounds, "[95 % interval]"),
         Column("p", "p_value|p", "of no correlation, two-sided"),
     ]
-    return Shown(table, None, columns, keys=[*KEYS, "left_out"])
 
 
 @exhibit("Loss, calibrated loss and error")
@@ -217,18 +219,7 @@ def augmentation_outcomes(scheme_points):
     table = measures.outcomes(scheme_points)
     if table["correlation"].isna().all():
         raise LeftOut(f"no pair has {measures.NEEDED} schemes")
-    columns = [
-        Column("student", "student"),
-        Column("teacher", "teacher"),
-        Column("outcome", "outcome"),
-        Column("n", "n|number", "schemes; of all pairs, pairs"),
-        Column(
-            "Pearson",
-            "bounded(correlation, correlation_low, correlation_high)|number('+.2f')",
-            "[95 % interval]",
-        ),
-        Column("p", "p_value|p", "of no correlation, two-sided"),
-    ]
+    columns = _of_pearson(Column("outcome", "outcome"), "schemes; of all pairs, pairs")
     shown = table.dropna(subset="correlation").replace({"outcome": OUTCOMES})
     return Shown(table, None, columns, shown.to_dict("records"), keys=[*KEYS, "outcome"])
 
