@@ -21,6 +21,8 @@ from analysis.exhibit import Made, Section
 from analysis.findings import Finding
 from analysis.methods import label
 
+WORDS = r"^[^\W\d_]|[^\W\d_]{3}"  # what text begins with, or has, and a number does not
+LONG = 60  # letters of a cell, beyond which its column has lines
 SHORT = 40  # rows, up to which a table is shown at once
 COLUMNS = {  # of the table of all trials: header, and what becomes of the values
     "student": ("student", None),
@@ -117,6 +119,19 @@ class Report:
     title: str = "Knowledge transfer between trained models"
 
 
+def looks(cells: pd.DataFrame) -> str:
+    """Classes of a table, by the number of a column from 1: 'words3' if its cells are text, and
+    'long3' if some are sentences.
+    """
+    found = []
+    for number, name in enumerate(cells.columns, 1):
+        known = cells[name][~cells[name].isin(["", "–"])]
+        if len(known) and known.str.contains(WORDS).all():
+            found.append(f"words{number}")
+            found += [f"long{number}"] * bool(known.str.len().max() > LONG)
+    return " ".join(found)
+
+
 def html(report: Report, drawn: Mapping[str, str | None]) -> str:
     """The page.
 
@@ -132,6 +147,7 @@ def html(report: Report, drawn: Mapping[str, str | None]) -> str:
             css=(text.TEMPLATES / "page.css").read_text(encoding="utf-8"),
             about=_about(),
             short=SHORT,
+            looks=looks,
             inline=lambda one: style.inline(drawn[one.name], one.name, one.title),
             trials=_trials_table(report.trials) if len(report.trials) else "",
             library=generate_init_offline_itables_html(itables.options.dt_bundle)

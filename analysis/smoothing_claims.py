@@ -313,7 +313,7 @@ def c7(tables: Tables, alpha: float) -> list[Part]:
             ("above", 0.0),
             statistic=coefficient(design, 0),
             unit="ratio",
-            remark=f"partial Spearman ρ {partial.value:+.2f}",
+            remark=f"partial Spearman ρ {number(partial.value, '+.2f')}",
         ),
         part(
             "smoothing, at equal accuracy of the teacher",

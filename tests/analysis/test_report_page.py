@@ -10,12 +10,14 @@ import os
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
 from analysis import measures
 from analysis.atlas_results import load_atlas
 from analysis.methods import label
+from analysis.page import looks
 from analysis.results import load
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -232,3 +234,21 @@ def test_a_screen_reader_finds_its_way(open_page):
         "all => all.map(one => one.getAttribute('aria-label'))"
     )
     assert all(labels) and len(set(labels)) == len(labels)
+
+
+def test_text_is_on_the_left_and_numbers_on_the_right(open_page):
+    table = pd.DataFrame(
+        {
+            "method": ["kl", "1 - S, evaluation"],
+            "value": ["+0.42 [−0.10, +0.61]", "–"],
+            "pairs": ["18 of 36", "3"],
+            "says": ["a few words", "more of them: " + 10 * "one line "],
+            "nothing": ["–", ""],
+        }
+    )
+    assert looks(table) == "words1 words4 long4"
+    cells = open_page().locator("table.plain.words1 tbody tr:first-child").first.locator("td")
+    asked = "cell => [cell.textContent, getComputedStyle(cell).textAlign]"
+    (first, left), (second, right), *_ = [cell.evaluate(asked) for cell in cells.all()]
+    assert first[0].isalpha() and left == "left"
+    assert not second[0].isalpha() and right == "right"
