@@ -28,6 +28,7 @@ LABELS = {
     RANDOM: "any (mean of all)",
     ONE_ORDER: "best for the other students",
     "most_flips": "most positive flips (ρ_pos)",
+    "fewest_negative_flips": "fewest negative flips (ρ_neg)",
     "least_alike": "least alike (κ_p)",
     "ensemble_gain": "gain of the mean of both",
     "pool_gain": "accuracy gained by the opinion pool",

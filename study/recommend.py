@@ -47,6 +47,7 @@ SCORES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "most_accurate": lambda pairs: pairs["teacher_accuracy"],
     "largest": lambda pairs: pairs["log_parameters"],
     "most_flips": lambda pairs: pairs["rho_pos"],
+    "fewest_negative_flips": lambda pairs: -pairs["rho_neg"],
     "least_alike": lambda pairs: -pairs["kappa_p"],
     "ensemble_gain": lambda pairs: pairs["ensemble_gain"],
     "pool_gain": lambda pairs: pairs["pool_gain"],

@@ -26,7 +26,15 @@ BEYOND = {"augmentation", "augmentation_glyphs"} | {
     *(f"good_da_{data}" for data in ("cifar100", "cifar100_light", "tinyimagenet", "tinyimagenet_light")),
     *("good_da_imagenet100", "good_da_imagenet"),
     *("label_smoothing", *(f"label_smoothing_{what}" for what in SMOOTHING)),
-    *("beyond", "bi_kd", "equal_teachers", "held_out", "useless_teachers", "weight_space"),
+    *(
+        "beyond",
+        "bi_kd",
+        "equal_teachers",
+        "equal_teachers_again",
+        "held_out",
+        "useless_teachers",
+        "weight_space",
+    ),
     *("choosing", "teacher_dropping", "weak_to_strong", "weak_to_strong_trained"),
 }
 CODE = re.findall(r"`([^`\n]+)`", TEXT)

@@ -123,6 +123,7 @@ def test_rules_without_a_fit_order_by_one_feature():
         ("most_accurate", "teacher_accuracy", -1),
         ("largest", "log_parameters", -1),
         ("least_alike", "kappa_p", 1),
+        ("fewest_negative_flips", "rho_neg", 1),
         ("pool_gain", "pool_gain", -1),
     ]:
         ranked = recommend.rank(own, rule, others)
