@@ -1114,7 +1114,13 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _there_is_something_to_watch(self):
-        if self.watch and getattr(self.data.splits, self.watch.split, 1) == 0:
+        there = getattr(self.data.splits, self.watch.split, 1) if self.watch else 1
+        if self.watch and 1 < there < (self.watch.samples or 0):
+            raise ValueError(
+                f"watch.samples: asks for {self.watch.samples} images of {there:g} in '{self.watch.split}'; "
+                "ask for fewer"
+            )
+        if there == 0:
             raise ValueError(
                 f"watch.split: there are no images in '{self.watch.split}'; say how many in "
                 f"data.splits.{self.watch.split}, or watch another split"

@@ -399,5 +399,9 @@ def test_what_cannot_be_watched_is_told(content, workspace, study):
     said = refused(content | {"watch": {"split": "tune"}}, "watch.split: there are no images in 'tune'")
     assert "data.splits.tune" in said
     assert "did you mean" in refused(content | {"watch": {"split": "transfer", "sample": 1}}, "watch.sample")
+    refused(
+        content | {"watch": {"split": "transfer", "samples": 101}}, "watch.samples: asks for 101 images of"
+    )
+    assert spec.Study.model_validate(content | {"watch": {"split": "transfer", "samples": 100}}).watch
     with pytest.raises(StudyError, match=r"watch\.samples: asks for 9000 images of \d+ in 'evaluation'; ask"):
         transfer.run(watching(trial_of(study, "xe"), samples=9000), workspace)
