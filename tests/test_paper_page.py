@@ -32,6 +32,7 @@ BEYOND = {"augmentation", "augmentation_glyphs"} | {
         "equal_teachers",
         "equal_teachers_again",
         "held_out",
+        "pool_of_several",
         "useless_teachers",
         "weight_space",
     ),
