@@ -25,6 +25,7 @@ from study.images.files import Images
 from study.images.sources import UNKNOWN
 from study.models import weights, zoo
 from study.store import cache, records, schemas, storage
+from study.transforms import Mix
 
 
 def load(arguments: argparse.Namespace) -> spec.Study:
@@ -72,8 +73,7 @@ def prepare(study: spec.Study, tables: Iterable[str] = ()) -> Images:
 
 def check_unlabelled(study: spec.Study, images: Images) -> None:
     """Refuse, by a `StudyError`, what reads classes of the transfer set where nobody has said them."""
-    transfer = splits.split(images, study.data.splits)["transfer"]
-    if not (images.labels[transfer] == UNKNOWN).any():
+    if not (images.labels == UNKNOWN).any():  # in no other split: `splits.split` has refused that
         return
     what = "and nobody has said the classes of the images to learn from"
     for name, method in study.methods.items():
@@ -82,6 +82,8 @@ def check_unlabelled(study: spec.Study, images: Images) -> None:
     for name, model in study.zoo.items():
         if model.source == "trained" and model.weights.data is None:
             raise StudyError(f"zoo.{name}: is trained on labels, {what}; name weights that are ready")
+    if any(isinstance(one, Mix) for one in study.budget.transforms):
+        raise StudyError(f"budget.transforms: mix classes, {what}; take none that does")
     if study.watch and study.watch.split == "transfer":
         raise StudyError(f"watch.split: watches errors, {what}; watch 'evaluation'")
 

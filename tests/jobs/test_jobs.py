@@ -192,6 +192,7 @@ def test_live_outputs_and_a_limit_are_told_and_obeyed(workspace, content, write_
         ({"methods": {"kl_dp": {"lr": 0.01}}}, ("methods.kl_dp: reads labels", "kl_dp_unsupervised")),
         ({}, ("zoo.mixer: is trained on labels",)),
         ({"watch": {"split": "transfer"}, "zoo": "blank"}, ("watch.split: watches errors",)),
+        ({"transforms": ["mixup"], "zoo": "blank"}, ("budget.transforms: mix classes",)),
         ({"splits": {"zoo": 0.5, "transfer": 100}}, ("data.splits: 'zoo'", "tune_of: test")),
     ],
 )
@@ -201,6 +202,7 @@ def test_what_reads_labels_that_nobody_has_said_is_refused(content, write_study,
     content["data"]["images"]["source"] = "unlabelled_folder"
     content["methods"] = changes.get("methods", {"kl_dp_unsupervised": {"lr": 0.01}})
     content |= {"watch": changes["watch"]} if "watch" in changes else {}
+    content["budget"] |= {"transforms": changes.get("transforms", [])}
     if changes.get("zoo"):
         for seed, model in enumerate(content["zoo"].values()):
             model["weights"] = {"source": "seed", "seed": seed}
