@@ -102,6 +102,11 @@ def load(
             f"{folder}: none of the {len(trials)} recorded trials finished (the first failed with: "
             f"{trials['reason'].iloc[0]}); mend that and run the study again"
         )
+    if done[MEASURES[1:]].isna().all(axis=None):
+        raise ResultsError(
+            f"{folder}: nobody has said the classes of the images that these trials were scored on, so there "
+            "is nothing to report; what the models answered is in predictions/"
+        )
     _check(folder, trials, done)
     return trials
 

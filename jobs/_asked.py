@@ -41,17 +41,21 @@ def seconds(text: str) -> float:
 def images_of(folder: Path, unlabelled: bool) -> dict[str, str]:
     """The training and evaluation images of a folder; without either, a `StudyError`.
 
-    Where no labels are to be read the training images may be in any sub-folders, or in none.
+    Where no labels are to be read the training images may be in any sub-folders, or in none; and there may be
+    no others, or others without classes, so that nothing can be verified.
     """
     if not folder.is_dir():
         raise StudyError(f"--data {folder}: no such folder; name one that holds train/ and val/ (or test/)")
-    test = next((name for name in SIDES if (folder / name).is_dir()), None)
-    if test is None or not (folder / "train").is_dir():
+    train = folder / "train"
+    test = next((folder / name for name in SIDES if (folder / name).is_dir()), None)
+    if unlabelled and train.is_dir() and (test is None or not classes_in(test)):
+        return {"source": "unlabelled_folder", "train": str(train)}
+    if test is None or not train.is_dir():
         raise StudyError(
             f"--data {folder}: no images are kept aside to prove anything on; put those to learn from into "
-            "train/ and others into val/ or test/, each with a sub-folder for every class"
+            "train/ and others into val/ or test/, each with a sub-folder for every class (where nobody can "
+            "say any class, --unlabelled learns from train/ alone, and nothing is verified)"
         )
-    train, test = folder / "train", folder / test
     by_class = classes_in(train) == classes_in(test)
     if not by_class and not classes_in(train) and not unlabelled:
         raise StudyError(
@@ -68,7 +72,9 @@ def classes_in(folder: Path) -> list[str]:
 
 
 def parts_of(images: dict[str, str]) -> dict[str, float | str]:
-    """The splits of a folder: what is kept aside has labels."""
+    """The splits of a folder: what is kept aside has labels, if anything has."""
+    if "test" not in images:
+        return {"transfer": 1.0, "tune": TUNE}
     if images["source"] == "unlabelled_folder":
         return {"transfer": 1.0, "tune": TUNE_OF_TEST, "tune_of": "test", "fit": FIT}
     there = sources.images_in(images["train"], most=round(ENOUGH / TUNE))
@@ -174,7 +180,9 @@ def study_of(arguments: argparse.Namespace, out: Path) -> spec.Study:
     if arguments.unlabelled and "labels" in study.methods[method].needs:
         raise StudyError(f"--method: '{method}' reads labels; name another, such as {UNLABELLED}")
     study = with_families(_run.ready(study), known)
-    return study if arguments.study else refitted(study, images)
+    if arguments.study:
+        return study
+    return refitted(study, images) if "test" in images else with_classes(study)
 
 
 def with_families(study: spec.Study, known: dict[str, spec.Model]) -> spec.Study:
@@ -186,6 +194,25 @@ def with_families(study: spec.Study, known: dict[str, spec.Model]) -> spec.Study
         for name, model in study.zoo.items()
     }
     return study.model_copy(update={"zoo": found})
+
+
+def with_classes(study: spec.Study) -> spec.Study:
+    """The study with as many classes as its student tells apart, where no image has one.
+
+    Raises:
+        StudyError: nothing says how many these are.
+    """
+    student = next(iter(study.zoo.values()))
+    number = models.classes_of(student)
+    if number is None:
+        raise StudyError(
+            f"{student.name}: how many classes it tells apart is not known, and no image has one; name it as "
+            "local-dir:FOLDER, with a config.json that says num_classes"
+        )
+    source = study.data.images
+    settings = {**source.settings, "classes": number}
+    images = spec.Images.model_validate(source.model_dump() | settings)
+    return study.model_copy(update={"data": study.data.model_copy(update={"images": images})})
 
 
 def refitted(study: spec.Study, images: dict[str, str]) -> spec.Study:

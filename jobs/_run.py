@@ -72,8 +72,11 @@ def prepare(study: spec.Study, tables: Iterable[str] = ()) -> Images:
 
 
 def check_unlabelled(study: spec.Study, images: Images) -> None:
-    """Refuse, by a `StudyError`, what reads classes of the transfer set where nobody has said them."""
-    if not (images.labels == UNKNOWN).any():  # in no other split: `splits.split` has refused that
+    """Refuse, by a `StudyError`, what reads classes of images where nobody has said them.
+
+    They are those of the transfer set, or all there are (`splits.split`).
+    """
+    if not (images.labels == UNKNOWN).any():
         return
     what = "and nobody has said the classes of the images to learn from"
     for name, method in study.methods.items():
@@ -86,6 +89,34 @@ def check_unlabelled(study: spec.Study, images: Images) -> None:
         raise StudyError(f"budget.transforms: mix classes, {what}; take none that does")
     if study.watch and study.watch.split == "transfer":
         raise StudyError(f"watch.split: watches errors, {what}; watch 'evaluation'")
+    if (images.labels >= 0).any():
+        return
+    what = "and nobody has said the class of any image"
+    for made in study.made_aside:
+        raise StudyError(f"{made} on labels, {what}; leave it out")
+    asked = {
+        "watch": study.watch,
+        "geometry": study.geometry,
+        "search": study.search,
+        "keep": study.keep == "better",
+        "several.order": any({*several.order} != {"listed"} for several in study.several),
+    }
+    for field in filter(asked.get, asked):
+        raise StudyError(f"{field}: needs labels, {what}; leave it out")
+
+
+def check_labelled(study: spec.Study, images: Images, split: str) -> None:
+    """Refuse, by a `StudyError`, a split without images, or in which nobody has said the classes."""
+    labels = images.labels[splits.split(images, study.data.splits)[split]]
+    if not len(labels):
+        raise StudyError(
+            f"data.splits: there are no images in '{split}'; say how many, or take another split"
+        )
+    if (labels == UNKNOWN).any():
+        raise StudyError(
+            f"data.images: nobody has said the classes of the images in '{split}', and this counts who is "
+            "right; take images whose classes are known"
+        )
 
 
 def write_images(study: spec.Study) -> Images:
@@ -96,6 +127,11 @@ def write_images(study: spec.Study) -> Images:
     images = files.chosen(_written(study, study.data.images), study.data)
     files.check(images, study.data.expected)
     parts = splits.split(images, study.data.splits)
+    if not len(parts[study.data.evaluate]):
+        raise StudyError(
+            f"data.evaluate: there are no images in '{study.data.evaluate}', where students are scored; add "
+            "evaluate_rest: true to data.splits, or keep some in splits.tune and say evaluate: tune"
+        )
     if study.watch:
         splits.watched(parts, images.labels, study.watch)
     sizes = ", ".join(f"{name} {len(part)}" for name, part in parts.items() if len(part) or name != "fit")

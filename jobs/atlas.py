@@ -329,6 +329,7 @@ def job() -> None:
         hub.check(arguments.push)
 
     images = _run.prepare(study, schemas.ATLAS_TABLES)
+    _run.check_labelled(study, images, split)
     own = labels.chosen(study.data, images.classes)
     atlas.check_models(chosen, arguments.models, len(images.classes), own)
     check_room(study, images, len(todo), split)

@@ -43,6 +43,7 @@ MOST_LOOKS, MOST_ROUNDS = 4, 10  # looks a round, and rounds, however many would
 LEAST_EPOCHS = 5  # of a round for which too little time is left
 # What is for whoever gets the model.
 LEFT = ("config.json", "model.safetensors", "README.md", "classes.png", "evaluation.parquet", "proof.parquet")
+LIKELIHOOD = "student_negative_log_likelihood_after"
 COLUMNS = ["status", "reason", "knowledge_gain", "knowledge_loss", "evaluation_samples"]
 
 
@@ -120,6 +121,9 @@ class Tried:
 class Improvement:
     """One student on its way: its trials, its looks, and the time that is left."""
 
+    together = "parallel"  # how several teachers teach in one trial
+    rate_is = "the best on images kept aside"
+
     def __init__(self, study: spec.Study, method: str, budget: float, progress: Progress) -> None:
         self.study, self.method, self.budget, self.progress = study, method, budget, progress
         self.original, *self.teachers = study.zoo.values()
@@ -156,7 +160,7 @@ class Improvement:
             data=self.study.data,
             student=self.student,
             teachers=teachers,
-            combine="parallel" if len(teachers) > 1 else None,
+            combine=self.together if len(teachers) > 1 else None,
             name=method,
             method=self.study.methods[method].model_copy(update={"lr": lr}),
             budget=budget,
@@ -186,22 +190,35 @@ class Improvement:
         return rows
 
     def choose_rate(self, teacher: spec.Model) -> None:
-        """The learning rate whose student, after an epoch with a teacher, gives the true classes of `tune`
-        most probability.
-        """
+        """The learning rate with which an epoch with a teacher leaves the least loss (`loss_of`)."""
         trials = [self.trial(self.method, lr, 1, (teacher,), "never") for lr in improve.RATES]
-        after = "student_negative_log_likelihood_after"
         plan = self.progress.plan
-        rows = self.run(trials, ["status", "reason", after], plan.seconds / plan.epochs)
-        known = [
-            (row[after], one.method.lr)
+        rows = self.run(trials, ["status", "reason", LIKELIHOOD], plan.seconds / plan.epochs)
+        losses = [
+            (self.loss_of(one, row), one.method.lr)
             for row, one in zip(rows, trials, strict=True)
-            if row["status"] == "ok" and row[after] is not None
+            if row["status"] == "ok"
         ]
+        known = [(loss, lr) for loss, lr in losses if loss is not None]
         if not known:
             raise StudyError(f"no learning rate works ({rows[0]['reason'] or 'the loss is not finite'})")
         self.lr = min(known)[1]
-        _console.console.print(f"improve: learning rate {self.lr:g}, the best on images kept aside")
+        _console.console.print(f"improve: learning rate {self.lr:g}, {self.rate_is}")
+
+    def loss_of(self, trial: spec.Trial, row: dict[str, Any]) -> float | None:
+        """How little probability a trial's student gives the true classes of `tune`; None: not finite."""
+        return row[LIKELIHOOD]
+
+    @property
+    def proving(self) -> spec.Study:
+        """The study as what comes of it is proven: on evaluation images."""
+        data = self.study.data.model_copy(update={"evaluate": "evaluation"})
+        return self.study.model_copy(update={"data": data})
+
+    @property
+    def trials(self) -> list[spec.Trial]:
+        """What was tried, learning rates aside."""
+        return [tried.trial for tried in self.tried]
 
     def ranked(self) -> list[tuple[float, spec.Model]]:
         """Teachers, the most accurate first, with what their pool gains over the student so far.
@@ -320,6 +337,43 @@ class Improvement:
         return made
 
 
+class Unverified(Improvement):
+    """The same where nobody has said the class of any image: nothing can be tested, and nothing is claimed.
+
+    The student learns from as many of its teachers as there is time for, in the order they are named (section
+    4.3, "sequential"), the student so far being the frozen one.
+    """
+
+    together = "sequential"
+    rate_is = "with the least loss on images before they are learnt from"
+
+    def rounds(self) -> None:
+        plan = self.progress.plan
+        self.choose_rate(self.teachers[0])
+        teachers = tuple(self.teachers[: plan.rounds])
+        names = ", then ".join(teacher.name for teacher in teachers)
+        _console.console.print(f"improve: from {names}, {plan.epochs} epochs each")
+        trial = self.trial(self.method, self.lr, plan.epochs, teachers, "all")
+        (row,) = self.run([trial], ["status", "reason"], plan.seconds * len(teachers))
+        if row["status"] != "ok":
+            raise StudyError(f"nothing came about ({row['reason']})")
+        self.steps = [trial]
+        self.student = trial.result.model_copy(update={"name": f"{self.original.name}-1"})
+
+    def loss_of(self, trial: spec.Trial, row: dict[str, Any]) -> float | None:
+        """The mean training loss of the only epoch: of each image before the student has learnt from it."""
+        return records.read(self.study.results, "history", trial.id, ["loss"])["loss"][0].as_py()
+
+    @property
+    def proving(self) -> spec.Study:
+        """The study as it is: what changed is counted on the images kept aside."""
+        return self.study
+
+    @property
+    def trials(self) -> list[spec.Trial]:
+        return self.steps
+
+
 def _with_workspace(function: Callable[..., T], arguments: tuple, study: spec.Study) -> T:
     """In a worker."""
     return function(*arguments, workspace.of(study))
@@ -335,16 +389,14 @@ def look_of(trial: str, row: dict[str, Any]) -> Look:
 # --- what is left behind ------------------------------------------------------------------------
 
 
-def deliver(one: Improvement, out: Path, arguments: argparse.Namespace, images: Images) -> improve.Proof:
+def deliver(one: Improvement, out: Path, arguments: argparse.Namespace, images: Images) -> improve.Compared:
     """Write the model, what the evaluation images say of it, and its card."""
     storage.make(out)
-    data = one.study.data.model_copy(update={"evaluate": "evaluation"})
-    proving = one.study.model_copy(update={"data": data})
-    found = one.asked(improve.delivered, one.original, one.student, out, study=proving)
+    found = one.asked(improve.delivered, one.original, one.student, out, study=one.proving)
     control = next((tried for tried in one.tried if not tried.trial.teachers), None)
     if control and control.look.gained + control.look.lost:
         result = control.trial.result
-        beside = one.asked(improve.compared, one.original, result, study=proving).proof
+        beside = one.asked(improve.compared, one.original, result, study=one.proving).proof
         control = {
             "what": f"The same training ({control.trial.budget.epochs} epochs)",
             "proof": beside,
@@ -354,11 +406,14 @@ def deliver(one: Improvement, out: Path, arguments: argparse.Namespace, images: 
     table = pa.table(found.predictions)
     pq.write_table(table, sink := pa.BufferOutputStream(), compression="zstd")
     storage.write(out / "evaluation.parquet", sink.getvalue().to_pybytes())
-    row = found.proof.as_row() | {"student": one.original.name, "weights": found.weights}
-    pq.write_table(pa.Table.from_pylist([row]), sink := pa.BufferOutputStream())
-    storage.write(out / "proof.parquet", sink.getvalue().to_pybytes())
-    rows = model_card.changes(class_names.readable(images.classes), found.gained, found.lost, found.of_class)
-    storage.write(out / "classes.png", model_card.picture(rows))
+    rows = []
+    if found.proof:
+        row = found.proof.as_row() | {"student": one.original.name, "weights": found.weights}
+        pq.write_table(pa.Table.from_pylist([row]), sink := pa.BufferOutputStream())
+        storage.write(out / "proof.parquet", sink.getvalue().to_pybytes())
+        names = class_names.readable(images.classes)
+        rows = model_card.changes(names, found.gained, found.lost, found.of_class)
+        storage.write(out / "classes.png", model_card.picture(rows))
     licences = licences_of(one)
     worst = {terms for *_, terms in licences}
     card = model_card.card(
@@ -366,9 +421,10 @@ def deliver(one: Improvement, out: Path, arguments: argparse.Namespace, images: 
         # One's own, or what it learnt from has other terms: what that comes to, the card's table says.
         licence="other" if one.steps else models.licence_of(one.original),
         proof=found.proof,
+        changed=found.changed,
         data=one.study.data.called,
         student=one.original.name,
-        steps=[tried for tried in one.tried if tried.kept],
+        steps=one.steps,
         control=control,
         classes=len(images.classes),
         own=models.is_own(one.original),
@@ -388,7 +444,7 @@ def deliver(one: Improvement, out: Path, arguments: argparse.Namespace, images: 
         precision=found.precision,
     )
     storage.write(out / "README.md", card.encode())
-    return found.proof
+    return found
 
 
 def licences_of(one: Improvement) -> list[tuple[str, str, str, str]]:
@@ -403,10 +459,15 @@ def licences_of(one: Improvement) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def print_result(one: Improvement, proof: improve.Proof, out: Path) -> None:
+def print_result(one: Improvement, found: improve.Compared, out: Path) -> None:
     """What came of it, in a few lines."""
-    say = _console.console.print
-    if not one.steps:
+    say, proof = _console.console.print, found.proof
+    if not proof:
+        say(
+            f"improve: nothing was verified, for no image has a class; {100 * found.changed:.1f} % of the "
+            "answers on images kept aside are others than before"
+        )
+    elif not one.steps:
         say(f"improve: nothing that was tried makes {one.original.name} better; {out} holds it as it was")
     else:
         way = ", then ".join(trial.teacher for trial in one.steps)
@@ -423,7 +484,7 @@ def print_result(one: Improvement, proof: improve.Proof, out: Path) -> None:
 
 def push(out: Path, repository: str) -> None:
     """Upload the model and its card."""
-    files = {name: out / name for name in LEFT}
+    files = {name: out / name for name in LEFT if (out / name).exists()}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")  # the proof
         address = hub.commit(repository, "model", files, "A better model, and its proof")
@@ -438,7 +499,10 @@ def parser() -> argparse.ArgumentParser:
     text = "a model that timm loads, a file of weights, or one of the study"
     made.add_argument("student", metavar="STUDENT", help=text)
     where = made.add_mutually_exclusive_group(required=True)
-    text = "images: train/ (with --unlabelled as it is) and val/ or test/, each with a sub-folder a class"
+    text = (
+        "images: train/ and val/ or test/, each with a sub-folder a class (with --unlabelled train/ as it "
+        "is, and if need be alone)"
+    )
     where.add_argument("--data", metavar="FOLDER", help=text)
     text = "a study's YAML file, for its images and its models"
     where.add_argument("--study", metavar="STUDY", help=text)
@@ -481,7 +545,10 @@ def job() -> int:
     asked = study.model_dump(mode="json", exclude={"folders", "resources"})
     command = digest.of_json([json.loads(json.dumps(asked)), arguments.budget, method])
     progress = Progress.of(out / "progress.json", command)
-    one = Improvement(study, method, arguments.budget, progress)
+    labelled = "test" in study.data.images.settings or bool(arguments.study)
+    one = (Improvement if labelled else Unverified)(study, method, arguments.budget, progress)
+    if not labelled:
+        _console.console.print("improve: no image has a class, so nothing can be verified")
 
     images = _run.prepare(study, schemas.TRANSFER_TABLES)
     zoo.build(study, study.zoo.values(), "results", "outputs", "zoo", more=True)
@@ -504,9 +571,9 @@ def job() -> int:
         f"{plan.epochs} epochs fit into {_console.duration(arguments.budget)}; results in {out}"
     )
     one.rounds()
-    proof = deliver(one, out, arguments, images)
-    transfer_sweep.write_plan(study, [tried.trial for tried in one.tried])
-    print_result(one, proof, out)
+    found = deliver(one, out, arguments, images)
+    transfer_sweep.write_plan(study, one.trials)
+    print_result(one, found, out)
     if arguments.push:
         push(out, arguments.push)
     return 0

@@ -72,7 +72,7 @@ def job() -> None:
     if arguments.method and arguments.method not in methods:
         raise StudyError(f"--method {arguments.method}: choose one with a teacher: {', '.join(methods)}")
     _run.check(study)
-    _run.prepare(study, schemas.RECOMMENDER_TABLES)
+    _run.check_labelled(study, _run.prepare(study, schemas.RECOMMENDER_TABLES), "tune")
     pairs = [tuple(study.zoo[name] for name in pair) for pair in study.ordered_pairs()]
     models = list({model.name: model for pair in pairs for model in pair}.values())
     zoo.build(study, models, "results", "outputs", "zoo", more=True)

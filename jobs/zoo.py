@@ -43,8 +43,13 @@ def work(model: spec.Model) -> float:
 def make(model: spec.Model, study: spec.Study) -> dict[str, Any]:
     """Make one model in a Ray worker, or in several that it starts."""
     facts = _data_parallel.run(train, (model, study), study.resources, model.name)
-    took, accuracy = _console.duration(facts["seconds"]), 100 * facts["accuracy"]
-    return {"status": "ok", "notice": f"{model.name} {model.source} in {took}, accuracy {accuracy:.1f} %"}
+    took, accuracy = _console.duration(facts["seconds"]), percent(facts["accuracy"], 1)
+    return {"status": "ok", "notice": f"{model.name} {model.source} in {took}, accuracy {accuracy} %"}
+
+
+def percent(accuracy: float | None, digits: int) -> str:
+    """An accuracy as it is printed; a dash where nobody has said the images' classes."""
+    return "–" if accuracy is None else f"{100 * accuracy:.{digits}f}"
 
 
 def train(model: spec.Model, study: spec.Study) -> dict[str, Any]:
@@ -98,7 +103,7 @@ def table(study: spec.Study, models: Iterable[spec.Model]) -> Table:
                 model.timm,
                 model.source,
                 f"{facts['parameters']:,}",
-                f"{100 * facts['accuracy']:.2f}",
+                percent(facts["accuracy"], 2),
                 facts.get("evaluated_on", "evaluation"),
                 f"{facts['seconds']:.0f}",
                 folder.name,

@@ -167,6 +167,10 @@ def _rows(history: dict[str, list]) -> Iterator[Row]:
 
 def _save(made: Classifier, model: spec.Model, workspace: Workspace, about: dict) -> None:
     """Keep a model that was made, with the facts of its making."""
+
+    def accuracy(split: str) -> float | None:
+        return workspace.accuracy(made, split) if workspace.is_labelled(split) else None
+
     weights.save(
         made,
         {
@@ -174,11 +178,9 @@ def _save(made: Classifier, model: spec.Model, workspace: Workspace, about: dict
             "timm": model.timm,
             "family": model.family,
             "parameters": sum(parameter.numel() for parameter in made.parameters()),
-            "accuracy": about.get("accuracy") or workspace.accuracy(made, workspace.evaluated),
+            "accuracy": about.get("accuracy") or accuracy(workspace.evaluated),
             "evaluated_on": workspace.evaluated,
-            "transfer_accuracy": workspace.accuracy(made, "transfer")
-            if workspace.is_labelled("transfer")
-            else None,
+            "transfer_accuracy": accuracy("transfer"),
             "weights": weights.digest_of(made),
             "spec": model.model_dump(mode="json"),
             **about,
@@ -212,7 +214,7 @@ def run_and_record(
             "trial": trial.id,
             "seconds": outcome.row["seconds"],
             "history": list(_rows(outcome.history)),
-            "accuracy": outcome.row["student_accuracy_after"],
+            "accuracy": outcome.row.get("student_accuracy_after"),
         }
         _save(outcome.student, resolved, workspace, about)
     tables = (outcome.predictions, outcome.history, outcome.evaluations)

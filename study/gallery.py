@@ -68,7 +68,7 @@ def taught(results: Location, study: str) -> list[dict]:
     """The finished trials of one teacher that a study consists of: rows of `trials`, with columns `ABOUT`.
 
     Raises:
-        StudyError: none has finished, or a file is damaged.
+        StudyError: none has finished, a file is damaged, or nothing is known to be gained or lost.
     """
     wanted: set[str] = set()
     with contextlib.suppress(records.MissingError):
@@ -87,6 +87,11 @@ def taught(results: Location, study: str) -> list[dict]:
         raise StudyError(
             f"{results}: no trial with one teacher of the study {study} has finished; run "
             "jobs/transfer_sweep.py first"
+        )
+    if any(row["transfer_delta"] is None for row in found.values()):
+        raise StudyError(
+            f"{results}: nobody has said the classes of the images that the study {study} was scored on, so "
+            "none is known to be gained or lost"
         )
     return list(found.values())
 

@@ -13,14 +13,15 @@ is claimed wrongly in at most 5 % of cases (Bonferroni's inequality, for any num
 back is spent only after a claim, as in the fallback procedure of Wiens, 2003).
 
 Left out on purpose: running it, which `jobs/improve.py` does by trials, so that all is recorded and can be
-gone on with.
+gone on with. Where no image has a class nothing is tested or proven, and `Compared` says only how much
+changed.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -237,20 +238,22 @@ def promise(student: spec.Model, teacher: spec.Model, workspace: Workspace) -> t
 
 @dataclass(frozen=True)
 class Compared:
-    """Two students on evaluation images.
+    """Two students on images that neither learnt from.
 
-    Images `gained`, `lost` and there (`of_class`) of each class are int64 [classes]; `predictions` are
-    columns with what both said of each image; `environment` is where and with what they ran.
+    `changed` is the share of them that they answer differently; `predictions` are columns with what both said
+    of each; `environment` is where and with what they ran. The `proof`, and images `gained`, `lost` and there
+    (`of_class`) of each class, int64 [classes], are None where nobody has said the classes.
     """
 
-    proof: Proof
-    gained: NDArray[np.int64]
-    lost: NDArray[np.int64]
-    of_class: NDArray[np.int64]
-    predictions: dict[str, NDArray]
+    changed: float
+    predictions: dict[str, Any]
     weights: str
     precision: str
     environment: dict[str, Any]
+    proof: Proof | None = None
+    gained: NDArray[np.int64] | None = None
+    lost: NDArray[np.int64] | None = None
+    of_class: NDArray[np.int64] | None = None
 
 
 def compared(original: spec.Model, final: spec.Model, workspace: Workspace) -> Compared:
@@ -285,17 +288,21 @@ def delivered(original: spec.Model, final: spec.Model, folder: Path, workspace: 
 
 def _compared(original: spec.Model, learnt: Classifier, workspace: Workspace) -> Compared:
     before, after = workspace.predict(workspace.frozen(original)), workspace.predict(learnt)
-    labels, classes = workspace.labels(), len(workspace.images.classes)
-    own, now = (knowledge.correct(said.label, labels) for said in (before, after))
-    by_class = [np.bincount(labels[part], minlength=classes) for part in (now & ~own, own & ~now, own | True)]
-    columns = {"index": workspace.splits[workspace.evaluated], "label": labels}
+    columns = {"index": workspace.splits[workspace.evaluated]}
     for name, said in (("before", before), ("after", after)):
         columns |= {name: said.label, f"{name}_confidence": said.confidence}
-    return Compared(
-        prove(labels, before, after),
-        *by_class,
+    found = Compared(
+        changed=float((before.label != after.label).mean()),
         predictions=columns,
         weights=weights.digest_of(learnt),
         precision=workspace.precision,
         environment=workspace.environment(),
     )
+    if not workspace.is_labelled(workspace.evaluated):
+        return found
+    labels, classes = workspace.labels(), len(workspace.images.classes)
+    own, now = (knowledge.correct(said.label, labels) for said in (before, after))
+    parts = {"gained": now & ~own, "lost": own & ~now, "of_class": own | True}
+    by_class = {name: np.bincount(labels[part], minlength=classes) for name, part in parts.items()}
+    columns = {"index": columns["index"], "label": labels} | columns
+    return replace(found, proof=prove(labels, before, after), predictions=columns, **by_class)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import matplotlib
@@ -21,26 +22,29 @@ TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 SHOWN = 40  # classes in the picture: those that changed most
 
 
-def card(repository: str, licence: str, proof, data: str, **about) -> str:
+def card(repository: str, licence: str, proof, data: str, **about: Any) -> str:
     """The text of a card.
 
     Args:
         repository: what the model is called.
         licence: its name by the hub's list, or `other`.
-        proof: what the evaluation images say (`study.improve.Proof`).
+        proof: what the evaluation images say (`study.improve.Proof`); None: nothing was verified.
         data: what the images are called.
         about: what else the template names.
     """
-    result = EvalResult(
-        task_type="image-classification",
-        dataset_type="custom",
-        dataset_name=data,
-        metric_type="accuracy",
-        metric_value=round(100 * proof.after, 3),
-    )
+    results = None
+    if proof:
+        result = EvalResult(
+            task_type="image-classification",
+            dataset_type="custom",
+            dataset_name=data,
+            metric_type="accuracy",
+            metric_value=round(100 * proof.after, 3),
+        )
+        results = [result]
     metadata = ModelCardData(
         model_name=repository,
-        eval_results=[result],
+        eval_results=results,
         license=licence,
         library_name="timm",
         pipeline_tag="image-classification",

@@ -1137,8 +1137,9 @@ class Study(Strict):
                 )
         return self
 
-    @model_validator(mode="after")
-    def _what_is_fitted_or_chosen_has_images_of_its_own(self):
+    @property
+    def made_aside(self) -> list[str]:
+        """What is fitted or chosen on images kept aside: where a study says so, and which of the two."""
         methods = self.methods.items()
         made = [f"methods.{name}: '{one.method}' is fitted" for name, one in methods if one.fitted_on_tune]
         made += [
@@ -1149,7 +1150,11 @@ class Study(Strict):
             for number, several in enumerate(self.several)
             if "greedy_soup" in several.combine
         ]
-        for what in made:
+        return made
+
+    @model_validator(mode="after")
+    def _what_is_fitted_or_chosen_has_images_of_its_own(self):
+        for what in self.made_aside:
             if not self.data.splits.tune:
                 raise ValueError(NONE_KEPT_ASIDE.format(what))
             if self.data.evaluate == "tune" and not self.data.splits.fit:

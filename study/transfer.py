@@ -210,8 +210,8 @@ def run(
         "teacher_share": float(np.mean(shares)) if shares else None,
         **flips_taught(history),
         **(stage.second.windows.measures() if stage.second else {}),
-        **_measures(workspace.labels(), stage.before, stage.taught_by, after),
-        **_scores(workspace.labels(), stage.before, after),
+        **_measures(stage.labels, stage.before, stage.taught_by, after),
+        **_scores(stage.labels, stage.before, after),
         "student_intra_class_variance_after": after.variance,
         "student_best_temperature_after": after.temperature,
         "student_scaled_negative_log_likelihood_after": after.scaled,
@@ -223,7 +223,8 @@ def run(
         (teacher,) = stage.teachers
         row |= {"teacher_parameters": _parameters(teacher), "teacher_weights": teacher.weights}
         row |= softness_taught(history)
-    predictions = {"index": workspace.splits[workspace.evaluated], "label": workspace.labels()}
+    samples = workspace.splits[workspace.evaluated]
+    predictions = {"index": samples, "label": [None] * len(samples) if stage.labels is None else stage.labels}
     told = (("student_before", stage.before), ("teacher", stage.taught_by), ("student_after", after))
     for name, said in told:
         if said is not None:
@@ -285,6 +286,7 @@ class Stage:
         transfer: the trial, its teachers in order.
         student: the original student.
         teachers: of this stage.
+        labels: of the evaluation split; None where nobody has said them.
         before, taught_by: what the original student says of the evaluation split, and its one teacher.
         history: a row an epoch, of the stages before and then of this one.
         last: what the student says after the last epoch, if it has been asked.
@@ -298,6 +300,7 @@ class Stage:
         self.workspace = workspace
         self.transfer = transfer = in_order(trial, workspace)
         self.student = workspace.frozen(transfer.student)
+        self.labels = workspace.labels() if workspace.is_labelled(workspace.evaluated) else None
         self.before = workspace.evaluation(self.student)
         self.history: list[Row] = []
         self.last: Predictions | None = None
@@ -539,10 +542,13 @@ class Stage:
         return geometry.measure(head, features, *of_split, asked, place.images.classes)[1]
 
     def _progress(self, said: Predictions) -> Row:
-        """How the student stands, against the original one and against that before this stage."""
-        labels = self.workspace.labels()
+        """How the student stands, against the original one and against that before this stage; nothing
+        where nobody has said the classes.
+        """
+        if self.labels is None:
+            return {}
         original, stage, now = (
-            knowledge.correct(one.label, labels) for one in (self.before, self.start_said, said)
+            knowledge.correct(one.label, self.labels) for one in (self.before, self.start_said, said)
         )
         return {
             "student_accuracy": float(now.mean()),
@@ -612,13 +618,17 @@ def _identity(trial: spec.Trial, workspace: Workspace) -> dict:
 
 
 def _scores(labels, before: Predictions, after: Predictions) -> dict:
-    """What `study.scores` measures, of the student before and after."""
+    """What `study.scores` measures, of the student before and after; nothing without labels."""
+    if labels is None:
+        return {}
     measured = {"before": scores.measures(before, labels), "after": scores.measures(after, labels)}
     return {f"student_{name}_{when}": of[name] for when, of in measured.items() for name in scores.NAMES}
 
 
 def _measures(labels, before: Predictions, teacher: Predictions | None, after: Predictions) -> dict:
-    """The knowledge metrics of `schemas.TRIALS`."""
+    """The knowledge metrics of `schemas.TRIALS`; none without labels."""
+    if labels is None:
+        return {}
     student, result = (knowledge.correct(said.label, labels) for said in (before, after))
     row = {
         "student_accuracy_before": float(student.mean()),

@@ -293,7 +293,10 @@ class Workspace:
         found = self.outputs(classifier, split, view, top_k=self.top_k)
         key = found.header["key"]
         if key not in self._evaluated:
-            self._evaluated[key] = scores.with_truth(found, self.labels(split))
+            known = self.is_labelled(split)
+            self._evaluated[key] = (
+                scores.with_truth(found, self.labels(split)) if known else found.predictions
+            )
         if view is None:
             self.check_published(classifier, split, self._evaluated[key])
         return self._evaluated[key]
@@ -337,9 +340,10 @@ class Workspace:
         split = split or self.evaluated
         samples = self.splits[split] if samples is None else samples
         loader = self.pixels(classifier.input, split)
+        labels = self.images.labels[samples] if self.is_labelled(split) else None
         with classifier.only(self.places):
             where = (classifier, loader, samples, self.device, self.precision)
-            return evaluate.predict(*where, labels=self.images.labels[samples], temperature=temperature)
+            return evaluate.predict(*where, labels=labels, temperature=temperature)
 
     def best_temperature(self, classifier: Classifier, split: str) -> float | None:
         """The T at which any classifier gives a split's labels most probability (temperature scaling, Guo et

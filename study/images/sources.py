@@ -18,14 +18,19 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 from PIL import Image
+from pydantic import Field
 
 from study import mistakes
 from study.errors import StudyError
 from study.images.glyphs import glyphs
 from study.store import digest, storage
 
+# Left out at None, so that ids are those of before one could leave them out.
+TestFolder = Annotated[str | None, Field(exclude_if=lambda folder: folder is None)]
+Classes = Annotated[int | None, Field(ge=2, exclude_if=lambda number: number is None)]
 UNKNOWN = -2  # the class of an image that nobody has said (-1 is one that a study leaves out)
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision has
 OF_FOLDERS = ("image_folder", "unlabelled_folder")  # sources that a user's own folders are
@@ -61,16 +66,25 @@ def image_folder(downloads: Path, *, train: str | None = None, test: str):
     return datasets if train else [[], *datasets]
 
 
-def unlabelled_folder(downloads: Path, *, train: str, test: str):
-    """A folder of images whose classes nobody has said, at any depth, and one with a sub-folder a class.
+def unlabelled_folder(downloads: Path, *, train: str, test: TestFolder = None, classes: Classes = None):
+    """A folder of images whose classes nobody has said, at any depth, and one with a sub-folder a class; or
+    the first alone, and how many `classes` the models tell apart.
 
     Raises:
-        StudyError: one is no such folder.
+        StudyError: one is no such folder, or how many classes there are is not said, or said twice.
     """
-    unknown, by_class = Unlabelled(train), _by_class("test", test)
+    unknown = Unlabelled(train)
     if not unknown.samples:
         raise StudyError(f"{train}: holds no images; point data.images.train at a folder that does")
-    return [unknown, by_class]
+    if (test is None) == (classes is None):
+        raise StudyError(
+            "data.images: give unlabelled_folder either test, a folder with a sub-folder of images for every "
+            "class, or the number of classes that the models tell apart"
+        )
+    if test is not None:
+        return [unknown, _by_class("test", test)]
+    unknown.classes = [str(number) for number in range(classes)]
+    return [unknown, []]
 
 
 class Unlabelled:
@@ -151,9 +165,7 @@ def listed(source: str, settings: dict) -> dict[str, str] | None:
     if source not in OF_FOLDERS or lacking(source, settings):
         return None
     found = {}
-    for field, folder in settings.items():
-        if folder is None:
-            continue
+    for field, folder in _folders(settings).items():
         unknown = field == "train" and source == "unlabelled_folder"
         dataset = Unlabelled(folder) if unknown else _folder(folder)
         names = [os.path.relpath(path, dataset.root) for path, _ in dataset.samples]
@@ -161,9 +173,13 @@ def listed(source: str, settings: dict) -> dict[str, str] | None:
     return found
 
 
+def _folders(settings: dict) -> dict[str, str]:
+    return {field: settings[field] for field in ("train", "test") if settings.get(field)}
+
+
 def lacking(source: str, settings: dict) -> list[str]:
     """Folders of a data set that are not here, by their absolute paths."""
-    folders = [folder for folder in settings.values() if folder] if source in OF_FOLDERS else []
+    folders = _folders(settings).values() if source in OF_FOLDERS else []
     return [str(Path(of).expanduser().absolute()) for of in folders if not Path(of).expanduser().is_dir()]
 
 

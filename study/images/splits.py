@@ -78,7 +78,8 @@ def split(images: Images, splits: spec.Splits) -> dict[str, NDArray[np.int64]]:
     Depends on the labels and the splits' own seed alone.
 
     Raises:
-        StudyError: a split asks for more images than there are, or needs classes that are not known.
+        StudyError: a split asks for more images than there are, or would hold images without a class where
+            others have one. Where none has, nothing is measured that needs classes.
     """
     train, test = (np.arange(*images.subsets[name]) for name in ("train", "test"))
     train, test = (part[images.labels[part] != LEFT_OUT] for part in (train, test))
@@ -104,8 +105,9 @@ def split(images: Images, splits: spec.Splits) -> dict[str, NDArray[np.int64]]:
     rest = np.setdiff1d(outside, transfer)
     evaluation = np.union1d(test, rest) if splits.evaluate_rest else test
     found = {"zoo": zoo, "tune": tune, "fit": fit, "transfer": transfer, "evaluation": evaluation}
+    some_known = (images.labels >= 0).any()
     for name, part in found.items():
-        if name != "transfer" and len(part) and (images.labels[part] == UNKNOWN).any():
+        if name != "transfer" and some_known and (images.labels[part] == UNKNOWN).any():
             raise StudyError(
                 f"data.splits: '{name}' would hold images of which nobody has said the classes, and only "
                 "'transfer' may; take zoo: 0, evaluate_rest: false, and tune_of: test"

@@ -347,7 +347,7 @@ PREDICTIONS = _schema(
     "predictions",
     _TRIAL,
     ("index", _I, "index of the sample in the .beton file"),
-    ("label", pa.int32(), "true class"),
+    ("label", pa.int32(), "true class; null where nobody has said it"),
     ("student_before", pa.int32(), "class the student predicted before transfer"),
     ("student_before_confidence", pa.float32(), "its softmax probability"),
     ("teacher", pa.int32(), f"class the teacher predicted; {_ONE}"),

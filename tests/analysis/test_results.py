@@ -93,6 +93,17 @@ def test_a_needed_column_that_one_file_lacks_is_refused(folder, older):
     assert str(refused.value) == told
 
 
+def test_trials_on_images_without_classes_are_told(folder):
+    for path in (folder / "trials").glob("*.parquet"):
+        table = pq.read_table(path)
+        for name in ("transfer_delta", "knowledge_gain", "knowledge_loss"):
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, table.schema.field(name), pa.nulls(len(table), pa.float64()))
+        pq.write_table(table, path)
+    with pytest.raises(ResultsError, match=r"nobody has said the classes .*; what the models answered is in"):
+        load(folder)
+
+
 def test_a_needed_column_that_all_files_lack_is_refused(folder, sweep):
     for path in (folder / "history").glob("*.parquet"):
         pq.write_table(pq.read_table(path).drop_columns(["loss"]), path)

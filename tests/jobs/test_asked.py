@@ -104,6 +104,28 @@ def test_where_images_have_no_classes_choices_are_made_on_half_of_the_others(wit
         _asked.study_of(asked(student=student, data=str(without_classes), teachers=[teacher]), tmp_path)
 
 
+@pytest.mark.parametrize("others", [False, True])
+def test_where_no_image_has_a_class_the_student_says_how_many_there_are(without_classes, tmp_path, others):
+    from tests.jobs.test_improve import saved
+
+    (without_classes / "test").unlink()
+    if others:  # in a heap, too
+        (without_classes / "val").symlink_to(without_classes / "train")
+    student, teacher = (f"local-dir:{saved(tmp_path / name, classes=7)}" for name in ("student", "teacher"))
+    given = {"student": student, "data": str(without_classes), "teachers": [teacher]}
+    study = _asked.study_of(asked(**given, unlabelled=True), tmp_path / "out")
+    assert study.data.images.settings == {"train": str(without_classes / "train"), "classes": 7}
+    assert study.data.evaluate == "tune" and not study.data.splits.fit
+    if not others:
+        with pytest.raises(StudyError, match=r"no images are kept aside .*--unlabelled"):
+            _asked.study_of(asked(**given), tmp_path / "out")
+    file = tmp_path / "student" / "model.safetensors"
+    with pytest.raises(StudyError, match=r"how many classes it tells apart is not known, .*num_classes"):
+        _asked.study_of(
+            asked(**given | {"student": str(file)}, architecture="test_resnet", unlabelled=True), tmp_path
+        )
+
+
 def test_no_head_is_trained_without_labels(without_classes, tmp_path):
     from tests.jobs.test_improve import saved
 

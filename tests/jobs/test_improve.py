@@ -202,6 +202,32 @@ def test_improve_leaves_a_model_that_is_worth_what_its_card_says(
 
 
 @pytest.mark.ray
+def test_where_no_image_has_a_class_nothing_is_verified_and_it_says_so(image_folder, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "train").symlink_to(image_folder / "train")
+    models = [f"local-dir:{saved(tmp_path / name, classes=10)}" for name in ("student", "one", "two")]
+    out = tmp_path / "out"
+    arguments = (models[0], "--data", tmp_path / "images", "--unlabelled", "--teachers", *models[1:])
+    done = run("jobs/improve.py", *arguments, "--budget", "30m", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "no image has a class, so nothing can be verified" in done.stdout
+    assert "from one, then two" in done.stdout and "improve: nothing was verified" in done.stdout
+    assert "Nothing was verified" in (out / "README.md").read_text()
+    assert {"config.json", "model.safetensors"} <= {path.name for path in out.iterdir()}
+    assert not {"proof.parquet", "classes.png"} & {path.name for path in out.iterdir()}
+    said = pd.read_parquet(out / "evaluation.parquet")
+    changed = 100 * (said["before"] != said["after"]).mean()
+    assert f"{changed:.1f} % of the answers" in done.stdout and "label" not in said
+    trials = pd.read_parquet(out / "records" / "trials")
+    assert trials["student_accuracy_after"].isna().all() and set(trials["status"]) == {"ok"}
+    (last,) = trials.loc[trials["combine"] == "sequential", "trial"]
+    assert pd.read_parquet(out / "records" / "plans")["trial"].tolist() == [last]
+    refused(run("analysis/report.py", out / "records"), "nobody has said the classes", "predictions/")
+    again = run("jobs/improve.py", *arguments, "--budget", "30m", "--out", out)
+    assert again.returncode == 0 and "of 1 done" not in again.stdout
+
+
+@pytest.mark.ray
 def test_useless_teachers_leave_the_student_as_it_was(content, write_study, tmp_path):
     content["data"]["splits"] |= {"tune": 150}
     model = content["zoo"]["resnet"]

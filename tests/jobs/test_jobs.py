@@ -186,6 +186,14 @@ def test_live_outputs_and_a_limit_are_told_and_obeyed(workspace, content, write_
     assert trials_of(results_of(content))["status"].tolist() == ["ok"]
 
 
+MORE = ("watch", "keep", "geometry", "search", "several")
+REST = {"transfer": 0.5, "evaluate_rest": True}
+# No image has a class.
+HEAP = {"images": {"classes": 10}, "splits": REST | {"tune": 0.25, "fit": 0.2}, "zoo": "blank"}
+CHOSEN = {"kl_dp_unsupervised": {"lr": 0.01, "interpolate": [0.5, 1.0]}}
+IN_ORDER = {"teachers": ["resnet", "mixer"], "combine": ["sequential"], "order": ["ascending"]}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -194,14 +202,24 @@ def test_live_outputs_and_a_limit_are_told_and_obeyed(workspace, content, write_
         ({"watch": {"split": "transfer"}, "zoo": "blank"}, ("watch.split: watches errors",)),
         ({"transforms": ["mixup"], "zoo": "blank"}, ("budget.transforms: mix classes",)),
         ({"splits": {"zoo": 0.5, "transfer": 100}}, ("data.splits: 'zoo'", "tune_of: test")),
+        (HEAP | {"splits": {"transfer": 0.5}}, ("data.evaluate: there are no images in 'evaluation'",)),
+        (HEAP | {"watch": {"split": "tune"}}, ("watch: needs labels, and nobody has said the class of any",)),
+        (HEAP | {"keep": "better"}, ("keep: needs labels",)),
+        (HEAP | {"geometry": {}}, ("geometry: needs labels",)),
+        (HEAP | {"search": {}}, ("search: needs labels",)),
+        (HEAP | {"several": [IN_ORDER]}, ("several.order: needs labels",)),
+        (HEAP | {"methods": CHOSEN}, ("methods.kl_dp_unsupervised.interpolate: chosen on labels",)),
     ],
 )
 def test_what_reads_labels_that_nobody_has_said_is_refused(content, write_study, changes, words):
     splits = {"transfer": 1.0, "tune": 0.5, "tune_of": "test"}
     content["data"] |= {"splits": changes.get("splits", splits)}
     content["data"]["images"]["source"] = "unlabelled_folder"
+    if "images" in changes:
+        content["data"]["images"] |= changes["images"]
+        del content["data"]["images"]["test"]
     content["methods"] = changes.get("methods", {"kl_dp_unsupervised": {"lr": 0.01}})
-    content |= {"watch": changes["watch"]} if "watch" in changes else {}
+    content |= {field: changes[field] for field in MORE if field in changes}
     content["budget"] |= {"transforms": changes.get("transforms", [])}
     if changes.get("zoo"):
         for seed, model in enumerate(content["zoo"].values()):

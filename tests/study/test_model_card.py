@@ -17,6 +17,10 @@ TRIED = [
     {**ROW, "round": 1, "teacher": "wide", "level": 0.025, "kept": True},
 ]
 
+STEP = SimpleNamespace(
+    teachers=[SimpleNamespace(name="wide"), SimpleNamespace(name="deep")], budget=SimpleNamespace(epochs=5)
+)
+
 
 def proof(delta: float):
     return SimpleNamespace(
@@ -39,9 +43,10 @@ def card(**changes) -> str:
         "repository": "better",
         "licence": "other",
         "proof": proof(0.01),
+        "changed": 0.023,
         "data": "fashion_mnist",
         "student": "small",
-        "steps": [1],
+        "steps": [STEP],
         "control": {"what": "The same training", "proof": proof(-0.001)},
         "classes": 10,
         "own": True,
@@ -78,6 +83,15 @@ def test_its_tables_are_whole():
     assert tables(card(classes=5)) == [1 + 3, 1 + 2, 1 + 2, 1 + 2]
     assert tables(card(steps=[])) == [1 + 4, 1 + 2, 1 + 2]
     assert "\n\n\n" not in card() + card(steps=[], control=None, own=False, unlabelled=True)
+
+
+def test_where_nothing_was_verified_it_claims_nothing():
+    text = card(proof=None, tried=[], rows=[], control=None, unlabelled=True)
+    assert tables(text) == [1 + 2] and "\n\n\n" not in text
+    assert "Nothing was verified" in text and "whether it is better than the original is not known" in text
+    assert "answers 2.30 % otherwise" in text and "From wide, then deep, 5 epochs each" in text
+    assert "eval_results" not in text and "model-index" not in text and "top-1" not in text
+    assert "model-index" in card()
 
 
 @pytest.mark.parametrize(

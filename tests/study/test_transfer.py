@@ -582,6 +582,24 @@ def test_without_labels_a_student_learns_the_same_as_if_they_were_not_read(study
         assert np.array_equal(unknown.predictions[name], values), name
 
 
+def test_where_nothing_has_a_class_what_needs_classes_is_not_measured(study, workspace, without_classes):
+    trial = trial_of(study, "kl_dp_unsupervised")
+    images = without_classes.images
+    without_classes.images = dataclasses.replace(images, labels=np.full_like(images.labels, UNKNOWN))
+    known, unknown = (transfer.run(trial, place) for place in (workspace, without_classes))
+    assert unknown.history["loss"] == known.history["loss"]
+    assert unknown.row["student_weights_after"] == known.row["student_weights_after"]
+    lacking = {
+        name for name, value in known.row.items() if value is not None and unknown.row.get(name) is None
+    }
+    assert {"transfer_delta", "knowledge_gain", "student_calibration_error_after"} <= lacking
+    assert not lacking & {"teacher_share", "evaluation_samples", "seconds"}
+    assert set(unknown.history["student_accuracy"]) == {None}
+    assert set(unknown.predictions.pop("label")) == {None}
+    for name, values in unknown.predictions.items():
+        assert np.array_equal(known.predictions[name], values), name
+
+
 def test_labels_that_nobody_has_said_are_not_given(study, without_classes):
     with pytest.raises(StudyError, match="'transfer': nobody has said"):
         without_classes.labels("transfer")

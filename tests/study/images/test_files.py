@@ -17,6 +17,7 @@ from ffcv.reader import Reader
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pydantic import ValidationError
 from sklearn.datasets import load_sample_images
 
 from study import contract, spec
@@ -94,7 +95,7 @@ def test_what_a_study_sets_of_a_source_stands_in_its_signature():
     assert asked == {
         "fashion_mnist": [],
         "image_folder": ["train", "test"],
-        "unlabelled_folder": ["train", "test"],
+        "unlabelled_folder": ["train", "test", "classes"],
         "torchvision": ["dataset", "train", "test", "options"],
         "timm": ["dataset", "root", "train", "test"],
         "glyphs": ["domain", "folder", "characters", "side", "rarest"],
@@ -542,3 +543,17 @@ def test_images_to_learn_from_need_no_classes(tmp_path):
         files.prepare(
             spec.Images(source="unlabelled_folder", **parts | {"train": str(tmp_path / "empty")}), tmp_path
         )
+
+
+def test_where_no_image_has_a_class_one_says_how_many_there_are(tmp_path):
+    write_image_folder(tmp_path / "train", *fashion_mnist("train", 12))
+    folder = {"source": "unlabelled_folder", "train": str(tmp_path / "train")}
+    opened = files.prepare(spec.Images(**folder, classes=10), tmp_path / "data")
+    assert opened.subsets == {"train": (0, 12), "test": (12, 12)}
+    assert opened.classes == tuple("0123456789") and (opened.labels == sources.UNKNOWN).all()
+    files.prepare(spec.Images(**folder, classes=10), tmp_path / "data")
+    for both in ({}, {"classes": 10, "test": str(tmp_path / "train")}):
+        with pytest.raises(StudyError, match=r"either test, .* or the number of classes"):
+            files.prepare(spec.Images(**folder, **both), tmp_path / "data")
+    with pytest.raises(ValidationError, match="classes"):
+        spec.Images(**folder, classes=1)

@@ -245,6 +245,13 @@ def test_only_what_is_learnt_from_may_lack_its_classes(settings, name):
         split(partly_unlabelled(), **settings)
 
 
+def test_where_nothing_has_a_class_any_part_may_be_kept_aside():
+    images = partly_unlabelled()
+    images = dataclasses.replace(images, labels=np.full_like(images.labels, sources.UNKNOWN))
+    found = split(images, transfer=1.0, tune=0.25)
+    assert [len(found[name]) for name in ("transfer", "tune", "evaluation")] == [150, 50, 100]
+
+
 def test_images_of_no_known_class_stay_so_when_classes_are_chosen():
     some = files.chosen(partly_unlabelled(), data_of(["class4", "class1"]))
     assert (some.labels[:200] == sources.UNKNOWN).all()
