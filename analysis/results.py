@@ -102,17 +102,17 @@ def load(
             f"{folder}: none of the {len(trials)} recorded trials finished (the first failed with: "
             f"{trials['reason'].iloc[0]}); mend that and run the study again"
         )
-    if done[MEASURES[1:]].isna().all(axis=None):
-        raise ResultsError(
-            f"{folder}: nobody has said the classes of the images that these trials were scored on, so there "
-            "is nothing to report; what the models answered is in predictions/"
-        )
     _check(folder, trials, done)
     return trials
 
 
 def _check(folder: Path, trials: pd.DataFrame, done: pd.DataFrame) -> None:
     """Refuse trials that lack a value, and two that differ in their settings alone."""
+    if done[MEASURES[1:]].isna().all(axis=None):
+        raise ResultsError(
+            f"{folder}: nobody has said the classes of the images that these trials were scored on, so there "
+            "is nothing to report; what the models answered is in predictions/"
+        )
     for rows, names in [
         (trials, ["study", "method", "student"]),
         (done, ["seed", *MEASURES]),
