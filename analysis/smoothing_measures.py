@@ -22,7 +22,7 @@ from analysis.results import is_from_scratch
 TRIALS = [  # columns of `trials`, beside those that every analysis reads
     *("student_source", "student_timm", "student_accuracy_after", "teacher_timm", "teacher_accuracy"),
     *("temperature", "student_temperature", "settings", "search", "spec", "data_sha256", "classes", "epochs"),
-    *("class_imbalance", "teacher_share", "student_negative_log_likelihood_after"),
+    *("teacher_share", "student_negative_log_likelihood_after"),
     *("student_calibration_error_after", "student_label_smoothing", "teacher_label_smoothing"),
     *("teacher_twin", "teacher_transfer_accuracy", "teacher_entropy_at_t", "teacher_off_target"),
     *("teacher_intra_class_variance", "student_intra_class_variance_after"),
@@ -31,6 +31,7 @@ READINGS = ("intra_class_variance", "true_class_variance", "true_class_sd")  # o
 _OF_BOTH = ("accuracy", "nll", *READINGS, "spread_ratio", "off_target_mass", "entropy")
 MODELS = [  # of `models`
     *("model", "study", "status", "name", "timm", "source", "split", "samples", "classes", "data_sha256"),
+    "class_imbalance",
     *("label_smoothing", "label_smoothing_source", "twin", "spec", *_OF_BOTH, "calibration_error", "brier"),
     *("intra_class_variance_low", "intra_class_variance_high", "confidence_q99"),
     *(f"transfer_{name}" for name in _OF_BOTH),
@@ -481,8 +482,7 @@ def long_tails(tables: Tables, alpha: float) -> tuple[pd.DataFrame, pd.DataFrame
     Raises:
         LeftOut: there is none, or no control.
     """
-    rho = tables.trials.groupby("study")["class_imbalance"].max().astype(float)
-    imbalance = tables.models["study"].map(rho).fillna(1.0)
+    imbalance = tables.models["class_imbalance"].astype(float).fillna(1.0)
     tailed = tables.models[imbalance > 1]
     needed(tailed, "no study of these has `data.splits.imbalance`; name its results beside")
     same = ["timm", "classes", "samples", "data_sha256"]
@@ -490,7 +490,9 @@ def long_tails(tables: Tables, alpha: float) -> tuple[pd.DataFrame, pd.DataFrame
     control = others.merge(tailed[same].drop_duplicates(), on=same)
     needed(control, "no study without imbalance has the same networks, classes and evaluation images")
     pairs = [change(model_twins(table, alpha), "accuracy") for table in (tailed, control)]
-    return tuple(table.assign(imbalance=table["study"].map(rho).fillna(1.0)) for table in pairs)
+    return tuple(
+        table.assign(imbalance=table["class_imbalance_hard"].astype(float).fillna(1.0)) for table in pairs
+    )
 
 
 def by_class_size(tables: Tables, alpha: float) -> pd.DataFrame:

@@ -334,6 +334,7 @@ def _identity(model: spec.Model, workspace: Workspace, split: str) -> dict:
         "split": split,
         "samples": len(workspace.splits[split]),
         "classes": len(workspace.images.classes),
+        "class_imbalance": workspace.data.splits.imbalance,
         "spec": model.model_dump_json(),
         **workspace.environment(),
     }

@@ -75,6 +75,12 @@ _TEACHERS = (
 _LICENSED = "as timm says it of the hub's, and of those these are made from; null where it says none"
 _ONE = "null without one, and where there are several"
 
+_IMBALANCE = (
+    "class_imbalance",
+    _F,
+    "rho, images of the largest over those of the smallest class of what models are trained on, as the study "
+    "asks for it; null where it does not",
+)
 _KEPT = " (null where too few classes are kept to know)"
 
 _MEASURED = (
@@ -290,12 +296,7 @@ TRIALS = _schema(
     ("data_name", _S, "what the study calls its data; their source where it does not say"),
     ("data_sha256", _S, "SHA-256 of the .beton file the trial read"),
     ("classes", _I, "number of classes"),
-    (
-        "class_imbalance",
-        _F,
-        "rho, images of the largest over those of the smallest class of what models are trained on, as the "
-        "study asks for it; null where it does not",
-    ),
+    _IMBALANCE,
     ("precision", _S, "what models computed in: 'float32', 'bfloat16' or 'float16'"),
     ("transfer_samples", _I, "samples in the transfer set"),
     (
@@ -520,6 +521,7 @@ MODELS = _schema(
     ("split", _S, "split of the data"),
     ("samples", _I, "samples of the split; times any share: a whole number"),
     ("classes", _I, "number of classes"),
+    _IMBALANCE,
     ("license", _S, f"licences of the model's weights, {_LICENSED}"),
     ("accuracy", _F, "top-1 accuracy on the split"),
     ("top5_accuracy", _F, f"share of samples whose true class is among the five largest{_KEPT}"),

@@ -373,13 +373,10 @@ def partitioned(study: str = "transfer", seed: int = 1) -> dict[str, pd.DataFram
 
 
 def of_models(study: str, *, rho: float | None = None, **about) -> dict[str, pd.DataFrame]:
-    """The tables of an atlas of twins, and the one trial of its study, of which ρ is known."""
+    """The tables of an atlas of twins trained under a tail of ρ."""
     known = teachers()
-    (trial,) = sweeps.simulate(
-        _models(["hard_0"], "student"), _models(["x"], "teacher"), methods=["xe"], samples=100, study=study
-    ).trials.to_dict("records")
-    trials = _known(pd.DataFrame([trial]), {"xe": {"method": "xe"}}, known, "trained")
-    return {"trials": trials.assign(class_imbalance=rho), **atlas(study, known, **about)}
+    tables = atlas(study, known, **about)
+    return tables | {"models": tables["models"].assign(class_imbalance=rho)}
 
 
 def write(folder: Path, tables: dict[str, pd.DataFrame]) -> Path:
