@@ -377,15 +377,30 @@ def c8(tables: Tables, alpha: float) -> list[Part]:
 
 
 def c9(tables: Tables, alpha: float) -> list[Part]:
-    """1 - S of unsmoothed models that were trained longer, and whether they are surer or softer."""
-    pairs = measures.longer(tables).rename(columns={"recipe": "twin"})
-    lower, about = ("below", 0.0), {"sides": ("short", "long")}
-    end = "trained longer minus shorter"
-    return [
-        changed(of_twins, f"1 - S, {end}", pairs, "intra_class_variance", lower, **about),
-        changed(of_twins, f"spread ratio, {end}", pairs, "spread_ratio", lower, unit="ratio", **about),
-        changed(of_twins, f"γ, {end}", pairs, "off_target_mass", lower, counts=False, **about),
-    ]
+    """1 - S of unsmoothed models that were trained longer, or with CutMix, and whether they are surer or softer.
+
+    Without either comparison the claim cannot be supported; without both it is not measured.
+    """
+    parts, reasons = [], []
+    for differ, end in (
+        (measures.longer, "trained longer minus shorter"),
+        (measures.cut_mixed, "with CutMix minus without"),
+    ):
+        try:
+            pairs = differ(tables).rename(columns={"recipe": "twin"})
+        except LeftOut as why:
+            reasons.append(why)
+            parts.append(unknown(f"1 - S, {end}", why))
+            continue
+        lower, about = ("below", 0.0), {"sides": ("less", "more")}
+        parts += [
+            changed(of_twins, f"1 - S, {end}", pairs, "intra_class_variance", lower, **about),
+            changed(of_twins, f"spread ratio, {end}", pairs, "spread_ratio", lower, unit="ratio", **about),
+            changed(of_twins, f"γ, {end}", pairs, "off_target_mass", lower, counts=False, **about),
+        ]
+    if len(reasons) == 2:
+        raise reasons[0]
+    return parts
 
 
 def _difference_of_means(second: np.ndarray) -> Callable:
@@ -424,25 +439,25 @@ def c10(tables: Tables, alpha: float) -> list[Part]:
 
 
 def c11(tables: Tables, alpha: float) -> list[Part]:
-    """The slope of the gain on the logarithm of the number of classes."""
-    pairs = measures.by_classes(tables, alpha)
+    """The slope of the gain on the logarithm of the number of classes; beside it, at equal α/K."""
+    measured = "slope of the gain on log K"
+    equal = _known(
+        lambda: _slope(f"{measured}, at equal α/K", measures.by_classes_at_equal_share(tables), counts=False)
+    )
+    return [_slope(measured, measures.by_classes(tables, alpha)), *equal]
+
+
+def _slope(measured: str, pairs: pd.DataFrame, **about) -> Part:
+    """The slope of what twins gain on the logarithm of their classes, with a level for each series."""
     logs = np.log(pairs["classes_hard"].to_numpy(float))
     own = pd.get_dummies(pairs["series_hard"]).to_numpy(float)
     statistic = coefficient(np.column_stack([logs, own]), 0)
     unit = pairs["study"] + " " + pairs["twin"]
     counts = sorted(pairs["classes_hard"].astype(int).unique())
     remark = f"{', '.join(map(str, counts))} classes"
-    return [
-        part(
-            "slope of the gain on log K",
-            pairs["difference"],
-            unit,
-            None,
-            ("below", 0.0),
-            statistic=statistic,
-            remark=remark,
-        )
-    ]
+    return part(
+        measured, pairs["difference"], unit, None, ("below", 0.0), statistic=statistic, remark=remark, **about
+    )
 
 
 # --- Müller et al. --------------------------------------------------------------------------------
@@ -803,8 +818,8 @@ CLAIMS: dict[str, Claim] = {
         c8,
     ),
     "C9": Claim(
-        "longer training raises S",
-        "1 - S and the spread ratio down",
+        "longer training and CutMix raise S",
+        "1 - S and the spread ratio down, with both",
         "one of them up",
         c9,
     ),

@@ -10,6 +10,7 @@ claims of the papers come to is in `analysis.smoothing_claims`. Left out on purp
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -534,24 +535,62 @@ def by_classes(tables: Tables, alpha: float) -> pd.DataFrame:
     return change(model_twins(models, alpha), "accuracy")
 
 
-def longer(tables: Tables) -> pd.DataFrame:
-    """Unsmoothed models that differ in their epochs alone, one row a pair: `x_short` and `x_long`.
+def by_classes_at_equal_share(tables: Tables) -> pd.DataFrame:
+    """The same of pairs whose α/K, the share of each other class, is one number throughout a series.
 
-    What is compared is the recorded definition of the model, without its name and its phases' epochs.
+    The number that most sizes of the series have; with it smoothing costs as much of the target everywhere.
+    """
+    models = tables.models.assign(series=series(tables.models)).dropna(subset="series")
+    levels = models["label_smoothing"].astype(float)
+    parts = [
+        side_by_side(models.dropna(subset=["twin"]), ["study", "twin"], alpha, "label_smoothing")
+        for alpha in sorted(levels[levels > 0].unique())
+    ]
+    pairs = pd.concat(parts, ignore_index=True) if parts else models.head(0)
+    needed(pairs, "no smoothed models of studies that differ in their classes")
+    share = (pairs["label_smoothing_smooth"].astype(float) / pairs["classes_hard"]).round(6)
+    pairs = pairs.assign(share=share)
+    sizes = pairs.groupby(["series_hard", "share"])["classes_hard"].transform("nunique")
+    most = sizes.groupby(pairs["series_hard"]).transform("max")
+    pairs = pairs[(sizes == most) & (sizes > 1)]
+    needed(pairs, "no studies that differ in their classes have models of one α/K")
+    return change(pairs, "accuracy")
+
+
+def longer(tables: Tables) -> pd.DataFrame:
+    """Unsmoothed models that differ in their epochs alone, one row a pair: `x_less` and `x_more`."""
+    return _that_differ(tables, "epochs", lambda phase: phase.pop("epochs", 0))
+
+
+def cut_mixed(tables: Tables) -> pd.DataFrame:
+    """Unsmoothed models that differ in CutMix alone (Yun et al., arXiv 1905.04899), likewise."""
+
+    def phases(phase: dict) -> int:
+        given = phase.get("transforms", [])
+        phase["transforms"] = [one for one in given if "cutmix" not in one]
+        return len(given) - len(phase["transforms"])
+
+    return _that_differ(tables, "CutMix", phases)
+
+
+def _that_differ(tables: Tables, what: str, taken: Callable[[dict], int]) -> pd.DataFrame:
+    """Unsmoothed models that differ in one thing alone, one row a pair: `x_less` and `x_more`.
+
+    What is compared is the recorded definition of the model, without its name and that thing.
+
+    Args:
+        what: they differ in.
+        taken: takes it out of a phase, and says how much of it there was.
     """
     models = tables.models
     known = models[(models["label_smoothing"].astype(float) == 0) & models["spec"].notna()]
-    rows = [_without_epochs(text) for text in known["spec"]]
-    known = known.assign(recipe=[row[0] for row in rows], epochs=[row[1] for row in rows])
-    pairs = known.merge(known, on=["study", "recipe"], suffixes=["_short", "_long"])
-    pairs = pairs[pairs["epochs_short"] < pairs["epochs_long"]]
-    return needed(pairs, "no unsmoothed models of an atlas differ in their epochs alone")
-
-
-def _without_epochs(spec: str) -> tuple[str, int]:
-    """A model's definition without name and epochs, as text, and its epochs in all."""
-    content = json.loads(spec)
-    weights = content.get("weights", {})
-    epochs = [phase.pop("epochs", 0) for phase in weights.get("phases", ())]
-    kept = {name: value for name, value in content.items() if name != "name"}
-    return json.dumps(kept, sort_keys=True), int(sum(epochs))
+    recipes, amounts = [], []
+    for text in known["spec"]:
+        content = json.loads(text)
+        amounts.append(sum(map(taken, content.get("weights", {}).get("phases", ()))))
+        kept = {name: value for name, value in content.items() if name != "name"}
+        recipes.append(json.dumps(kept, sort_keys=True))
+    known = known.assign(recipe=recipes, amount=amounts)
+    pairs = known.merge(known, on=["study", "recipe"], suffixes=["_less", "_more"])
+    pairs = pairs[pairs["amount_less"] < pairs["amount_more"]]
+    return needed(pairs, f"no unsmoothed models of an atlas differ in {what} alone")

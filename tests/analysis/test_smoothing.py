@@ -433,10 +433,53 @@ def test_models_that_were_trained_longer_are_compared_with_shorter_ones(made):
     both = pd.concat([models, longer], ignore_index=True)
     pairs = measures.longer(measures.Tables(*[both] * 6, right={}))
     assert len(pairs) == smoothed.TWINS + 1  # unsmoothed ones, the one without a twin too
-    assert (pairs["epochs_short"] == 20).all() and (pairs["epochs_long"] == 40).all()
+    assert (pairs["amount_less"] == 20).all() and (pairs["amount_more"] == 40).all()
     parts = smoothing_claims.c9(measures.Tables(*[both] * 6, right={}), ALPHA)
     assert [round(one.value, 4) for one in parts[:2]] == [-0.02, 0.01]
     assert smoothing_claims._combined([one for one in parts if one.counts])["side"] == "refuted"
+
+
+def test_models_that_were_trained_with_cutmix_are_compared_with_those_without(made):
+    """As a recipe has it: the first of a study's transforms, with its setting, among others."""
+    models = made["models"].reindex(columns=[*dict.fromkeys([*measures.MODELS, *made["models"]])])
+    phase = '"epochs": 20, "transforms": [{"flip": {}}]'
+    models["spec"] = models["spec"].str.replace('"epochs": 20', phase)
+    mixed = models.assign(
+        name=models["name"] + "_mixed",
+        model=models["model"] + "_mixed",
+        spec=models["spec"].str.replace("}]", '}, {"cutmix": {"alpha": 1.0}}]', n=1, regex=False),
+        intra_class_variance=models["intra_class_variance"] + 0.03,
+    )
+    tables = measures.Tables(*[pd.concat([models, mixed], ignore_index=True)] * 6, right={})
+    pairs = measures.cut_mixed(tables)
+    assert len(pairs) == smoothed.TWINS + 1
+    assert (pairs["amount_less"] == 0).all() and (pairs["amount_more"] == 1).all()
+    parts = {one.measured: one for one in smoothing_claims.c9(tables, ALPHA)}
+    assert parts["1 - S, with CutMix minus without"].value == pytest.approx(0.03)
+    assert np.isnan(parts["1 - S, trained longer minus shorter"].value)
+    with pytest.raises(LeftOut, match="differ in epochs alone"):
+        smoothing_claims.c9(measures.Tables(*[models] * 6, right={}), ALPHA)
+
+
+def test_a_series_is_compared_at_one_share_of_each_other_class(several):
+    """α = 0.1 of 10 classes beside 0.05 of 5: what gains +2 and +1 points has a slope of 1 / log 2."""
+    folders = [folder for folder in several if folder.name in ("classes_5", "classes_10")]
+    models = pd.concat([pd.read_parquet(folder / "models") for folder in folders], ignore_index=True)
+    models = models.reindex(columns=[*dict.fromkeys([*measures.MODELS, *models])])
+    with pytest.raises(LeftOut, match="one α/K"):
+        measures.by_classes_at_equal_share(measures.Tables(*[models] * 6, right={}))
+    smooth = (models["label_smoothing"] > 0) & (models["study"] == "classes_5")
+    equal = models[smooth].assign(label_smoothing=0.05, accuracy=models["accuracy"] + 0.1)
+    tables = measures.Tables(*[pd.concat([models, equal], ignore_index=True)] * 6, right={})
+    pairs = measures.by_classes_at_equal_share(tables)
+    assert set(zip(pairs["classes_hard"], pairs["label_smoothing_smooth"], strict=True)) == {
+        (5, 0.05),
+        (10, 0.1),
+    }
+    gains = pairs.groupby("classes_hard")["difference"].mean()
+    known, found = smoothing_claims.c11(tables, ALPHA)
+    assert found.value == pytest.approx((gains[10] - gains[5]) / np.log(2)) and not found.counts
+    assert found.value < known.value
 
 
 # --- pages ----------------------------------------------------------------------------------------
@@ -455,7 +498,7 @@ def test_one_command_says_every_claim_and_each_number_is_in_a_file(several, toge
             shown = 100 * row["value"] if row["unit"] == "fraction" else row["value"]
             form = "+.2f" if row["unit"] == "fraction" else "+.3f"
             assert f"{shown:{form}}".replace("-", "−") in said
-    assert "C9, longer training raises S: not measured: no unsmoothed models" in said
+    assert "C9, longer training and CutMix raise S: not measured: no unsmoothed models" in said
     for one in section(exhibits.smoothing, together).exhibits:
         assert one.note.startswith("Left out: ") == (one.name == "smoothing_anchors")
         for name in one.files:
