@@ -377,7 +377,7 @@ def c8(tables: Tables, alpha: float) -> list[Part]:
 
 
 def c9(tables: Tables, alpha: float) -> list[Part]:
-    """1 - S of unsmoothed models that were trained longer, or with CutMix, and whether they are surer or softer.
+    """1 - S of unsmoothed models that were trained longer, or with CutMix; whether they are surer or softer.
 
     Without either comparison the claim cannot be supported; without both it is not measured.
     """

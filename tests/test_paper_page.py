@@ -19,7 +19,8 @@ BEYOND_TEXT = "".join(
     for name in ("methods", "recommender", "augmentation", "label_smoothing")
 )
 SMOOTHING = (
-    *("anchors", "balanced", "classes_2", "classes_5", "classes_10", "ladder", "long_tail", "transfer"),
+    *("anchors", "balanced", "classes_2", "classes_5", "classes_10", "ladder", "long_tail", "longer"),
+    "transfer",
     *(f"classes_glyphs_{number}" for number in (5, 10, 20, 62)),
 )
 BEYOND = {"augmentation", "augmentation_glyphs"} | {
