@@ -545,12 +545,16 @@ def job() -> int:
     asked = study.model_dump(mode="json", exclude={"folders", "resources"})
     command = digest.of_json([json.loads(json.dumps(asked)), arguments.budget, method])
     progress = Progress.of(out / "progress.json", command)
-    labelled = "test" in study.data.images.settings or bool(arguments.study)
-    one = (Improvement if labelled else Unverified)(study, method, arguments.budget, progress)
-    if not labelled:
-        _console.console.print("improve: no image has a class, so nothing can be verified")
 
     images = _run.prepare(study, schemas.TRANSFER_TABLES)
+    kind = Improvement
+    if not (images.labels >= 0).any():
+        kind = Unverified
+        _console.console.print(
+            "improve: no image has a class, so nothing can be verified; some in val/, with a sub-folder for "
+            "every class, would do"
+        )
+    one = kind(study, method, arguments.budget, progress)
     zoo.build(study, study.zoo.values(), "results", "outputs", "zoo", more=True)
     transfers = [
         one.trial(method, one.lr, improve.MANY_EPOCHS, (teacher,), "all") for teacher in one.teachers
