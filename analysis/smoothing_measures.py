@@ -576,7 +576,8 @@ def cut_mixed(tables: Tables) -> pd.DataFrame:
 def _that_differ(tables: Tables, what: str, taken: Callable[[dict], int]) -> pd.DataFrame:
     """Unsmoothed models that differ in one thing alone, one row a pair: `x_less` and `x_more`.
 
-    What is compared is the recorded definition of the model, without its name and that thing.
+    What is compared is the recorded definition of the model, without its name and that thing, on the same
+    images. The two may be of different studies; a model that several have counts once.
 
     Args:
         what: they differ in.
@@ -590,7 +591,8 @@ def _that_differ(tables: Tables, what: str, taken: Callable[[dict], int]) -> pd.
         amounts.append(sum(map(taken, content.get("weights", {}).get("phases", ()))))
         kept = {name: value for name, value in content.items() if name != "name"}
         recipes.append(json.dumps(kept, sort_keys=True))
-    known = known.assign(recipe=recipes, amount=amounts)
-    pairs = known.merge(known, on=["study", "recipe"], suffixes=["_less", "_more"])
+    same = ["recipe", "data_sha256", "samples", "classes", "class_imbalance"]
+    known = known.assign(recipe=recipes, amount=amounts).drop_duplicates([*same, "amount"])
+    pairs = known.merge(known, on=same, suffixes=["_less", "_more"])
     pairs = pairs[pairs["amount_less"] < pairs["amount_more"]]
     return needed(pairs, f"no unsmoothed models of an atlas differ in {what} alone")

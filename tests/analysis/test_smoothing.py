@@ -430,7 +430,8 @@ def test_models_that_were_trained_longer_are_compared_with_shorter_ones(made):
         intra_class_variance=models["intra_class_variance"] - 0.02,
         spread_ratio=models["spread_ratio"] + 0.01,
     )
-    both = pd.concat([models, longer], ignore_index=True)
+    again = models.assign(study="another", model=models["model"] + "_again")
+    both = pd.concat([models, again, longer.assign(study="another")], ignore_index=True)
     pairs = measures.longer(measures.Tables(*[both] * 6, right={}))
     assert len(pairs) == smoothed.TWINS + 1  # unsmoothed ones, the one without a twin too
     assert (pairs["amount_less"] == 20).all() and (pairs["amount_more"] == 40).all()
