@@ -237,7 +237,9 @@ def _mean_regret(table: pd.DataFrame) -> dict:
     row = {"student": ALL, "teacher": ALL, "n": len(table)}
     for name in [column for column in table if "regret" in column]:
         known = table.dropna(subset=name)
-        bounds = crossed_bootstrap(known[name].to_numpy(), known["student"], known["teacher"])
+        can_be = (-np.inf if "difference" in name else 0.0, np.inf)  # nothing is better than the best
+        of = known[name].to_numpy(), known["student"], known["teacher"]
+        bounds = crossed_bootstrap(*of, bounds=can_be)
         row |= {name: known[name].mean(), f"{name}_low": bounds[0], f"{name}_high": bounds[1]}
     return row
 

@@ -94,7 +94,8 @@ def _published_points(points: pd.DataFrame, published: pd.DataFrame) -> pd.DataF
 
 def _scatter(points: pd.DataFrame, correlations: pd.DataFrame, published: pd.DataFrame) -> Figure:
     groups = list(points.groupby(KEYS, sort=False))
-    drawing, panels = style.panelled("Does the teacher's deviation tell a good augmentation?", len(groups))
+    title, in_row = "Does the teacher's deviation tell a good augmentation?", 2 if len(groups) == 4 else 3
+    drawing, panels = style.panelled(title, len(groups), columns=in_row)
     looks = style.styles(style.METHODS, points["method"])
     for panel, ((student, teacher), mine) in zip(panels, groups, strict=True):
         said = _said(correlations, student, teacher)

@@ -209,6 +209,7 @@ def test_regret_is_what_a_choice_loses_to_the_best():
     assert table["accuracy_regret"].tolist() == pytest.approx([0.1, 0.3, 0.2])
     assert table["student"].iloc[2] == measures.ALL and table["n"].tolist() == [3, 3, 2]
     assert table["regret_low"].isna().tolist() == [True, True, False]
+    assert table["regret_of_cutmix_low"].iloc[-1] == 0  # by itself -0.2: nothing is better than the best
     without = measures.regret(points[points["method"] != "cutmix"])
     assert without["regret_of_cutmix"].isna().all()
 
