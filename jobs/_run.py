@@ -89,7 +89,7 @@ def check_unlabelled(study: spec.Study, images: Images) -> None:
         raise StudyError(f"budget.transforms: mix classes, {what}; take none that does")
     if study.watch and study.watch.split == "transfer":
         raise StudyError(f"watch.split: watches errors, {what}; watch 'evaluation'")
-    if (images.labels >= 0).any():
+    if images.labelled:
         return
     what = "and nobody has said the class of any image"
     for made in study.made_aside:

@@ -548,7 +548,7 @@ def job() -> int:
 
     images = _run.prepare(study, schemas.TRANSFER_TABLES)
     kind = Improvement
-    if not (images.labels >= 0).any():
+    if not images.labelled:
         kind = Unverified
         _console.console.print(
             "improve: no image has a class, so nothing can be verified; some in val/, with a sub-folder for "

@@ -64,6 +64,11 @@ class Images:
     labels: NDArray[np.int64]
     passed_over: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the class of any image is known."""
+        return bool((self.labels >= 0).any())
+
     @functools.cached_property
     def path(self) -> Path:
         """The file's path on this machine. Who asks for no pixels (a driver) needs no copy of it.
