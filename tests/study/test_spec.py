@@ -612,7 +612,7 @@ def test_the_order_of_teachers_is_another_transfer():
     ("name", "trials", "kept"),
     [
         ("demo", 222, 0),
-        ("held_out", 366, 0),
+        ("held_out", 546, 0),
         ("beyond", 126, 0),
         ("choosing", 54, 0),
         ("weak_to_strong", 14, 0),
