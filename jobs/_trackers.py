@@ -36,6 +36,7 @@ from study.store.storage import Location, Remote
 
 if TYPE_CHECKING:
     from ray.air.integrations.mlflow import MLflowLoggerCallback
+    from ray.air.integrations.wandb import WandbLoggerCallback
     from ray.tune.logger import LoggerCallback
 
 REQUIREMENTS = "requirements-trackers.txt"
@@ -304,7 +305,22 @@ def _callback(name: str, study: spec.Study) -> tuple[LoggerCallback, Path]:
         dir=str(folder.parent),  # in which W&B calls its folder `wandb`
         mode=os.environ.get("WANDB_MODE"),  # it runs in a process whose environment is Ray's
     )
+    _until_written(callback)
     return callback, folder
+
+
+def _until_written(callback: WandbLoggerCallback) -> None:
+    """Have the process of a run end when W&B's own has written the run's file.
+
+    `wandb.finish`, with which Ray's ends, may return before that, and Ray then kills both: the run was lost.
+    """
+
+    class Actor(callback._logger_actor_cls):
+        def run(self) -> None:
+            super().run()
+            self._wandb.teardown()
+
+    callback._logger_actor_cls = Actor
 
 
 def _in_batches(callback: MLflowLoggerCallback, place: str) -> None:

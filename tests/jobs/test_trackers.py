@@ -181,6 +181,35 @@ def test_the_summary_says_where(swept):
         assert line in done.stdout.splitlines()
 
 
+KILLED_AT_ITS_END = """
+import os, queue, sys
+import psutil
+from ray.air.integrations.wandb import WandbLoggerCallback, _QueueItem
+from jobs import _trackers
+
+callback = WandbLoggerCallback(project="small")
+_trackers._until_written(callback)
+told = queue.Queue()
+told.put((_QueueItem.RESULT, {"training_iteration": 0, "loss": 2.5}))
+told.put((_QueueItem.END, None))
+run = {"id": "it", "name": "a run", "project": "small", "mode": "offline", "dir": sys.argv[1]}
+callback._logger_actor_cls(sys.argv[1], told, exclude=[], to_config=[], **run).run()
+for child in psutil.Process().children(recursive=True):
+    child.kill()
+os._exit(0)
+"""
+
+
+def test_wandbs_file_is_whole_when_the_process_of_a_run_is_killed_at_its_end(tmp_path):
+    """Which Ray does as soon as it says that it is done."""
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", KILLED_AT_ITS_END, str(tmp_path)], cwd=ROOT, check=True)
+        (folder,) = (tmp_path / "wandb").glob("offline-run-*-it")
+        name, _, rows = wandb_run(folder)
+        assert (name, [row["loss"] for row in rows]) == ("a run", [2.5])
+        folder.rename(tmp_path / folder.name)
+
+
 # --- in the middle of a sweep -------------------------------------------------------------------
 
 
