@@ -137,6 +137,8 @@ def study_of(arguments: argparse.Namespace, out: Path) -> spec.Study:
         known, folders, resources = dict(base.zoo), base.folders, base.resources.model_dump()
         if not base.data.splits.tune:
             raise StudyError(f"{arguments.study}: keeps no images to choose on; set data.splits.tune")
+        if base.data.images.source == "unlabelled_folder" and not arguments.unlabelled:
+            raise StudyError(f"{arguments.study}: images to learn from have no classes; give --unlabelled")
         parts = base.data.splits.model_copy(update={"fit": FIT})
         data = base.data.model_copy(update={"splits": parts, "evaluate": "tune", "also": {}})
         precision = base.budget.precision

@@ -47,6 +47,15 @@ def test_a_study_without_images_to_choose_on_is_refused(content, write_study, tm
     refused(done, "keeps no images to choose on", "data.splits.tune")
 
 
+def test_a_study_whose_images_have_no_classes_is_refused_until_labels_are_not_read(
+    content, write_study, tmp_path
+):
+    content["data"]["images"]["source"] = "unlabelled_folder"
+    content["data"]["splits"]["tune"] = 50
+    done = run_here("jobs/improve.py", "mixer", "--study", write_study(content), "--out", tmp_path)
+    refused(done, "images to learn from have no classes", "--unlabelled")
+
+
 def test_a_folder_without_images_for_the_proof_is_refused(image_folder, tmp_path):
     done = run_here(
         "jobs/improve.py", "test_resnet", "--data", image_folder / "train", "--teachers", "resnet10t"
