@@ -1,5 +1,7 @@
 """The binary network: values and gradients by hand, and that it learns."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -91,16 +93,18 @@ def test_it_learns(workspace):
     model = spec.Model(timm="tiny_birealnet", family="cnn", weights=spec.Random(seed=1), name="it")
     classifier = workspace.load(model).train()
     optimizer = torch.optim.SGD(classifier.parameters(), lr=0.1, momentum=0.9)
-    samples = workspace.splits["transfer"]
+    samples, epochs = workspace.splits["zoo"], 30
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * math.ceil(len(samples) / 50))
     losses = []
-    for _ in range(24):
+    for _ in range(epochs):
         epoch = []
-        for pixels, labels, _ in workspace.pixels(classifier.crop, "transfer").epoch(samples, 50, "cpu"):
+        for pixels, labels, _ in workspace.pixels(classifier.crop, "zoo").epoch(samples, 50, "cpu"):
             loss = F.cross_entropy(classifier(pixels), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            schedule.step()
             epoch.append(loss.item())
         losses.append(sum(epoch) / len(epoch))
-    assert losses[-1] < 0.5 * losses[0]  # of six seeds 0.18 to 0.38
-    assert workspace.accuracy(classifier.eval(), "evaluation") > 0.15  # chance: 0.1
+    assert losses[-1] < 0.5 * losses[0]  # of six seeds 0.16 to 0.27
+    assert workspace.accuracy(classifier.eval(), "evaluation") > 0.3  # 0.40 to 0.44
